@@ -1,0 +1,259 @@
+//! Commands: what enters the replicated log. Everything nondeterministic (ids, time) was put in by the proposer.
+
+use crate::{Revision, Txn, TxnResult};
+use bytes::Bytes;
+use quorate_env::{DecodeError, Reader, Writer};
+use std::fmt;
+
+/// A lease's name, chosen by the client or drawn by the proposer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub i64);
+
+impl LeaseId {
+    /// No lease.
+    pub const NONE: Self = Self(0);
+}
+
+/// A client session: commands of one session are applied at most once each, however often they are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// Names one command for ever: a retry carries the same id and never applies twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommandId {
+    /// Who sent it.
+    pub session: SessionId,
+    /// Which of the session's commands it is; the first is 1.
+    pub seq: u64,
+}
+
+impl fmt::Display for CommandId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}/{}", self.session.0, self.seq)
+    }
+}
+
+/// Names a deterministic, versioned function that a layer registered and that runs at apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcedureId(pub u32);
+
+/// What can be asked of a keyspace's state machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// A minitransaction.
+    Transact(Txn),
+    /// Make a lease. The id is not 0; the TTL is in seconds.
+    LeaseGrant {
+        /// The lease.
+        id: LeaseId,
+        /// Seconds without a keep-alive after which it may expire.
+        ttl_s: u64,
+    },
+    /// End a lease and remove its keys, in one revision.
+    LeaseRevoke {
+        /// The lease.
+        id: LeaseId,
+    },
+    /// Forget history below a revision.
+    Compact {
+        /// Reads below it are refused afterwards.
+        revision: Revision,
+    },
+    /// Run a registered procedure. Unknown ids are refused deterministically.
+    Call {
+        /// Which.
+        procedure: ProcedureId,
+        /// Its version, so that two releases of the binary never run different code for one entry.
+        version: u32,
+        /// Its arguments in its own encoding.
+        args: Bytes,
+    },
+}
+
+/// A successful command's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Of [`Command::Transact`].
+    Transacted(TxnResult),
+    /// Of [`Command::LeaseGrant`].
+    LeaseGranted,
+    /// Of [`Command::LeaseRevoke`].
+    LeaseRevoked,
+    /// Of [`Command::Compact`].
+    Compacted,
+    /// Of [`Command::Call`], in the procedure's own encoding.
+    Returned(Bytes),
+}
+
+/// A command on its way to the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// Its name.
+    pub id: CommandId,
+    /// All commands of this session below this sequence number have been answered; what is kept about them may be dropped.
+    pub answered_below: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+const TRANSACT: u8 = 1;
+const LEASE_GRANT: u8 = 2;
+const LEASE_REVOKE: u8 = 3;
+const COMPACT: u8 = 4;
+const CALL: u8 = 5;
+
+impl Envelope {
+    /// Appends the encoding (docs/design/wire-format.md).
+    pub fn encode(&self, w: &mut Writer) {
+        w.u64(self.id.session.0);
+        w.varint(self.id.seq);
+        w.varint(self.answered_below);
+        match &self.command {
+            Command::Transact(txn) => {
+                w.u8(TRANSACT);
+                txn.encode(w);
+            }
+            Command::LeaseGrant { id, ttl_s } => {
+                w.u8(LEASE_GRANT);
+                w.zigzag(id.0);
+                w.varint(*ttl_s);
+            }
+            Command::LeaseRevoke { id } => {
+                w.u8(LEASE_REVOKE);
+                w.zigzag(id.0);
+            }
+            Command::Compact { revision } => {
+                w.u8(COMPACT);
+                w.varint(revision.0);
+            }
+            Command::Call { procedure, version, args } => {
+                w.u8(CALL);
+                w.u32(procedure.0);
+                w.u32(*version);
+                w.bytes(args);
+            }
+        }
+    }
+
+    /// Reads one envelope. Keys and values are slices of the reader's buffer.
+    pub fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
+        let id = CommandId { session: SessionId(r.u64("session")?), seq: r.varint("sequence")? };
+        let answered_below = r.varint("answered below")?;
+        let command = match r.u8("command")? {
+            TRANSACT => Command::Transact(Txn::decode(r, 0)?),
+            LEASE_GRANT => Command::LeaseGrant { id: LeaseId(r.zigzag("lease")?), ttl_s: r.varint("ttl")? },
+            LEASE_REVOKE => Command::LeaseRevoke { id: LeaseId(r.zigzag("lease")?) },
+            COMPACT => Command::Compact { revision: Revision(r.varint("revision")?) },
+            CALL => Command::Call {
+                procedure: ProcedureId(r.u32("procedure")?),
+                version: r.u32("procedure version")?,
+                args: r.bytes("arguments")?,
+            },
+            _ => return Err(r.error("command")),
+        };
+        Ok(Self { id, answered_below, command })
+    }
+
+    /// A cheap upper estimate of the encoded size, in bytes, for batching and admission.
+    #[must_use]
+    pub fn size_estimate(&self) -> usize {
+        32 + match &self.command {
+            Command::Transact(txn) => txn_size(txn),
+            Command::LeaseGrant { .. } | Command::LeaseRevoke { .. } | Command::Compact { .. } => 16,
+            Command::Call { args, .. } => args.len() + 16,
+        }
+    }
+}
+
+fn txn_size(txn: &Txn) -> usize {
+    use crate::{Expected, KeyRange, Op, RangeEnd};
+    fn range(range: &KeyRange) -> usize {
+        range.start.len() + 8 + if let RangeEnd::Before(end) = &range.end { end.len() } else { 0 }
+    }
+    let compares: usize = txn
+        .compares
+        .iter()
+        .map(|c| range(&c.range) + 16 + if let Expected::Value(v) = &c.expected { v.len() } else { 0 })
+        .sum();
+    let ops = txn.success.iter().chain(&txn.failure).map(|op| match op {
+        Op::Range(op) => range(&op.range) + 64,
+        Op::Put(op) => op.key.len() + op.value.len() + 24,
+        Op::Delete(op) => range(&op.range) + 8,
+        Op::Txn(txn) => txn_size(txn),
+    });
+    compares + ops.sum::<usize>() + 16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Compare, CompareOp, DeleteOp, Expected, KeyRange, Op, PutOp, RangeOp, Sort, SortBy};
+
+    fn sample() -> Envelope {
+        let inner = Txn::just(Op::Delete(DeleteOp { range: KeyRange::prefix("a/"), prev_kv: true }));
+        let txn = Txn {
+            compares: vec![
+                Compare { range: KeyRange::single("k"), op: CompareOp::Less, expected: Expected::Mod(-4) },
+                Compare { range: KeyRange::all(), op: CompareOp::NotEqual, expected: Expected::Value("v".into()) },
+            ],
+            success: vec![
+                Op::Put(PutOp { prev_kv: true, ignore_lease: true, ..PutOp::of("k", "v") }),
+                Op::Txn(inner),
+            ],
+            failure: vec![Op::Range(RangeOp {
+                limit: 3,
+                revision: Some(Revision(9)),
+                sort: Some(Sort { by: SortBy::Mod, descending: true }),
+                keys_only: true,
+                max_create: 77,
+                ..RangeOp::of(KeyRange::prefix("b"))
+            })],
+        };
+        Envelope {
+            id: CommandId { session: SessionId(5), seq: 300 },
+            answered_below: 290,
+            command: Command::Transact(txn),
+        }
+    }
+
+    #[test]
+    fn envelopes_survive_the_wire() {
+        let commands = [
+            sample().command,
+            Command::LeaseGrant { id: LeaseId(-9), ttl_s: 60 },
+            Command::LeaseRevoke { id: LeaseId(i64::MAX) },
+            Command::Compact { revision: Revision(1 << 40) },
+            Command::Call { procedure: ProcedureId(7), version: 2, args: "x".into() },
+        ];
+        for command in commands {
+            let envelope = Envelope { command, ..sample() };
+            let mut w = Writer::new();
+            envelope.encode(&mut w);
+            assert!(w.len() <= envelope.size_estimate());
+            let mut r = Reader::new(w.finish().into());
+            assert_eq!(Envelope::decode(&mut r), Ok(envelope));
+            assert!(r.is_empty());
+        }
+    }
+
+    #[test]
+    fn every_cut_of_an_envelope_is_refused() {
+        let mut w = Writer::new();
+        sample().encode(&mut w);
+        let whole = Bytes::from(w.finish());
+        for len in 0..whole.len() {
+            assert!(Envelope::decode(&mut Reader::new(whole.slice(..len))).is_err(), "a cut at {len} was accepted");
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded_before_the_stack_is() {
+        let mut txn = Txn::default();
+        for _ in 0..1000 {
+            txn = Txn::just(Op::Txn(txn));
+        }
+        let mut w = Writer::new();
+        Envelope { command: Command::Transact(txn), ..sample() }.encode(&mut w);
+        assert!(Envelope::decode(&mut Reader::new(w.finish().into())).is_err());
+    }
+}

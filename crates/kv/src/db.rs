@@ -1,0 +1,167 @@
+//! The handle that a layer holds.
+
+use crate::{
+    Command, CommandId, Error, LeaseId, Outcome, RangeOp, RangeResult, Revision, WatchControl, WatchEvents,
+};
+use quorate_env::{ClusterId, LogIndex, NodeId, Term};
+use std::future::Future;
+use std::pin::Pin;
+
+/// A boxed future, so that a layer can hold `Arc<dyn Db>`.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The unit of naming, policy and order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyspaceId(pub u64);
+
+impl KeyspaceId {
+    /// Cluster state as data: members, keyspaces, policies.
+    pub const SYSTEM: Self = Self(1);
+    /// The `ordered` keyspace that the etcd API serves unless told otherwise.
+    pub const DEFAULT: Self = Self(2);
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Reflects every write acknowledged before the read began.
+    Linearizable,
+    /// What this node's replica has applied; may be stale, never inconsistent.
+    Serializable,
+}
+
+/// Where a keyspace's replica stood when it answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// The keyspace's revision.
+    pub revision: Revision,
+    /// The consensus term.
+    pub term: Term,
+}
+
+/// A read's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read<T> {
+    /// Where the keyspace stood.
+    pub header: Header,
+    /// The answer.
+    pub result: T,
+}
+
+/// A command's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Where the keyspace stood right after the command.
+    pub header: Header,
+    /// The answer.
+    pub outcome: Outcome,
+}
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+}
+
+/// A lease as its leader knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseInfo {
+    /// The lease.
+    pub id: LeaseId,
+    /// Seconds granted.
+    pub granted_s: u64,
+    /// Whole seconds left, rounded down.
+    pub remaining_s: u64,
+    /// Keys attached, if they were asked for, ascending.
+    pub keys: Vec<bytes::Bytes>,
+}
+
+/// One member of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Where its peers reach it, as `host:port`.
+    pub peer_addresses: Vec<String>,
+    /// Where clients reach it, as URLs; empty until the node has first started.
+    pub client_urls: Vec<String>,
+    /// Whether it has no vote.
+    pub learner: bool,
+}
+
+/// A keyspace's replica on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Where it stands.
+    pub header: Header,
+    /// The leader, if one is known.
+    pub leader: Option<NodeId>,
+    /// The last log index known to be committed.
+    pub committed: LogIndex,
+    /// The last log index applied.
+    pub applied: LogIndex,
+    /// Bytes on this node's disk, log and store.
+    pub disk_bytes: u64,
+    /// Bytes of that which hold live rows.
+    pub disk_bytes_in_use: u64,
+    /// Whether this replica has no vote.
+    pub learner: bool,
+    /// Whether writes are refused for lack of disk space.
+    pub no_space: bool,
+}
+
+/// A hash of what a keyspace holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyspaceHash {
+    /// Equal on replicas that hold the same.
+    pub hash: u32,
+    /// The revision up to which keys were hashed.
+    pub revision: Revision,
+    /// The compaction revision from which they were hashed.
+    pub compacted: Revision,
+}
+
+/// The core, as a layer sees it. All methods may be called from any thread, any number of times at once.
+pub trait Db: Send + Sync + 'static {
+    /// Who this is.
+    fn identity(&self) -> Identity;
+
+    /// Reads a range.
+    fn read(&self, keyspace: KeyspaceId, op: RangeOp, consistency: Consistency) -> BoxFuture<'_, Result<Read<RangeResult>, Error>>;
+
+    /// Applies a command exactly once. Retried inside across changes of leader; when the deadline passes first, the outcome
+    /// is unknown or, if it never left this node, [`crate::Unavailable::Timeout`].
+    fn submit(&self, keyspace: KeyspaceId, command: Command) -> BoxFuture<'_, Result<Applied, Error>>;
+
+    /// What became of a command: `Some(revision)` if it was applied.
+    fn outcome_of(&self, keyspace: KeyspaceId, id: CommandId) -> BoxFuture<'_, Result<Option<Revision>, Error>>;
+
+    /// Renews a lease for its full TTL, counted from no earlier than now. The answer's `remaining_s` is the TTL.
+    fn lease_keep_alive(&self, keyspace: KeyspaceId, id: LeaseId) -> BoxFuture<'_, Result<Read<LeaseInfo>, Error>>;
+
+    /// Asks a lease's leader about it.
+    fn lease_info(&self, keyspace: KeyspaceId, id: LeaseId, with_keys: bool) -> BoxFuture<'_, Result<Read<LeaseInfo>, Error>>;
+
+    /// Every lease, ascending.
+    fn leases(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<Read<Vec<LeaseId>>, Error>>;
+
+    /// Opens a watch session.
+    fn watch(&self, keyspace: KeyspaceId) -> (Box<dyn WatchControl>, Box<dyn WatchEvents>);
+
+    /// Waits until history below the compaction has left this node's disk.
+    fn compaction_done(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Hashes the history in `(compacted, revision]`; `None` hashes up to now.
+    fn hash(&self, keyspace: KeyspaceId, revision: Option<Revision>) -> BoxFuture<'_, Result<Read<KeyspaceHash>, Error>>;
+
+    /// This node's replica.
+    fn status(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<Status, Error>>;
+
+    /// The members.
+    fn members(&self, consistency: Consistency) -> BoxFuture<'_, Result<Vec<Member>, Error>>;
+}

@@ -1,0 +1,81 @@
+//! Errors, named by the caller's next move. There are three outcomes: done, refused, unknown.
+
+use crate::{CommandId, Revision};
+use thiserror::Error as ThisError;
+
+/// Why a command or read was not done.
+#[derive(Clone, Debug, PartialEq, Eq, ThisError)]
+pub enum Error {
+    /// The state machine said no, for every replica alike. Sending it again unchanged will not help.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Nothing happened. Sending it again later is safe.
+    #[error("unavailable: {0}")]
+    Unavailable(#[from] Unavailable),
+    /// It may have happened, may happen later, or may never happen; never twice. Ask again under the same id.
+    #[error("the outcome of command {0} is unknown; ask about it or send it again under the same id")]
+    UnknownOutcome(CommandId),
+}
+
+/// A deterministic refusal.
+#[derive(Clone, Debug, PartialEq, Eq, ThisError)]
+pub enum Refusal {
+    /// A put that keeps the value or the lease of a key that does not exist.
+    #[error("the key does not exist")]
+    KeyNotFound,
+    /// No such lease.
+    #[error("the lease does not exist")]
+    LeaseNotFound,
+    /// A lease of that id exists.
+    #[error("a lease of that id exists already")]
+    LeaseExists,
+    /// The TTL exceeds [`crate::limits::LEASE_TTL_S_MAX`].
+    #[error("the lease's time to live is too large")]
+    LeaseTtlTooLarge,
+    /// The revision is below the compaction.
+    #[error("that revision was compacted; the oldest readable one is {compacted}", compacted = .compacted.0)]
+    RevisionCompacted {
+        /// The oldest revision that can still be read.
+        compacted: Revision,
+    },
+    /// The revision lies ahead of the keyspace.
+    #[error("that revision lies in the future; the keyspace is at {current}", current = .current.0)]
+    RevisionInFuture {
+        /// Where the keyspace is.
+        current: Revision,
+    },
+    /// The procedure, or its version, is not registered on this feature level.
+    #[error("no such procedure")]
+    UnknownProcedure,
+    /// The command exceeds the keyspace's limits.
+    #[error("the request is too large: {bytes} bytes, at most {max}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// No keyspace of that id.
+    #[error("the keyspace does not exist")]
+    KeyspaceNotFound,
+}
+
+/// Why nothing could be done right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ThisError)]
+pub enum Unavailable {
+    /// No leader is known, or a majority cannot be reached.
+    #[error("no leader")]
+    NoLeader,
+    /// The request's deadline passed before it entered the log.
+    #[error("timed out before it entered the log")]
+    Timeout,
+    /// Too much is in flight here.
+    #[error("overloaded: too many requests in flight")]
+    Overloaded,
+    /// The disk has no room for more; reads and deletes go on.
+    #[error("no space left on the disk")]
+    NoSpace,
+    /// The node is stopping.
+    #[error("shutting down")]
+    Stopping,
+}

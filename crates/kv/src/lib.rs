@@ -1,0 +1,33 @@
+//! What the core promises to the layers, and nothing about how.
+//!
+//! A layer (etcd, and later Redis, topics, flows) sees an [`Db`]: it reads, submits commands, and watches. The verbs are few
+//! on purpose; everything else is a library on top. The contract:
+//!
+//! - **Submit**: a [`Command`] is applied exactly once or refused, or its outcome is *unknown* and says so
+//!   ([`Error::UnknownOutcome`]). It is acknowledged only when durable on a majority.
+//! - **Read**: linearizable unless asked otherwise; a read at a revision never changes its answer until that revision is
+//!   compacted.
+//! - **Watch**: ordered, unique, atomic per revision, resumable, and never ahead of its events with a progress mark.
+//! - **Order**: an ordered keyspace has one [`Revision`], +1 per command that changed a key.
+//!
+//! Values and keys are [`bytes::Bytes`]: slices of the frame or the log entry they came in, never copied on the way.
+
+mod command;
+mod db;
+mod error;
+mod keys;
+pub mod limits;
+mod txn;
+mod watch;
+
+pub use command::{Command, CommandId, Envelope, LeaseId, Outcome, ProcedureId, SessionId};
+pub use db::{
+    Applied, BoxFuture, Consistency, Db, Header, Identity, KeyspaceHash, KeyspaceId, LeaseInfo, Member, Read, Status,
+};
+pub use error::{Error, Refusal, Unavailable};
+pub use keys::{KeyRange, RangeEnd};
+pub use txn::{
+    Compare, CompareOp, DeleteOp, DeleteResult, Expected, KeyValue, Op, OpResult, PutOp, PutResult, RangeOp, RangeResult,
+    Revision, Sort, SortBy, Txn, TxnResult,
+};
+pub use watch::{Event, EventKind, WatchControl, WatchEvents, WatchId, WatchNotice, WatchSpec};

@@ -1,0 +1,19 @@
+//! The bounds that every layer shares. Each has its reason; their relations are asserted at the end.
+
+/// A request, with all its keys and values: 8 MiB. A larger value belongs in the blob store; a log entry must fit in one
+/// WAL segment and one peer frame with room to spare.
+pub const REQUEST_BYTES_MAX: usize = 8 << 20;
+
+/// Transactions inside transactions. Deep enough for any client seen, shallow enough for the smallest thread stack.
+pub const TXN_DEPTH_MAX: usize = 32;
+
+/// A lease's longest time to live, in seconds, as etcd's clients know it (9,000,000,000).
+pub const LEASE_TTL_S_MAX: u64 = 9_000_000_000;
+
+/// Bytes of commands that may enter the log as one entry, unless a single command is larger.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Commands that may enter the log as one entry.
+pub const BATCH_COMMANDS_MAX: usize = 4096;
+
+const _: () = assert!(BATCH_BYTES_MAX <= REQUEST_BYTES_MAX);
