@@ -1,1 +1,21 @@
-//! Placeholder.
+//! One consensus group: Raft (Ongaro, "Consensus: Bridging Theory and Practice", 2014) behind a narrow door.
+//!
+//! The engine is the `raft` crate, unmodified. Its types never leave this crate; what goes in and out is [`Message`],
+//! [`Entry`] and [`Ready`]. A [`Group`] is pure: [`Group::tick`], [`Group::step`] and [`Group::propose`] take data,
+//! [`Group::ready`] gives back what must be persisted, sent and applied, in that order of obligation.
+//!
+//! What this crate adds around the engine, each because it bit somebody:
+//! - The election timeout is drawn from our seed after every step that may have redrawn it from the thread's randomness.
+//! - Messages are encoded by us ([`Message::encode`]); the engine's protobuf 2 decoder never sees bytes from outside.
+//! - Only quorum-confirmed reads (`ReadIndex`); the engine's lease reads have no clock in them and are never used.
+//! - Membership is set at start and by [`Group::apply_membership`], never decoded from protobuf.
+
+mod config;
+mod group;
+mod log;
+mod message;
+
+pub use config::{Config, Membership};
+pub use group::{Group, ProposeError, Ready, Role, StepError};
+pub use log::{Restored, SnapshotPoint};
+pub use message::{Entry, EntryKind, HardState, Message, MessageKind, Snapshot};

@@ -196,10 +196,7 @@ mod tests {
                 Compare { range: KeyRange::single("k"), op: CompareOp::Less, expected: Expected::Mod(-4) },
                 Compare { range: KeyRange::all(), op: CompareOp::NotEqual, expected: Expected::Value("v".into()) },
             ],
-            success: vec![
-                Op::Put(PutOp { prev_kv: true, ignore_lease: true, ..PutOp::of("k", "v") }),
-                Op::Txn(inner),
-            ],
+            success: vec![Op::Put(PutOp { prev_kv: true, ignore_lease: true, ..PutOp::of("k", "v") }), Op::Txn(inner)],
             failure: vec![Op::Range(RangeOp {
                 limit: 3,
                 revision: Some(Revision(9)),

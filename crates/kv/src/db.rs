@@ -1,8 +1,6 @@
 //! The handle that a layer holds.
 
-use crate::{
-    Command, CommandId, Error, LeaseId, Outcome, RangeOp, RangeResult, Revision, WatchControl, WatchEvents,
-};
+use crate::{Command, CommandId, Error, LeaseId, Outcome, RangeOp, RangeResult, Revision, WatchControl, WatchEvents};
 use quorate_env::{ClusterId, LogIndex, NodeId, Term};
 use std::future::Future;
 use std::pin::Pin;
@@ -132,7 +130,12 @@ pub trait Db: Send + Sync + 'static {
     fn identity(&self) -> Identity;
 
     /// Reads a range.
-    fn read(&self, keyspace: KeyspaceId, op: RangeOp, consistency: Consistency) -> BoxFuture<'_, Result<Read<RangeResult>, Error>>;
+    fn read(
+        &self,
+        keyspace: KeyspaceId,
+        op: RangeOp,
+        consistency: Consistency,
+    ) -> BoxFuture<'_, Result<Read<RangeResult>, Error>>;
 
     /// Applies a command exactly once. Retried inside across changes of leader; when the deadline passes first, the outcome
     /// is unknown or, if it never left this node, [`crate::Unavailable::Timeout`].
@@ -145,7 +148,12 @@ pub trait Db: Send + Sync + 'static {
     fn lease_keep_alive(&self, keyspace: KeyspaceId, id: LeaseId) -> BoxFuture<'_, Result<Read<LeaseInfo>, Error>>;
 
     /// Asks a lease's leader about it.
-    fn lease_info(&self, keyspace: KeyspaceId, id: LeaseId, with_keys: bool) -> BoxFuture<'_, Result<Read<LeaseInfo>, Error>>;
+    fn lease_info(
+        &self,
+        keyspace: KeyspaceId,
+        id: LeaseId,
+        with_keys: bool,
+    ) -> BoxFuture<'_, Result<Read<LeaseInfo>, Error>>;
 
     /// Every lease, ascending.
     fn leases(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<Read<Vec<LeaseId>>, Error>>;
@@ -157,7 +165,11 @@ pub trait Db: Send + Sync + 'static {
     fn compaction_done(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<(), Error>>;
 
     /// Hashes the history in `(compacted, revision]`; `None` hashes up to now.
-    fn hash(&self, keyspace: KeyspaceId, revision: Option<Revision>) -> BoxFuture<'_, Result<Read<KeyspaceHash>, Error>>;
+    fn hash(
+        &self,
+        keyspace: KeyspaceId,
+        revision: Option<Revision>,
+    ) -> BoxFuture<'_, Result<Read<KeyspaceHash>, Error>>;
 
     /// This node's replica.
     fn status(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<Status, Error>>;

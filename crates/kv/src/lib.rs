@@ -27,7 +27,7 @@ pub use db::{
 pub use error::{Error, Refusal, Unavailable};
 pub use keys::{KeyRange, RangeEnd};
 pub use txn::{
-    Compare, CompareOp, DeleteOp, DeleteResult, Expected, KeyValue, Op, OpResult, PutOp, PutResult, RangeOp, RangeResult,
-    Revision, Sort, SortBy, Txn, TxnResult,
+    Compare, CompareOp, DeleteOp, DeleteResult, Expected, KeyValue, Op, OpResult, PutOp, PutResult, RangeOp,
+    RangeResult, Revision, Sort, SortBy, Txn, TxnResult,
 };
 pub use watch::{Event, EventKind, WatchControl, WatchEvents, WatchId, WatchNotice, WatchSpec};

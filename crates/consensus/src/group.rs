@@ -1,0 +1,339 @@
+//! The group itself: the engine, its log, and the order in which its wishes are handed out.
+
+use crate::log::{Log, Restored, SnapshotPoint};
+use crate::{Config, Entry, HardState, Membership, Message, Snapshot};
+use quorate_env::{LogIndex, ReplicaId, Rng, Term};
+use raft::{RawNode, SnapshotStatus, StateRole, Storage};
+use std::fmt;
+
+/// What a replica is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It follows, or waits for a leader to follow.
+    Follower,
+    /// It asks whether an election would succeed.
+    PreCandidate,
+    /// It asks for votes.
+    Candidate,
+    /// It leads.
+    Leader,
+}
+
+/// Why a proposal did not enter the log. Nothing happened; it may be proposed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProposeError {
+    /// This replica does not lead.
+    NotLeader,
+    /// It leads, but hands leadership over or has too many bytes uncommitted.
+    Busy,
+}
+
+/// A message that the engine refused; it was dropped.
+#[derive(Debug)]
+pub struct StepError(String);
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StepError {}
+
+/// What the group asks of its owner. Obligations, in order: persist `snapshot`, `entries` and `hard_state`; send `messages`
+/// at any time, `messages_after_persist` only when all of this `Ready` is durable; then call [`Group::persisted`].
+/// `committed` may be applied at once: the engine hands out only what is durable here.
+#[derive(Debug, Default)]
+pub struct Ready {
+    /// Names this ready to [`Group::persisted`].
+    pub number: u64,
+    /// Term or vote changed.
+    pub hard_state: Option<HardState>,
+    /// A snapshot was accepted; the log begins anew after it.
+    pub snapshot: Option<Snapshot>,
+    /// New entries. The first may replace a present one and all after it.
+    pub entries: Vec<Entry>,
+    /// To send at once.
+    pub messages: Vec<Message>,
+    /// To send when durable.
+    pub messages_after_persist: Vec<Message>,
+    /// To apply, in order.
+    pub committed: Vec<Entry>,
+    /// Confirmed reads: each may be served once everything up to its index is applied.
+    pub reads: Vec<(Vec<u8>, LogIndex)>,
+}
+
+impl Ready {
+    /// Whether anything of it must be durable before `persisted` is called.
+    #[must_use]
+    pub fn must_persist(&self) -> bool {
+        self.hard_state.is_some() || self.snapshot.is_some() || !self.entries.is_empty()
+    }
+}
+
+/// One replica's part in one consensus group.
+pub struct Group {
+    node: RawNode<Log>,
+    rng: Rng,
+    election_ticks: u32,
+    drawn: usize,
+    persisted_hard_state: HardState,
+}
+
+impl Group {
+    /// A group as it was restored, or a fresh one.
+    ///
+    /// # Panics
+    /// If the configuration contradicts itself or the restored parts contradict each other.
+    #[must_use]
+    pub fn new(config: &Config, restored: &Restored, rng: Rng) -> Self {
+        let engine = raft::Config {
+            id: config.replica.0,
+            election_tick: config.election_ticks as usize,
+            heartbeat_tick: config.heartbeat_ticks as usize,
+            applied: restored.applied.index.0,
+            max_size_per_msg: config.append_bytes_max,
+            max_inflight_msgs: config.inflight_max,
+            check_quorum: true,
+            pre_vote: true,
+            max_uncommitted_size: config.uncommitted_bytes_max,
+            ..Default::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&engine, Log::new(restored), &logger).expect("a consistent configuration");
+        let mut group = Self {
+            node,
+            rng,
+            election_ticks: config.election_ticks,
+            drawn: usize::MAX,
+            persisted_hard_state: restored.hard_state,
+        };
+        group.redraw_timeout();
+        group
+    }
+
+    /// The engine draws its timeout from the thread's randomness; replace every such draw with one of ours.
+    fn redraw_timeout(&mut self) {
+        if self.node.raft.randomized_election_timeout() != self.drawn {
+            let low = u64::from(self.election_ticks);
+            self.drawn = self.rng.between(low, 2 * low - 1) as usize;
+            self.node.raft.set_randomized_election_timeout(self.drawn);
+        }
+    }
+
+    /// One tick of time passed.
+    pub fn tick(&mut self) {
+        self.node.tick();
+        self.redraw_timeout();
+    }
+
+    /// A message arrived.
+    pub fn step(&mut self, message: &Message) -> Result<(), StepError> {
+        if !message.is_plausible() {
+            return Err(StepError(format!("implausible {:?}", message.kind)));
+        }
+        let result = self.node.step(message.to_engine()).map_err(|e| StepError(e.to_string()));
+        self.redraw_timeout();
+        result
+    }
+
+    /// Appends an entry to the leader's log. Returns its index.
+    pub fn propose(&mut self, data: Vec<u8>) -> Result<LogIndex, ProposeError> {
+        if self.role() != Role::Leader {
+            return Err(ProposeError::NotLeader);
+        }
+        self.node.propose(Vec::new(), data).map_err(|_| ProposeError::Busy)?;
+        Ok(self.last_index())
+    }
+
+    /// Asks for a linearizable read under `context`, unique in the cluster. It is confirmed by [`Ready::reads`], or silently
+    /// dropped when no leader can confirm it: ask again after a while.
+    pub fn read_index(&mut self, context: Vec<u8>) {
+        self.node.read_index(context);
+    }
+
+    /// The process of the leader is gone (its connection closed): do not wait out the timeout. After `ticks` more ticks this
+    /// replica asks for pre-votes, unless a leader shows up first.
+    pub fn leader_lost(&mut self, ticks: u32) {
+        if matches!(self.role(), Role::Leader | Role::Candidate) {
+            return;
+        }
+        let term = self.node.raft.term;
+        self.node.raft.become_follower(term, raft::INVALID_ID);
+        self.redraw_timeout();
+        let wait = (ticks as usize).min(self.drawn);
+        self.node.raft.election_elapsed = self.drawn - wait;
+    }
+
+    /// Starts an election now.
+    pub fn campaign(&mut self) {
+        // The engine refuses only what cannot campaign anyway (a learner, a replica with a pending snapshot).
+        let _ = self.node.campaign();
+        self.redraw_timeout();
+    }
+
+    /// Hands leadership to `to`, once it has caught up.
+    pub fn transfer_leader(&mut self, to: ReplicaId) {
+        self.node.transfer_leader(to.0);
+    }
+
+    /// A message to `to` could not be sent; stop streaming to it until it answers again.
+    pub fn unreachable(&mut self, to: ReplicaId) {
+        self.node.report_unreachable(to.0);
+    }
+
+    /// The transfer of a snapshot to `to` has ended.
+    pub fn snapshot_sent(&mut self, to: ReplicaId, installed: bool) {
+        let status = if installed { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.node.report_snapshot(to.0, status);
+    }
+
+    /// The next obligations, or `None`. See [`Ready`].
+    pub fn ready(&mut self) -> Option<Ready> {
+        if !self.node.has_ready() {
+            return None;
+        }
+        let mut rd = self.node.ready();
+        let mut ready = Ready { number: rd.number(), ..Default::default() };
+        if let Some(hs) = rd.hs() {
+            let now = HardState { term: Term(hs.term), vote: ReplicaId(hs.vote), commit: LogIndex(hs.commit) };
+            // The commit index alone need not be durable: it is found again from the leader.
+            let last = self.persisted_hard_state;
+            if (now.term, now.vote) != (last.term, last.vote) || (!rd.entries().is_empty() && now != last) {
+                ready.hard_state = Some(now);
+                self.persisted_hard_state = now;
+            }
+            let hs = hs.clone();
+            self.node.mut_store().set_hard_state(hs);
+        }
+        if !raft::is_empty_snap(rd.snapshot()) {
+            let snapshot = Snapshot::from_engine(rd.snapshot());
+            let point = SnapshotPoint { index: snapshot.index, term: snapshot.term };
+            self.node.mut_store().restart_at(point, &snapshot.membership);
+            ready.snapshot = Some(snapshot);
+        }
+        self.node.mut_store().append(rd.entries());
+        ready.entries = rd.take_entries().into_iter().map(Entry::from_engine).collect();
+        ready.messages = rd.take_messages().into_iter().filter_map(Message::from_engine).collect();
+        ready.messages_after_persist = rd.take_persisted_messages().into_iter().filter_map(Message::from_engine).collect();
+        ready.committed = rd.take_committed_entries().into_iter().map(Entry::from_engine).collect();
+        ready.reads = rd.take_read_states().into_iter().map(|r| (r.request_ctx, LogIndex(r.index))).collect();
+        self.node.advance_append_async(rd);
+        Some(ready)
+    }
+
+    /// Everything up to and including ready `number` is durable.
+    pub fn persisted(&mut self, number: u64) {
+        self.node.on_persist_ready(number);
+        self.redraw_timeout();
+    }
+
+    /// The state machine has applied up to `point`.
+    pub fn applied(&mut self, point: SnapshotPoint) {
+        self.node.mut_store().set_applied(point);
+        self.node.advance_apply_to(point.index.0);
+    }
+
+    /// A membership entry was applied.
+    pub fn apply_membership(&mut self, membership: &Membership) {
+        self.node.mut_store().set_membership(membership);
+    }
+
+    /// Forgets the log at and below `index`; it must be applied and durable in the store.
+    pub fn compact(&mut self, index: LogIndex) {
+        self.node.mut_store().compact(index);
+    }
+
+    /// Where the log in memory begins.
+    #[must_use]
+    pub fn log_start(&self) -> SnapshotPoint {
+        self.node.store().start()
+    }
+
+    /// Bytes of entries in memory.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.node.store().bytes()
+    }
+
+    /// The lowest compaction index that leaves at most `keep` bytes of entries.
+    #[must_use]
+    pub fn log_cut_for(&self, keep: u64) -> LogIndex {
+        self.node.store().cut_for(keep)
+    }
+
+    /// Its role.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self.node.raft.state {
+            StateRole::Follower => Role::Follower,
+            StateRole::PreCandidate => Role::PreCandidate,
+            StateRole::Candidate => Role::Candidate,
+            StateRole::Leader => Role::Leader,
+        }
+    }
+
+    /// Its term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        Term(self.node.raft.term)
+    }
+
+    /// The leader it knows of.
+    #[must_use]
+    pub fn leader(&self) -> Option<ReplicaId> {
+        Some(ReplicaId(self.node.raft.leader_id)).filter(|r| r.0 != raft::INVALID_ID)
+    }
+
+    /// Whether this leader has committed an entry of its own term, before which it must serve no linearizable read.
+    #[must_use]
+    pub fn leads_settled(&self) -> bool {
+        self.role() == Role::Leader && self.node.raft.commit_to_current_term()
+    }
+
+    /// The highest index known to be committed.
+    #[must_use]
+    pub fn committed(&self) -> LogIndex {
+        LogIndex(self.node.raft.raft_log.committed)
+    }
+
+    /// The last index in the log, durable or not.
+    #[must_use]
+    pub fn last_index(&self) -> LogIndex {
+        LogIndex(self.node.raft.raft_log.last_index())
+    }
+
+    /// The term of the entry at `index`, while the log still knows it.
+    #[must_use]
+    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.node.raft.raft_log.term(index.0).ok().map(Term)
+    }
+
+    /// The entries still in memory, for checkers and tests.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Entry> {
+        let store = self.node.store();
+        let (first, last) = (store.start().index.0 + 1, self.last_index().0);
+        let log = &self.node.raft.raft_log;
+        let found = log.slice(first, last + 1, None, raft::GetEntriesContext::empty(false)).unwrap_or_default();
+        found.into_iter().map(Entry::from_engine).collect()
+    }
+
+    /// The present members.
+    #[must_use]
+    pub fn membership(&self) -> Membership {
+        let state = self.node.store().initial_state().expect("our log always has a state");
+        Membership {
+            voters: state.conf_state.voters.iter().copied().map(ReplicaId).collect(),
+            learners: state.conf_state.learners.iter().copied().map(ReplicaId).collect(),
+        }
+    }
+
+    /// As a leader: the lowest index that every member is known to have, among those heard from lately.
+    #[must_use]
+    pub fn matched_by_active(&self) -> LogIndex {
+        let own = self.node.raft.id;
+        let matched = self.node.raft.prs().iter().filter(|(id, p)| **id != own && p.recent_active).map(|(_, p)| p.matched);
+        LogIndex(matched.min().unwrap_or(u64::MAX))
+    }
+}

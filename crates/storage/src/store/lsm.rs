@@ -1,0 +1,410 @@
+//! The store on disk: a log-structured merge tree (the `lsm-tree` crate), without a journal of its own.
+//!
+//! The crate keeps tables, versions and compaction; the memtables are ours. The reason is where the crate waits: it writes and
+//! syncs a version file while it holds the lock that every one of its reads and inserts takes, tens to hundreds of milliseconds on
+//! a busy disk. So nothing on the hot path takes that lock. A [`View`] pairs our memtables with one immutable version of the tree,
+//! readers clone an `Arc` of it, and a flush or compaction installs the next view when its files are durable.
+//!
+//! Sequence numbers order the versions of a key inside a memtable. A table is written from a sealed memtable with only the newest
+//! version of each key, and compaction always keeps only the newest: a snapshot needs no old versions in new tables, because
+//! it holds the view (memtables and table files) it was taken on.
+
+use super::{FlushJob, Rows, Snapshot, Store, StoreError, WriteBatch, bounds_are_empty};
+use bytes::Bytes;
+use lsm_tree::config::PinningPolicy;
+use lsm_tree::table::filter::standard_bloom::Builder as BloomBuilder;
+use lsm_tree::{
+    AbstractTree, AnyTree, Cache, Config, DescriptorTable, InternalValue, Memtable, SequenceNumberCounter, Tree,
+    ValueType,
+};
+use std::fs::{self, File};
+use std::io;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+/// Compactions at most per flush, so that one job comes to an end even when much is due.
+const COMPACTIONS_PER_FLUSH_MAX: usize = 8;
+
+/// Every older version of a key may go when tables are written; see the top of this file.
+const KEEP_NEWEST_ONLY: u64 = 1 << 62;
+
+/// What can be tuned.
+#[derive(Clone, Copy, Debug)]
+pub struct LsmOptions {
+    /// Bytes of table blocks kept in memory.
+    pub cache_bytes: u64,
+    /// Table files kept open.
+    pub open_files: usize,
+    /// Bytes per table file that compaction aims at.
+    pub table_bytes: u64,
+}
+
+impl Default for LsmOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 64 << 20, open_files: 256, table_bytes: 64 << 20 }
+    }
+}
+
+type LookUp = Box<dyn Fn(&[u8], u64) -> lsm_tree::Result<Option<InternalValue>> + Send + Sync>;
+type KeyValueIter = Box<dyn DoubleEndedIterator<Item = lsm_tree::Result<InternalValue>> + Send>;
+type Range = Box<dyn Fn(&View, Bounds, u64) -> KeyValueIter + Send + Sync>;
+type Bounds = (Bound<Bytes>, Bound<Bytes>);
+
+/// One immutable version of the tree. The crate's own type for it has no public name, so it lives inside two closures.
+struct Tables {
+    look_up: LookUp,
+    range: Range,
+    disk_bytes: u64,
+}
+
+impl Tables {
+    /// The tree's present version. Takes the tree's lock: for opening and for flush jobs only.
+    fn of(tree: &Tree) -> Self {
+        let version = tree.current_version();
+        let super_version = tree.get_version_history_lock().latest_version();
+        let disk_bytes = tree.disk_space();
+        let look_up = move |key: &[u8], seq: u64| {
+            let hash = BloomBuilder::get_hash(key);
+            for run in version.iter_levels().flat_map(|level| level.iter()) {
+                if let Some(table) = run.get_for_key(key)
+                    && let Some(found) = table.get(key, seq, hash)?
+                {
+                    return Ok(Some(found));
+                }
+            }
+            Ok(None)
+        };
+        let range = move |view: &View, bounds: Bounds, seq: u64| -> KeyValueIter {
+            let mut over = super_version.clone();
+            over.active_memtable = Arc::clone(&view.active);
+            let sealed = view.sealed.as_ref().map(|sealed| (Arc::clone(sealed), seq));
+            Box::new(Tree::create_internal_range(over, &bounds, seq, sealed))
+        };
+        Self { look_up: Box::new(look_up), range: Box::new(range), disk_bytes }
+    }
+}
+
+/// Everything a reader needs, frozen except that the active memtable still takes rows with higher sequence numbers.
+#[derive(Clone)]
+struct View {
+    active: Arc<Memtable>,
+    sealed: Option<Arc<Memtable>>,
+    tables: Arc<Tables>,
+}
+
+impl View {
+    fn get(&self, key: &[u8], seq: u64) -> Result<Option<Bytes>, StoreError> {
+        let found = match self.active.get(key, seq) {
+            Some(found) => Some(found),
+            None => match self.sealed.as_ref().and_then(|sealed| sealed.get(key, seq)) {
+                Some(found) => Some(found),
+                None => (self.tables.look_up)(key, seq).map_err(error)?,
+            },
+        };
+        Ok(found.filter(|row| !row.is_tombstone()).map(|row| row.value.into()))
+    }
+
+    fn scan(&self, from: Bound<Bytes>, to: Bound<Bytes>, reverse: bool, seq: u64) -> Rows {
+        if bounds_are_empty(&from, &to) {
+            return Box::new(std::iter::empty());
+        }
+        let rows = (self.tables.range)(self, (from, to), seq);
+        let row = |item: lsm_tree::Result<InternalValue>| match item {
+            Ok(row) => Ok((row.key.user_key.into(), row.value.into())),
+            Err(e) => Err(error(e)),
+        };
+        if reverse { Box::new(rows.rev().map(row)) } else { Box::new(rows.map(row)) }
+    }
+}
+
+struct Shared {
+    path: PathBuf,
+    tree: Tree,
+    options: LsmOptions,
+    view: RwLock<Arc<View>>,
+    /// One writer at a time; holds the next sequence number.
+    writer: Mutex<u64>,
+    /// Reads of the newest rows see sequence numbers below this.
+    written: AtomicU64,
+    /// New snapshots see sequence numbers below this.
+    published: AtomicU64,
+    /// Names of memtables, for the crate's bookkeeping.
+    memtables: AtomicU64,
+    /// A flush job was handed out and not yet dropped or done.
+    flushing: AtomicBool,
+    /// Only one job touches the tree at a time.
+    job: Mutex<()>,
+}
+
+/// A store in a directory. See the top of this file.
+pub struct LsmStore {
+    shared: Arc<Shared>,
+}
+
+impl LsmStore {
+    /// Opens the store in `path`, creating it (and the directory entry, durably) if there is none. Rows are those of the last
+    /// completed flush. The directory must not be open twice.
+    pub fn open(path: &Path, options: LsmOptions) -> Result<Self, StoreError> {
+        let fresh = !path.exists();
+        let counter = SequenceNumberCounter::default();
+        let tree = Config::new(path, counter.clone(), counter)
+            .use_cache(Arc::new(Cache::with_capacity_bytes(options.cache_bytes)))
+            .use_descriptor_table(Some(Arc::new(DescriptorTable::new(options.open_files))))
+            // A look-up of a key that does not exist costs a probe of each filter, so filters stay in memory.
+            .filter_block_pinning_policy(PinningPolicy::all(true))
+            .index_block_pinning_policy(PinningPolicy::new([true, true, true, false]))
+            .open()
+            .map_err(error)?;
+        let AnyTree::Standard(tree) = tree else {
+            return Err(StoreError::Damaged(String::from("the tree keeps values apart from keys, which is not in use")));
+        };
+        if fresh && let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            // The crate syncs the directories that it makes, but not the entry of the topmost one.
+            File::open(parent).and_then(|parent| parent.sync_all()).map_err(StoreError::Io)?;
+        }
+        // Sequence number 0 is never visible, and must lie below every reader.
+        let next = tree.get_highest_persisted_seqno().unwrap_or(0) + 1;
+        let view = View { active: Arc::new(Memtable::new(0)), sealed: None, tables: Arc::new(Tables::of(&tree)) };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                path: path.to_path_buf(),
+                tree,
+                options,
+                view: RwLock::new(Arc::new(view)),
+                writer: Mutex::new(next),
+                written: AtomicU64::new(next),
+                published: AtomicU64::new(next),
+                memtables: AtomicU64::new(1),
+                flushing: AtomicBool::new(false),
+                job: Mutex::new(()),
+            }),
+        })
+    }
+}
+
+impl Shared {
+    fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change_view(&self, change: impl FnOnce(&mut View)) {
+        let mut current = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let mut next = View::clone(&current);
+        change(&mut next);
+        *current = Arc::new(next);
+    }
+
+    /// The newest view, then the newest sequence number: in this order the view can only miss what is being written right now.
+    fn newest(&self) -> (Arc<View>, u64) {
+        let view = self.view();
+        (view, self.written.load(Ordering::Acquire))
+    }
+
+    fn flush(&self, sealed: &Memtable) -> Result<(), StoreError> {
+        let first_table = self.tree.next_table_id();
+        let written = self.tree.flush_to_tables(newest_of_each_key(sealed)).map_err(error).and_then(|tables| {
+            let tables = tables.map(|(tables, _)| tables).unwrap_or_default();
+            self.tree.register_tables(&tables, None, None, &[], KEEP_NEWEST_ONLY).map_err(error)
+        });
+        if written.is_err() {
+            self.remove_unregistered_tables(first_table);
+        }
+        written
+    }
+
+    fn compact(&self) -> Result<(), StoreError> {
+        let strategy =
+            Arc::new(lsm_tree::compaction::Leveled::default().with_table_target_size(self.options.table_bytes));
+        for _ in 0..COMPACTIONS_PER_FLUSH_MAX {
+            let first_table = self.tree.next_table_id();
+            let before = self.tree.current_version().id();
+            if let Err(e) = self.tree.compact(strategy.clone(), KEEP_NEWEST_ONLY).map_err(error) {
+                self.remove_unregistered_tables(first_table);
+                return Err(e);
+            }
+            if self.tree.current_version().id() == before {
+                break;
+            }
+            let tables = Arc::new(Tables::of(&self.tree));
+            self.change_view(|view| view.tables = tables);
+        }
+        Ok(())
+    }
+
+    /// After a full disk stopped a flush: gives back the room that its half-written tables take, so that retries do not fill the disk
+    /// further. Nothing is removed if the version that names them may already be the current one.
+    fn remove_unregistered_tables(&self, first: u64) {
+        let version = self.tree.current_version();
+        let current = fs::read(self.path.join(lsm_tree::file::CURRENT_VERSION_FILE)).unwrap_or_default();
+        if current.get(..8) != Some(&version.id().to_le_bytes()[..]) {
+            return;
+        }
+        for id in first..self.tree.next_table_id() {
+            if version.iter_tables().all(|table| table.id() != id) {
+                // A file that was never created cannot be removed; a file that stays is removed when the store is next opened.
+                let _ = fs::remove_file(self.path.join(lsm_tree::file::TABLES_FOLDER).join(id.to_string()));
+            }
+        }
+    }
+}
+
+/// A memtable's rows as a table wants them: in key order, one version of each, tombstones included.
+fn newest_of_each_key(memtable: &Memtable) -> impl Iterator<Item = lsm_tree::Result<InternalValue>> + '_ {
+    let mut last: Option<lsm_tree::UserKey> = None;
+    memtable.iter().filter_map(move |row| {
+        if last.as_ref() == Some(&row.key.user_key) {
+            return None;
+        }
+        last = Some(row.key.user_key.clone());
+        Some(Ok(row))
+    })
+}
+
+impl Store for LsmStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let (view, seq) = self.shared.newest();
+        view.get(key, seq)
+    }
+
+    fn scan(&self, from: Bound<Bytes>, to: Bound<Bytes>, reverse: bool) -> Rows {
+        let (view, seq) = self.shared.newest();
+        view.scan(from, to, reverse, seq)
+    }
+
+    fn write(&self, batch: &mut WriteBatch) -> Result<(), StoreError> {
+        batch.check()?;
+        let mut next = lock(&self.shared.writer);
+        // The view cannot lose its active memtable while the writer's lock is held: seal takes that lock too.
+        let active = Arc::clone(&self.shared.view().active);
+        for (key, value) in batch.drain() {
+            let row = match value {
+                Some(value) => InternalValue::from_components(key, value, *next, ValueType::Value),
+                None => InternalValue::new_tombstone(key, *next),
+            };
+            active.insert(row);
+            *next += 1;
+        }
+        self.shared.written.store(*next, Ordering::Release);
+        Ok(())
+    }
+
+    fn publish(&self) {
+        self.shared.published.fetch_max(self.shared.written.load(Ordering::Acquire), Ordering::AcqRel);
+    }
+
+    fn snapshot(&self) -> Arc<dyn Snapshot> {
+        let view = self.shared.view();
+        let seq = self.shared.published.load(Ordering::Acquire);
+        Arc::new(LsmSnapshot { view, seq })
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        let view = self.shared.view();
+        view.active.size() + view.sealed.as_ref().map_or(0, |sealed| sealed.size())
+    }
+
+    fn seal(&self) -> Option<Box<dyn FlushJob>> {
+        let _writer = lock(&self.shared.writer);
+        self.publish();
+        let view = self.shared.view();
+        if view.sealed.is_none() && view.active.is_empty() {
+            return None;
+        }
+        if self.shared.flushing.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let sealed = if let Some(sealed) = self.shared.view().sealed.clone() {
+            // An earlier job was given up; its rows come first.
+            sealed
+        } else {
+            let fresh = Arc::new(Memtable::new(self.shared.memtables.fetch_add(1, Ordering::Relaxed)));
+            let sealed = Arc::clone(&view.active);
+            self.shared.change_view(|view| view.sealed = Some(std::mem::replace(&mut view.active, fresh)));
+            sealed
+        };
+        let held = Flushing { shared: Arc::clone(&self.shared) };
+        Some(Box::new(LsmFlush { shared: Arc::clone(&self.shared), work: Mutex::new(Some((sealed, held))) }))
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.shared.view().tables.disk_bytes
+    }
+}
+
+struct LsmSnapshot {
+    view: Arc<View>,
+    seq: u64,
+}
+
+impl Snapshot for LsmSnapshot {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.view.get(key, self.seq)
+    }
+
+    fn scan(&self, from: Bound<Bytes>, to: Bound<Bytes>, reverse: bool) -> Rows {
+        self.view.scan(from, to, reverse, self.seq)
+    }
+}
+
+/// The right to flush; dropping it lets the next seal hand out a job.
+struct Flushing {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Flushing {
+    fn drop(&mut self) {
+        self.shared.flushing.store(false, Ordering::Release);
+    }
+}
+
+struct LsmFlush {
+    shared: Arc<Shared>,
+    work: Mutex<Option<(Arc<Memtable>, Flushing)>>,
+}
+
+impl FlushJob for LsmFlush {
+    fn run(&self) -> Result<(), StoreError> {
+        let _job = lock(&self.shared.job);
+        let mut work = lock(&self.work);
+        if let Some((sealed, _)) = &*work {
+            self.shared.flush(sealed)?;
+            let tables = Arc::new(Tables::of(&self.shared.tree));
+            self.shared.change_view(|view| {
+                view.tables = tables;
+                view.sealed = None;
+            });
+            // The next memtable may be sealed while this job compacts.
+            *work = None;
+        }
+        match self.shared.compact() {
+            // The rows are durable, and compaction is tried again after the next flush.
+            Err(StoreError::NoSpace) => {
+                tracing::warn!("no space left to compact the store; it will be tried again after the next flush");
+                Ok(())
+            }
+            compacted => compacted,
+        }
+    }
+}
+
+/// A panic while one of these locks was held leaves nothing half done that a later holder could trip over.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn error(e: lsm_tree::Error) -> StoreError {
+    match e {
+        lsm_tree::Error::Io(e) => match e.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::NoSpace,
+            // A file that ends too early is damage, not a failing disk.
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => StoreError::Damaged(e.to_string()),
+            _ => StoreError::Io(e),
+        },
+        lsm_tree::Error::InvalidVersion(found) if found > 3 => {
+            StoreError::NewerFormat { found: u32::from(found), known: 3 }
+        }
+        e => StoreError::Damaged(e.to_string()),
+    }
+}

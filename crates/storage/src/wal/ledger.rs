@@ -1,0 +1,176 @@
+//! Which records are still needed, and in which segment each lies.
+//!
+//! The ledger is the log's meaning without its bytes: recovery replays records into it, appending records them in it, and upkeep asks
+//! it what pins the oldest segment.
+
+use super::{HardState, LogEntry, LogRecord, RecoveredLog, WalError, format};
+use bytes::Bytes;
+use quorate_env::{LogIndex, ShardId, Term};
+use std::collections::BTreeMap;
+
+/// What is live in a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Live {
+    records: u64,
+    bytes: u64,
+}
+
+#[derive(Clone, Debug)]
+struct KeptEntry {
+    term: Term,
+    kind: u8,
+    payload: Bytes,
+    segment: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct ShardLog {
+    hard_state: Option<(HardState, u64)>,
+    start: (LogIndex, Term),
+    /// Where the record of `start` lies, once there is one.
+    start_segment: Option<u64>,
+    entries: BTreeMap<LogIndex, KeptEntry>,
+}
+
+/// See the top of this file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ledger {
+    shards: BTreeMap<ShardId, ShardLog>,
+    live: BTreeMap<u64, Live>,
+    live_bytes: u64,
+}
+
+impl Ledger {
+    /// Takes note of a record that lies in `segment`. A rewritten entry stands where it stood and removes nothing.
+    pub fn apply(&mut self, record: &LogRecord, rewritten: bool, segment: u64) {
+        match record {
+            LogRecord::Entry(entry) => self.apply_entry(entry, rewritten, segment),
+            LogRecord::HardState(hard_state) => {
+                self.add(segment, format::record_bytes(16));
+                let shard = self.shards.entry(hard_state.shard).or_default();
+                if let Some((_, old)) = shard.hard_state.replace((*hard_state, segment)) {
+                    self.remove(old, format::record_bytes(16));
+                }
+            }
+            LogRecord::Start { shard, index, term, discard_after } => {
+                self.add(segment, format::record_bytes(0));
+                let log = self.shards.entry(*shard).or_default();
+                let old = log.start_segment.replace(segment);
+                log.start = (*index, *term);
+                let gone = if *discard_after {
+                    std::mem::take(&mut log.entries)
+                } else {
+                    let kept = log.entries.split_off(&index.next());
+                    std::mem::replace(&mut log.entries, kept)
+                };
+                if let Some(old) = old {
+                    self.remove(old, format::record_bytes(0));
+                }
+                self.remove_entries(&gone);
+            }
+        }
+    }
+
+    fn apply_entry(&mut self, entry: &LogEntry, rewritten: bool, segment: u64) {
+        let log = self.shards.entry(entry.shard).or_default();
+        if entry.index <= log.start.0 {
+            return;
+        }
+        let kept =
+            KeptEntry { term: entry.term, kind: entry.kind, payload: entry.payload.clone(), segment };
+        let mut gone = if rewritten { BTreeMap::new() } else { log.entries.split_off(&entry.index) };
+        if let Some(old) = log.entries.insert(entry.index, kept) {
+            gone.insert(entry.index, old);
+        }
+        self.add(segment, format::record_bytes(entry.payload.len()));
+        self.remove_entries(&gone);
+    }
+
+    fn add(&mut self, segment: u64, bytes: usize) {
+        let live = self.live.entry(segment).or_default();
+        live.records += 1;
+        live.bytes += bytes as u64;
+        self.live_bytes += bytes as u64;
+    }
+
+    fn remove(&mut self, segment: u64, bytes: usize) {
+        let live = self.live.get_mut(&segment);
+        assert!(live.is_some(), "segment {segment} holds a live record that was never counted");
+        if let Some(live) = live {
+            live.records -= 1;
+            live.bytes -= bytes as u64;
+            if live.records == 0 {
+                self.live.remove(&segment);
+            }
+        }
+        self.live_bytes -= bytes as u64;
+    }
+
+    fn remove_entries(&mut self, gone: &BTreeMap<LogIndex, KeptEntry>) {
+        for entry in gone.values() {
+            self.remove(entry.segment, format::record_bytes(entry.payload.len()));
+        }
+    }
+
+    /// The first index that a shard's log does not hold yet.
+    pub fn next_index(&self, shard: ShardId) -> LogIndex {
+        let Some(log) = self.shards.get(&shard) else { return LogIndex(1) };
+        log.entries.last_key_value().map_or(log.start.0, |(last, _)| *last).next()
+    }
+
+    /// The lowest segment with a live record.
+    pub fn oldest(&self) -> Option<u64> {
+        self.live.keys().next().copied()
+    }
+
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    /// Live records of a segment, up to about `bytes_max` bytes, at least one if there is any.
+    pub fn live_in(&self, segment: u64, bytes_max: usize) -> Vec<LogRecord> {
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        for (&shard, log) in &self.shards {
+            let start = log.start_segment.filter(|at| *at == segment).map(|_| LogRecord::Start {
+                shard,
+                index: log.start.0,
+                term: log.start.1,
+                discard_after: false,
+            });
+            let hard_state = log.hard_state.filter(|(_, at)| *at == segment).map(|(h, _)| LogRecord::HardState(h));
+            let entries = log.entries.iter().filter(|(_, entry)| entry.segment == segment).map(|(&index, entry)| {
+                let (term, kind, payload) = (entry.term, entry.kind, entry.payload.clone());
+                LogRecord::Entry(LogEntry { shard, index, term, kind, payload })
+            });
+            for record in start.into_iter().chain(hard_state).chain(entries) {
+                bytes += format::record_bytes(record.payload_len());
+                if bytes > bytes_max && !found.is_empty() {
+                    return found;
+                }
+                found.push(record);
+            }
+        }
+        found
+    }
+
+    /// Each shard's log, for those who start from it. Fails if a log has a hole.
+    pub fn logs(&self) -> Result<BTreeMap<ShardId, RecoveredLog>, WalError> {
+        let mut logs = BTreeMap::new();
+        for (&shard, log) in &self.shards {
+            let mut next = log.start.0.next();
+            let mut entries = Vec::with_capacity(log.entries.len());
+            for (&index, entry) in &log.entries {
+                if index != next {
+                    return Err(WalError::Gap { shard, index: next });
+                }
+                next = index.next();
+                let (term, kind, payload) = (entry.term, entry.kind, entry.payload.clone());
+                entries.push(LogEntry { shard, index, term, kind, payload });
+            }
+            let hard_state = log.hard_state.map(|(hard_state, _)| hard_state);
+            logs.insert(shard, RecoveredLog { hard_state, start: log.start, entries });
+        }
+        Ok(logs)
+    }
+}
