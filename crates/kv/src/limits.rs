@@ -4,6 +4,9 @@
 /// WAL segment and one peer frame with room to spare.
 pub const REQUEST_BYTES_MAX: usize = 8 << 20;
 
+/// A key: 32,000 bytes. The store keeps key lengths in 16 bits, and a history row may need two bytes for one.
+pub const KEY_BYTES_MAX: usize = 32_000;
+
 /// Transactions inside transactions. Deep enough for any client seen, shallow enough for the smallest thread stack.
 pub const TXN_DEPTH_MAX: usize = 32;
 

@@ -1,1 +1,35 @@
-//! Placeholder.
+//! The replicated state machine: what a shard's log entries mean.
+//!
+//! ```text
+//!   entry ──decode──> commands ──evaluate──> rows ──> Store          results for the session that asked
+//!                                    └──> events ──> watch hub, history
+//! ```
+//!
+//! [`Machine::apply`] is a pure function of the rows and the entry: every replica writes the same rows, in the same order, and
+//! chains their hash. It either succeeds, refuses deterministically ([`quorate_kv::Refusal`]), or the replica stops
+//! ([`MachineError`]). The applied index, the session table and the data change in one store write.
+//!
+//! Reading happens elsewhere: a [`View`] is a consistent picture that any thread may read for as long as it likes.
+//!
+//! The shard does not know that there is a network, a disk, a clock or another shard.
+
+mod entry;
+mod eval;
+mod gc;
+mod leases;
+mod machine;
+mod meta;
+mod rows;
+mod sessions;
+mod source;
+mod transfer;
+mod view;
+mod watch;
+
+pub use entry::{EntryPayload, encode_entry};
+pub use machine::{Machine, MachineError, Output, Procedure, Procedures, Transaction};
+pub use meta::{Meta, OpenError};
+pub use rows::Slot;
+pub use transfer::{Chunk, Export, Import};
+pub use view::{EventPage, View};
+pub use watch::{Attach, WatchHub, WatcherKey};

@@ -8,5 +8,6 @@
 //! An acknowledged write is in the log, synced. The store may lose what it has not flushed; the log is replayed over it. The formats are
 //! drawn in docs/design/log-format.md and docs/design/store-format.md.
 
+pub mod identity;
 pub mod store;
 pub mod wal;

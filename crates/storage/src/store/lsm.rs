@@ -158,7 +158,9 @@ impl LsmStore {
             .open()
             .map_err(error)?;
         let AnyTree::Standard(tree) = tree else {
-            return Err(StoreError::Damaged(String::from("the tree keeps values apart from keys, which is not in use")));
+            return Err(StoreError::Damaged(String::from(
+                "the tree keeps values apart from keys, which is not in use",
+            )));
         };
         if fresh && let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             // The crate syncs the directories that it makes, but not the entry of the topmost one.
@@ -375,9 +377,10 @@ impl FlushJob for LsmFlush {
                 view.tables = tables;
                 view.sealed = None;
             });
-            // The next memtable may be sealed while this job compacts.
-            *work = None;
         }
+        // The next memtable may be sealed while this job compacts. The flushed one is held until then, so that its memory is given back
+        // here and not by a reader or writer that happens to let go of it last: that takes milliseconds.
+        let _flushed = work.take().map(|(sealed, _)| sealed);
         match self.shared.compact() {
             // The rows are durable, and compaction is tried again after the next flush.
             Err(StoreError::NoSpace) => {

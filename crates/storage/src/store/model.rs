@@ -258,7 +258,8 @@ impl FlushJob for ModelFlush {
             state.durable = at;
             state.memory_bytes -= bytes;
             state.sweep();
-            let live = state.rows.iter().filter_map(|(key, versions)| visible(versions, at).map(|v| key.len() + v.len()));
+            let live =
+                state.rows.iter().filter_map(|(key, versions)| visible(versions, at).map(|v| key.len() + v.len()));
             state.disk_bytes = live.map(|bytes| bytes as u64).sum();
         }
         Ok(())

@@ -76,8 +76,7 @@ impl Ledger {
         if entry.index <= log.start.0 {
             return;
         }
-        let kept =
-            KeptEntry { term: entry.term, kind: entry.kind, payload: entry.payload.clone(), segment };
+        let kept = KeptEntry { term: entry.term, kind: entry.kind, payload: entry.payload.clone(), segment };
         let mut gone = if rewritten { BTreeMap::new() } else { log.entries.split_off(&entry.index) };
         if let Some(old) = log.entries.insert(entry.index, kept) {
             gone.insert(entry.index, old);

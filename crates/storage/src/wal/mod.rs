@@ -179,7 +179,12 @@ pub struct WalLimits {
 
 impl Default for WalLimits {
     fn default() -> Self {
-        Self { segment_bytes: 16 << 20, record_bytes: RECORD_BYTES_MAX as u32, segments_target: 4, rewrite_bytes: 1 << 20 }
+        Self {
+            segment_bytes: 16 << 20,
+            record_bytes: RECORD_BYTES_MAX as u32,
+            segments_target: 4,
+            rewrite_bytes: 1 << 20,
+        }
     }
 }
 

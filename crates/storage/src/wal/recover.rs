@@ -9,7 +9,7 @@
 
 use super::format::{self, BadRecord, Chain, FlushHeader};
 use super::ledger::Ledger;
-use super::{BLOCK, FileName, FORMAT_VERSION, HardState, LogEntry, WalError, WalIdentity};
+use super::{BLOCK, FORMAT_VERSION, FileName, HardState, LogEntry, WalError, WalIdentity};
 use bytes::Bytes;
 use quorate_env::{LogIndex, ShardId, Term};
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,6 +74,12 @@ pub(super) fn read(identity: &WalIdentity, files: &[(FileName, Bytes)]) -> Resul
     let (Some(first), Some(last)) = (flushes.first(), flushes.last()) else { return Err(WalError::Empty) };
     if first.file.0 > last.header.oldest {
         return Err(beginning_is_gone(&files, FileName(last.header.oldest)));
+    }
+    // A segment is made only when the one before it holds a durable flush.
+    if let Some((highest, _)) = files.last()
+        && highest.0 > last.file.0 + 1
+    {
+        return Err(beginning_is_gone(&files, FileName(last.file.0 + 1)));
     }
 
     let mut ledger = Ledger::default();
@@ -149,7 +155,7 @@ fn choose_flushes<'a, 'b>(
         let (expected, previous) = match chosen.last() {
             Some(last) => (last.header.seq + 1, Some(last.header.checksum)),
             // Where the log begins, a flush starts right behind the segment's header.
-            None if flush.offset != BLOCK => {
+            None if flush.offset != BLOCK && broken.is_none() => {
                 return Err(rot(flush.file, &lost_before(identity, flush, BLOCK)));
             }
             None => (broken.map_or(flush.header.seq, |broken| broken.header.seq), None),

@@ -94,7 +94,8 @@ impl Wal {
         let record_bytes = limits.record_bytes as usize;
         let largest = BLOCK + format::flush_bytes(format::record_bytes(record_bytes));
         assert!(record_bytes <= RECORD_BYTES_MAX);
-        assert!(limits.segment_bytes as usize % BLOCK == 0 && largest <= limits.segment_bytes as usize);
+        let segment_bytes = limits.segment_bytes as usize;
+        assert!(segment_bytes.is_multiple_of(BLOCK) && largest <= segment_bytes);
         Self {
             identity,
             limits,
@@ -113,7 +114,7 @@ impl Wal {
     ///
     /// # Panics
     /// If a payload is larger than the limit, if an entry would leave a hole in its shard's log, or if a segment is needed
-    /// that [`Wal::fits`] would have said is still being prepared.
+    /// beyond [`Wal::fitting`] while it is being prepared.
     pub fn append(&mut self, batch: &[LogRecord], out: &mut Vec<DiskOp>) {
         for record in batch {
             assert!(record.payload_len() <= self.limits.record_bytes as usize, "a record exceeds the log's limit");
@@ -122,16 +123,14 @@ impl Wal {
         self.write(&records, out);
     }
 
-    /// Whether [`Wal::append`] can take the batch without a segment that is not prepared yet.
+    /// How many of the first records [`Wal::append`] can take without a segment that is not prepared yet. A batch may be appended in
+    /// pieces.
     #[must_use]
-    pub fn fits(&self, batch: &[LogRecord]) -> bool {
-        if batch.is_empty() {
-            return self.prepared || self.room() >= format::flush_bytes(0);
-        }
+    pub fn fitting(&self, batch: &[LogRecord]) -> usize {
         let sizes: Vec<usize> = batch.iter().map(|record| format::record_bytes(record.payload_len())).collect();
-        let rest = &sizes[fitting(&sizes, self.room())..];
-        let next = if self.prepared { fitting(rest, self.limits.segment_bytes as usize - BLOCK) } else { 0 };
-        next == rest.len()
+        let here = fitting(&sizes, self.room());
+        let next = if self.prepared { fitting(&sizes[here..], self.limits.segment_bytes as usize - BLOCK) } else { 0 };
+        here + next
     }
 
     /// Housekeeping for a driver that executes everything in order: prepares the next segment, recycles or deletes dead ones, and
@@ -270,7 +269,9 @@ impl Wal {
     /// Goes on in the next segment, which is prepared here and now if nobody did it ahead.
     fn advance(&mut self, out: &mut Vec<DiskOp>) {
         assert!(self.prepared || !self.preparing, "the next segment is still being prepared");
-        if !self.prepared && let Some(preparation) = self.prepare() {
+        if !self.prepared
+            && let Some(preparation) = self.prepare()
+        {
             out.extend_from_slice(&preparation.ops);
             self.finish_preparation(&preparation);
         }

@@ -1,0 +1,212 @@
+//! A data directory that is opened, written, closed and opened again.
+
+use super::*;
+use quorate_env::{LogIndex, ReplicaId, ShardId, Term};
+use quorate_storage::store::{FlushJob, Store, WriteBatch};
+use quorate_storage::wal::{HardState, LogEntry, LogRecord};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn owner() -> Owner {
+    Owner { cluster: ClusterId(1), node: NodeId(2), name: String::from("n2") }
+}
+
+fn small() -> DiskOptions {
+    let wal =
+        WalLimits { segment_bytes: 256 << 10, record_bytes: 64 << 10, segments_target: 3, rewrite_bytes: 32 << 10 };
+    DiskOptions { wal, ..DiskOptions::default() }
+}
+
+fn open(path: &Path) -> Opened {
+    DataDir::open_or_create(path, &owner(), &small()).unwrap()
+}
+
+fn entry(shard: u64, index: u64, payload: Vec<u8>) -> LogRecord {
+    let payload = payload.into();
+    LogRecord::Entry(LogEntry { shard: ShardId(shard), index: LogIndex(index), term: Term(1), kind: 0, payload })
+}
+
+fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < PATIENCE, "{what} did not happen in time");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut next = [1u64; 3];
+    for life in 0..4u64 {
+        let opened = open(dir.path());
+        assert_eq!(opened.dir.is_fresh(), life == 0);
+        for (shard, next) in next.iter().enumerate() {
+            let entries = opened
+                .recovered
+                .shards
+                .get(&ShardId(shard as u64))
+                .map_or(0, |log| log.start.0.0 + log.entries.len() as u64);
+            assert_eq!(entries, next - 1, "life {life}, shard {shard}");
+        }
+        let durable = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&durable);
+        let writer = LogWriter::spawn(
+            opened.wal,
+            opened.files,
+            move |ticket| assert!(seen.swap(ticket, Ordering::AcqRel) < ticket, "tickets go up"),
+            |space| panic!("{space:?}"),
+        )
+        .unwrap();
+        for ticket in 1..=600u64 {
+            let shard = ticket % 3;
+            let index = &mut next[shard as usize];
+            let mut records = vec![entry(shard, *index, vec![*index as u8; (ticket * 7 % 3000) as usize])];
+            *index += 1;
+            if *index % 50 == 0 {
+                let (shard, index) = (ShardId(shard), LogIndex(*index - 5));
+                records.push(LogRecord::Start { shard, index, term: Term(1), discard_after: false });
+            }
+            writer.append(records, ticket).unwrap();
+        }
+        if life % 2 == 0 {
+            wait_until("the last flush", || durable.load(Ordering::Acquire) == 600);
+        }
+        drop(writer);
+        assert_eq!(durable.load(Ordering::Acquire), 600, "a clean stop flushes what was accepted");
+    }
+    let segments = fs::read_dir(dir.path().join("wal")).unwrap().count();
+    assert!(segments <= 8, "{segments} segments for a log that is compacted");
+}
+
+#[test]
+fn a_log_that_is_copied_while_it_is_written_holds_every_acknowledged_record() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let opened = open(dir.path());
+    let (told, acknowledged) = channel();
+    let writer = LogWriter::spawn(opened.wal, opened.files, move |ticket| told.send(ticket).unwrap(), |_| {}).unwrap();
+    for index in 1..=40 {
+        writer.append(vec![entry(1, index, vec![7; 500])], index).unwrap();
+    }
+    while acknowledged.recv_timeout(PATIENCE).unwrap() < 40 {}
+    // The process dies here, as far as the copy can tell: nothing was closed.
+    fs::create_dir(copy.path().join("wal")).unwrap();
+    fs::copy(dir.path().join("IDENTITY"), copy.path().join("IDENTITY")).unwrap();
+    for file in fs::read_dir(dir.path().join("wal")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), copy.path().join("wal").join(file.file_name())).unwrap();
+    }
+    let recovered = open(copy.path()).recovered;
+    assert_eq!(recovered.shards[&ShardId(1)].entries.len(), 40);
+    drop(writer);
+}
+
+#[test]
+fn a_second_process_on_the_same_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = open(dir.path());
+    let second = DataDir::open_or_create(dir.path(), &owner(), &small()).err();
+    assert!(matches!(second, Some(DiskError::InUse(_))), "{second:?}");
+    drop(held);
+    open(dir.path());
+}
+
+#[test]
+fn somebody_elses_directory_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let stranger = Owner { node: NodeId(3), ..owner() };
+    let refused = DataDir::open_or_create(dir.path(), &stranger, &small()).err();
+    assert!(matches!(refused, Some(DiskError::Identity { source: IdentityError::Foreign { .. }, .. })), "{refused:?}");
+    assert!(!open(dir.path()).dir.is_fresh());
+}
+
+#[test]
+fn a_lost_identity_does_not_make_the_data_disappear() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let identity = dir.path().join("IDENTITY");
+    let saved = fs::read(&identity).unwrap();
+    fs::remove_file(&identity).unwrap();
+    let refused = DataDir::open_or_create(dir.path(), &owner(), &small()).err();
+    assert!(matches!(refused, Some(DiskError::IdentityMissing(_))), "{refused:?}");
+
+    let mut damaged = saved.clone();
+    damaged[30] ^= 4;
+    fs::write(&identity, damaged).unwrap();
+    drop(open(dir.path()));
+    assert_eq!(fs::read(&identity).unwrap(), saved, "a damaged copy is mended from a good one");
+}
+
+#[test]
+fn a_directory_whose_making_was_cut_short_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    fs::rename(dir.path().join("IDENTITY"), dir.path().join("IDENTITY.new")).unwrap();
+    assert!(open(dir.path()).dir.is_fresh());
+}
+
+#[test]
+fn rot_in_the_log_is_named_and_nothing_is_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(dir.path());
+    let writer = LogWriter::spawn(opened.wal, opened.files, |_| {}, |_| {}).unwrap();
+    let promise =
+        HardState { shard: ShardId(1), replica: ReplicaId(1), term: Term(3), vote: ReplicaId(1), commit: LogIndex(0) };
+    writer.append(vec![LogRecord::HardState(promise), entry(1, 1, b"a needle in the log".to_vec())], 1).unwrap();
+    drop(writer);
+    drop(opened.dir);
+    let segment = dir.path().join("wal/0000000000000001.wal");
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = bytes.windows(8).position(|window| window == b"a needle").unwrap();
+    bytes[at] = b'A';
+    fs::write(&segment, &bytes).unwrap();
+    let refused = DataDir::open_or_create(dir.path(), &owner(), &small()).err();
+    let Some(DiskError::Log { source: WalError::Rot { shard, index, .. }, .. }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!((shard, index), (Some(ShardId(1)), Some(LogIndex(1))));
+    assert_eq!(fs::read(&segment).unwrap(), bytes);
+}
+
+#[test]
+fn flushed_rows_are_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(dir.path());
+    let (told, flushed) = channel();
+    let thread = StoreThread::spawn(move |ticket| told.send(ticket).unwrap(), |_| {}).unwrap();
+    let mut batch = WriteBatch::new();
+    batch.put("key", "value");
+    opened.store.write(&mut batch).unwrap();
+    thread.flush(opened.store.seal().unwrap(), 5).unwrap();
+    assert_eq!(flushed.recv_timeout(PATIENCE), Ok(5));
+    batch.put("key", "not flushed");
+    opened.store.write(&mut batch).unwrap();
+    drop((thread, opened));
+    assert_eq!(open(dir.path()).store.get(b"key").unwrap(), Some("value".into()));
+}
+
+struct FullThrice(AtomicU64);
+
+impl FlushJob for FullThrice {
+    fn run(&self) -> Result<(), StoreError> {
+        if self.0.fetch_add(1, Ordering::AcqRel) < 3 { Err(StoreError::NoSpace) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn a_full_disk_is_waited_out() {
+    let (told, events) = channel();
+    let spaces = told.clone();
+    let thread = StoreThread::spawn(
+        move |ticket| told.send(format!("flushed {ticket}")).unwrap(),
+        move |space| spaces.send(format!("{space:?}")).unwrap(),
+    )
+    .unwrap();
+    thread.flush(Box::new(FullThrice(AtomicU64::new(0))), 9).unwrap();
+    let seen: Vec<String> = (0..3).map(|_| events.recv_timeout(PATIENCE).unwrap()).collect();
+    assert_eq!(seen, ["Full", "Enough", "flushed 9"]);
+}

@@ -1,0 +1,518 @@
+//! Applying entries.
+//!
+//! For each command, in log order: recognise a retry; check everything that can be refused, on the branch that will run and
+//! before anything is written; then write. Compares of nested transactions are judged before the outermost one writes, as
+//! etcd does. All writes of an entry, with the new meta row and session rows, become visible together when it is published.
+
+use crate::entry::EntryPayload;
+use crate::eval::{self, RowError};
+use crate::leases::{self, Leases};
+use crate::meta::{Meta, OpenError};
+use crate::rows::{self, EventRow, Slot};
+use crate::sessions::{Seen, Sessions};
+use crate::source::Source;
+use crate::view::View;
+use bytes::Bytes;
+use quorate_env::{DecodeError, LogIndex, Term, checksum};
+use quorate_kv::{
+    Applied, Command, CommandId, DeleteOp, DeleteResult, Event, EventKind, Header, KeyRange, KeyValue, LeaseId, Op, OpResult,
+    Outcome, ProcedureId, PutOp, PutResult, Refusal, Revision, SessionId, Txn, TxnResult, limits,
+};
+use quorate_storage::store::{Store, StoreError, WriteBatch};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Why a replica must stop. None of these is a client's fault.
+#[derive(Debug, Error)]
+pub enum MachineError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A row or a log entry does not make sense although its checksum held.
+    #[error("corrupt state: {0}")]
+    Corrupt(#[from] DecodeError),
+}
+
+impl From<RowError> for MachineError {
+    fn from(e: RowError) -> Self {
+        match e {
+            RowError::Store(e) => Self::Store(e),
+            RowError::Malformed(e) => Self::Corrupt(e),
+        }
+    }
+}
+
+/// Server-side logic of a layer: a deterministic function that runs at apply. It may read and write keys through the
+/// transaction, and must check all that it may refuse before its first write.
+pub type Procedure = fn(&mut Transaction<'_>, &Bytes) -> Result<Result<Bytes, Refusal>, MachineError>;
+
+/// The procedures that this release knows, by id and version.
+pub type Procedures = BTreeMap<(ProcedureId, u32), Procedure>;
+
+/// What came of applying one entry.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Answers to the commands of the session that was asked about; a command recognised as a retry has none.
+    pub results: Vec<(CommandId, Result<Applied, Refusal>)>,
+    /// Every change, by ascending revision.
+    pub events: Vec<Event>,
+    /// Leases granted, with their TTL in seconds.
+    pub granted: Vec<(LeaseId, u64)>,
+    /// Leases gone.
+    pub revoked: Vec<LeaseId>,
+    /// Whether history was compacted.
+    pub compacted: bool,
+}
+
+/// One replica's state machine.
+pub struct Machine {
+    store: Arc<dyn Store>,
+    source: Source,
+    slot: Slot,
+    meta: Meta,
+    leases: Leases,
+    sessions: Sessions,
+    procedures: Arc<Procedures>,
+}
+
+impl Machine {
+    /// Writes the first rows of a fresh replica.
+    pub fn create(store: Arc<dyn Store>, slot: Slot, membership: Bytes, procedures: Arc<Procedures>) -> Result<Self, MachineError> {
+        let meta = Meta::fresh(membership);
+        let mut batch = WriteBatch::new();
+        batch.put(slot.meta(), meta.encode());
+        store.write(&mut batch)?;
+        store.publish();
+        let source = Source::Live(store.clone());
+        Ok(Self { store, source, slot, meta, leases: Leases::default(), sessions: Sessions::default(), procedures })
+    }
+
+    /// Opens a replica whose rows are in the store.
+    pub fn open(store: Arc<dyn Store>, slot: Slot, procedures: Arc<Procedures>) -> Result<Self, OpenError> {
+        let source = Source::Live(store.clone());
+        let meta = Meta::read(&source, slot)?;
+        let leases = Leases::load(&source, slot)?;
+        let sessions = Sessions::load(&source, slot)?;
+        Ok(Self { store, source, slot, meta, leases, sessions, procedures })
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Where its rows are.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Every lease with its TTL in seconds, ascending.
+    pub fn leases(&self) -> impl Iterator<Item = (LeaseId, u64)> + '_ {
+        self.leases.ids()
+    }
+
+    /// A lease's TTL in seconds and the keys attached to it, ascending.
+    #[must_use]
+    pub fn lease(&self, id: LeaseId) -> Option<(u64, Vec<Bytes>)> {
+        self.leases.get(id).map(|lease| (lease.ttl_s, lease.keys.iter().cloned().collect()))
+    }
+
+    /// The TTL of a lease in seconds.
+    #[must_use]
+    pub fn lease_ttl_s(&self, id: LeaseId) -> Option<u64> {
+        self.leases.get(id).map(|lease| lease.ttl_s)
+    }
+
+    /// The revision after a command, if the session table knows that it was applied.
+    #[must_use]
+    pub fn outcome_of(&self, id: CommandId) -> Option<Revision> {
+        match self.sessions.seen(id) {
+            Seen::Applied(revision) => Some(revision),
+            Seen::New | Seen::Forgotten => None,
+        }
+    }
+
+    /// Forgets all sessions, as no correct replica does.
+    pub fn forget_sessions(&mut self) {
+        self.sessions.forget_all();
+    }
+
+    /// A consistent picture of what has been applied.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View::new(Source::Frozen(self.store.snapshot()), self.slot, self.meta.clone())
+    }
+
+    /// Applies the entry at `index`. Results are collected for commands of `own` alone.
+    ///
+    /// # Panics
+    /// If `index` does not follow the last one applied: the caller has lost an entry.
+    pub fn apply(&mut self, index: LogIndex, term: Term, data: &Bytes, own: SessionId) -> Result<Output, MachineError> {
+        assert_eq!(index, self.meta.applied.next(), "entry out of order");
+        let mut output = Output::default();
+        let mut tx = Transaction::new(self);
+        if !data.is_empty() {
+            let payload = EntryPayload::decode(data.clone())?;
+            tx.meta.wall = tx.meta.wall.max(payload.wall);
+            let mut touched = BTreeSet::new();
+            for envelope in &payload.commands {
+                let id = envelope.id;
+                if tx.sessions.seen(id) != Seen::New {
+                    continue;
+                }
+                let result = tx.command(&envelope.command, id.session == own, &mut output)?;
+                tx.sessions.record(id, envelope.answered_below, index.0, tx.meta.revision);
+                touched.insert(id.session);
+                if id.session == own {
+                    let header = Header { revision: tx.meta.revision, term };
+                    output.results.push((id, result.map(|outcome| Applied { header, outcome })));
+                }
+            }
+            for session in tx.sessions.evict() {
+                touched.remove(&session);
+                tx.delete_row(tx.slot.session(session));
+            }
+            for session in touched {
+                let row = tx.sessions.encode(session);
+                tx.put_row(tx.slot.session(session), row.into());
+            }
+        }
+        tx.meta.applied = index;
+        tx.meta.applied_term = term;
+        output.events = tx.finish()?;
+        Ok(output)
+    }
+}
+
+/// The writes of one entry, in the making.
+pub struct Transaction<'a> {
+    store: &'a Arc<dyn Store>,
+    source: &'a Source,
+    slot: Slot,
+    meta: &'a mut Meta,
+    leases: &'a mut Leases,
+    sessions: &'a mut Sessions,
+    procedures: &'a Procedures,
+    batch: WriteBatch,
+    /// Present rows written by this entry and not yet in the store, so that a batch of puts is written once.
+    fresh: HashMap<Bytes, Option<Bytes>>,
+    /// The revision that the running command writes at, once it has written.
+    writing: Option<Revision>,
+    events: Vec<Event>,
+    rows: Vec<EventRow>,
+}
+
+impl<'a> Transaction<'a> {
+    fn new(machine: &'a mut Machine) -> Self {
+        Self {
+            store: &machine.store,
+            source: &machine.source,
+            slot: machine.slot,
+            meta: &mut machine.meta,
+            leases: &mut machine.leases,
+            sessions: &mut machine.sessions,
+            procedures: &machine.procedures,
+            batch: WriteBatch::new(),
+            fresh: HashMap::new(),
+            writing: None,
+            events: Vec::new(),
+            rows: Vec::new(),
+        }
+    }
+
+    fn command(&mut self, command: &Command, wanted: bool, output: &mut Output) -> Result<Result<Outcome, Refusal>, MachineError> {
+        let result = match command {
+            Command::Transact(txn) => self.transact(txn, wanted)?.map(Outcome::Transacted),
+            Command::LeaseGrant { id, ttl_s } => self.lease_grant(*id, *ttl_s, output),
+            Command::LeaseRevoke { id } => self.lease_revoke(*id, output)?,
+            Command::Compact { revision } => self.compact(*revision, output),
+            Command::Call { procedure, version, args } => match self.procedures.get(&(*procedure, *version)) {
+                Some(procedure) => procedure(self, args)?.map(Outcome::Returned),
+                None => Err(Refusal::UnknownProcedure),
+            },
+        };
+        if let Some(revision) = self.writing.take() {
+            self.meta.revision = revision;
+        }
+        Ok(result)
+    }
+
+    fn finish(mut self) -> Result<Vec<Event>, MachineError> {
+        if let Some(last) = self.rows.last().map(|row| row.revision) {
+            let row = rows::encode_events(&self.rows);
+            self.put_row(self.slot.events(last), row.into());
+        }
+        self.batch.put(self.slot.meta(), self.meta.encode());
+        self.flush()?;
+        self.store.publish();
+        Ok(self.events)
+    }
+
+    // Rows: every change joins the batch and the state hash. The slot is left out of the hash: it is local.
+
+    fn put_row(&mut self, key: Bytes, value: Bytes) {
+        let hash = checksum::chain(self.meta.state_hash, &key[rows::SLOT_BYTES..]);
+        self.meta.state_hash = checksum::chain(hash, &value);
+        self.batch.put(key, value);
+    }
+
+    fn delete_row(&mut self, key: Bytes) {
+        self.meta.state_hash = checksum::chain(!self.meta.state_hash, &key[rows::SLOT_BYTES..]);
+        self.batch.delete(key);
+    }
+
+    fn flush(&mut self) -> Result<(), MachineError> {
+        self.fresh.clear();
+        Ok(self.store.write(&mut self.batch)?)
+    }
+
+    fn current_row(&self, row_key: &Bytes) -> Result<Option<Bytes>, MachineError> {
+        match self.fresh.get(row_key) {
+            Some(row) => Ok(row.clone()),
+            None => Ok(self.store.get(row_key)?),
+        }
+    }
+
+    // Keys: what procedures and operations are made of.
+
+    /// The present value of a key.
+    pub fn get(&self, key: &Bytes) -> Result<Option<KeyValue>, MachineError> {
+        let row = self.current_row(&self.slot.current(key))?;
+        Ok(row.map(|row| rows::decode_value(key.clone(), row)).transpose()?)
+    }
+
+    /// Writes a key; returns what was there.
+    pub fn put(&mut self, key: &Bytes, value: Bytes, lease: LeaseId) -> Result<Option<KeyValue>, MachineError> {
+        let revision = self.write_revision();
+        let row_key = self.slot.current(key);
+        let old_row = self.current_row(&row_key)?;
+        let prev = old_row.clone().map(|row| rows::decode_value(key.clone(), row)).transpose()?;
+        let kv = KeyValue {
+            key: key.clone(),
+            value,
+            create_revision: prev.as_ref().map_or(revision, |p| p.create_revision),
+            mod_revision: revision,
+            version: prev.as_ref().map_or(1, |p| p.version + 1),
+            lease,
+        };
+        if let (Some(old), Some(row)) = (&prev, &old_row) {
+            self.put_row(self.slot.history(key, old.mod_revision), rows::encode_former(Some(row)).into());
+        }
+        let row = Bytes::from(rows::encode_value(&kv));
+        self.put_row(row_key.clone(), row.clone());
+        self.fresh.insert(row_key, Some(row));
+        let old_lease = prev.as_ref().map_or(LeaseId::NONE, |p| p.lease);
+        if old_lease != lease {
+            self.detach(old_lease, key);
+            if lease != LeaseId::NONE {
+                self.leases.attach(lease, key.clone());
+                self.put_row(self.slot.lease_key(lease, key), Bytes::new());
+            }
+        }
+        self.event(EventKind::Put, kv, prev.clone());
+        Ok(prev)
+    }
+
+    /// Removes a key; returns what was there.
+    pub fn delete(&mut self, key: &Bytes) -> Result<Option<KeyValue>, MachineError> {
+        let row_key = self.slot.current(key);
+        let Some(row) = self.current_row(&row_key)? else { return Ok(None) };
+        let prev = rows::decode_value(key.clone(), row.clone())?;
+        let revision = self.write_revision();
+        self.put_row(self.slot.history(key, prev.mod_revision), rows::encode_former(Some(&row)).into());
+        self.put_row(self.slot.history(key, revision), rows::encode_former(None).into());
+        self.delete_row(row_key.clone());
+        self.fresh.insert(row_key, None);
+        self.detach(prev.lease, key);
+        let gone = KeyValue {
+            key: key.clone(),
+            value: Bytes::new(),
+            create_revision: Revision(0),
+            mod_revision: revision,
+            version: 0,
+            lease: LeaseId::NONE,
+        };
+        self.event(EventKind::Delete, gone, Some(prev.clone()));
+        Ok(Some(prev))
+    }
+
+    fn write_revision(&mut self) -> Revision {
+        *self.writing.get_or_insert(Revision(self.meta.revision.0 + 1))
+    }
+
+    fn detach(&mut self, lease: LeaseId, key: &Bytes) {
+        if lease != LeaseId::NONE {
+            self.leases.detach(lease, key);
+            self.delete_row(self.slot.lease_key(lease, key));
+        }
+    }
+
+    fn event(&mut self, kind: EventKind, kv: KeyValue, prev: Option<KeyValue>) {
+        let prev_revision = prev.as_ref().map_or(Revision(0), |p| p.mod_revision);
+        self.rows.push(EventRow { revision: kv.mod_revision, kind, prev: prev_revision, key: kv.key.clone() });
+        self.events.push(Event { kind, kv, prev });
+    }
+
+    fn keys_in(&mut self, range: &KeyRange) -> Result<Vec<Bytes>, MachineError> {
+        if range.is_single() {
+            return Ok(vec![range.start.clone()]);
+        }
+        self.flush()?;
+        let rows = eval::current_rows(self.source, self.slot, range);
+        rows.map(|row| Ok(rows::parse_current(&row?.0))).collect()
+    }
+
+    // Transactions.
+
+    fn transact(&mut self, txn: &Txn, wanted: bool) -> Result<Result<TxnResult, Refusal>, MachineError> {
+        let mut path = Vec::new();
+        self.decide(txn, &mut path)?;
+        if let Err(refusal) = self.check(txn, &mut path.iter().copied())? {
+            return Ok(Err(refusal));
+        }
+        Ok(Ok(self.run(txn, &mut path.iter().copied(), wanted)?))
+    }
+
+    /// Judges the compares of a transaction and of those nested in the branch it takes, in the order in which they run.
+    fn decide(&mut self, txn: &Txn, path: &mut Vec<bool>) -> Result<(), MachineError> {
+        let mut holds = true;
+        for compare in &txn.compares {
+            if !compare.range.is_single() || self.fresh.contains_key(&self.slot.current(&compare.range.start)) {
+                self.flush()?;
+            }
+            if !eval::holds(self.source, self.slot, compare)? {
+                holds = false;
+                break;
+            }
+        }
+        path.push(holds);
+        for op in branch(txn, holds) {
+            if let Op::Txn(nested) = op {
+                self.decide(nested, path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what cannot be done, before anything is.
+    fn check(&mut self, txn: &Txn, path: &mut impl Iterator<Item = bool>) -> Result<Result<(), Refusal>, MachineError> {
+        let holds = path.next().expect("one decision for each transaction");
+        for op in branch(txn, holds) {
+            let checked = match op {
+                Op::Range(op) => eval::check_revision(op, self.meta.revision, self.meta.compacted),
+                Op::Put(op) => self.check_put(op)?,
+                Op::Delete(_) => Ok(()),
+                Op::Txn(nested) => self.check(nested, path)?,
+            };
+            if checked.is_err() {
+                return Ok(checked);
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn check_put(&self, op: &PutOp) -> Result<Result<(), Refusal>, MachineError> {
+        if (op.ignore_value || op.ignore_lease) && self.get(&op.key)?.is_none() {
+            return Ok(Err(Refusal::KeyNotFound));
+        }
+        if op.lease != LeaseId::NONE && !self.leases.contains(op.lease) {
+            return Ok(Err(Refusal::LeaseNotFound));
+        }
+        Ok(Ok(()))
+    }
+
+    fn run(&mut self, txn: &Txn, path: &mut impl Iterator<Item = bool>, wanted: bool) -> Result<TxnResult, MachineError> {
+        let succeeded = path.next().expect("one decision for each transaction");
+        let mut results = Vec::new();
+        for op in branch(txn, succeeded) {
+            let result = match op {
+                Op::Range(_) if !wanted => continue,
+                Op::Range(op) => {
+                    self.flush()?;
+                    let now = self.writing.unwrap_or(self.meta.revision);
+                    OpResult::Range(eval::range(self.source, self.slot, op, now)?)
+                }
+                Op::Put(op) => OpResult::Put(self.run_put(op)?),
+                Op::Delete(op) => OpResult::Delete(self.run_delete(op)?),
+                Op::Txn(nested) => OpResult::Txn(self.run(nested, path, wanted)?),
+            };
+            results.push(result);
+        }
+        Ok(TxnResult { succeeded, results })
+    }
+
+    fn run_put(&mut self, op: &PutOp) -> Result<PutResult, MachineError> {
+        let kept = if op.ignore_value || op.ignore_lease { self.get(&op.key)? } else { None };
+        let value = kept.as_ref().filter(|_| op.ignore_value).map_or(&op.value, |kv| &kv.value).clone();
+        let lease = kept.as_ref().filter(|_| op.ignore_lease).map_or(op.lease, |kv| kv.lease);
+        let prev = self.put(&op.key, value, lease)?;
+        Ok(PutResult { prev: prev.filter(|_| op.prev_kv) })
+    }
+
+    fn run_delete(&mut self, op: &DeleteOp) -> Result<DeleteResult, MachineError> {
+        let mut result = DeleteResult::default();
+        for key in self.keys_in(&op.range)? {
+            if let Some(prev) = self.delete(&key)? {
+                result.deleted += 1;
+                if op.prev_kv {
+                    result.prev.push(prev);
+                }
+            }
+        }
+        Ok(result)
+    }
+
+    // Leases and compaction.
+
+    fn lease_grant(&mut self, id: LeaseId, ttl_s: u64, output: &mut Output) -> Result<Outcome, Refusal> {
+        if ttl_s > limits::LEASE_TTL_S_MAX {
+            return Err(Refusal::LeaseTtlTooLarge);
+        }
+        if id == LeaseId::NONE || self.leases.contains(id) {
+            return Err(Refusal::LeaseExists);
+        }
+        self.leases.grant(id, ttl_s);
+        self.put_row(self.slot.lease(id), leases::encode(ttl_s).into());
+        output.granted.push((id, ttl_s));
+        Ok(Outcome::LeaseGranted)
+    }
+
+    fn lease_revoke(&mut self, id: LeaseId, output: &mut Output) -> Result<Result<Outcome, Refusal>, MachineError> {
+        let Some(lease) = self.leases.get(id) else { return Ok(Err(Refusal::LeaseNotFound)) };
+        let keys: Vec<Bytes> = lease.keys.iter().cloned().collect();
+        for key in keys {
+            self.delete(&key)?;
+        }
+        self.leases.remove(id);
+        self.delete_row(self.slot.lease(id));
+        output.revoked.push(id);
+        Ok(Ok(Outcome::LeaseRevoked))
+    }
+
+    fn compact(&mut self, revision: Revision, output: &mut Output) -> Result<Outcome, Refusal> {
+        if revision > self.meta.revision {
+            return Err(Refusal::RevisionInFuture { current: self.meta.revision });
+        }
+        if let Some(compacted) = self.meta.compacted
+            && revision <= compacted
+        {
+            return Err(Refusal::RevisionCompacted { compacted });
+        }
+        self.meta.compacted = Some(revision);
+        output.compacted = true;
+        Ok(Outcome::Compacted)
+    }
+}
+
+fn branch(txn: &Txn, holds: bool) -> &[Op] {
+    if holds { &txn.success } else { &txn.failure }
+}
+
+impl Machine {
+    pub(crate) fn parts(&self) -> (&Arc<dyn Store>, &Source, Slot, &Meta) {
+        (&self.store, &self.source, self.slot, &self.meta)
+    }
+}

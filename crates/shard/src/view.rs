@@ -1,0 +1,183 @@
+//! A consistent picture of a shard, readable from any thread while the shard goes on.
+
+use crate::eval;
+use crate::machine::MachineError;
+use crate::meta::Meta;
+use crate::rows::{self, CURRENT, EVENTS, HISTORY, Slot};
+use crate::source::Source;
+use quorate_env::{DecodeError, LogIndex, Writer, checksum};
+use quorate_kv::{Event, EventKind, KeyRange, KeyValue, KeyspaceHash, LeaseId, RangeOp, RangeResult, Refusal, Revision};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// What a shard held when the view was taken.
+#[derive(Clone)]
+pub struct View {
+    pub(crate) source: Source,
+    pub(crate) slot: Slot,
+    meta: Meta,
+}
+
+/// A stretch of history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventPage {
+    /// Whole revisions, ascending.
+    pub events: Vec<Event>,
+    /// Everything below this has been looked at.
+    pub next: Revision,
+}
+
+impl View {
+    pub(crate) fn new(source: Source, slot: Slot, meta: Meta) -> Self {
+        Self { source, slot, meta }
+    }
+
+    /// The keyspace's revision.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.meta.revision
+    }
+
+    /// The last entry that the view reflects.
+    #[must_use]
+    pub fn applied(&self) -> LogIndex {
+        self.meta.applied
+    }
+
+    /// The oldest readable revision, once something was compacted.
+    #[must_use]
+    pub fn compacted(&self) -> Option<Revision> {
+        self.meta.compacted
+    }
+
+    /// Evaluates a read.
+    pub fn range(&self, op: &RangeOp) -> Result<Result<RangeResult, Refusal>, MachineError> {
+        if let Err(refusal) = eval::check_revision(op, self.meta.revision, self.meta.compacted) {
+            return Ok(Err(refusal));
+        }
+        Ok(Ok(eval::range(&self.source, self.slot, op, self.meta.revision)?))
+    }
+
+    /// The events of `range` from revision `from` on, up to the view's own revision; about `bytes_max` bytes of them, but
+    /// always whole revisions and at least one. `from` must not be below the compaction.
+    pub fn events(&self, range: &KeyRange, from: Revision, with_prev: bool, bytes_max: usize) -> Result<EventPage, MachineError> {
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        let mut last = Revision(0);
+        let start = Bound::Included(self.slot.events(from));
+        for row in self.source.scan(start, self.slot.kind_end(EVENTS)) {
+            for event in rows::decode_events(row?.1)? {
+                if event.revision < from || event.revision > self.meta.revision {
+                    continue;
+                }
+                if bytes >= bytes_max && event.revision > last {
+                    return Ok(EventPage { events, next: event.revision });
+                }
+                if range.contains(&event.key) {
+                    last = event.revision;
+                    let event = self.event(&event, with_prev)?;
+                    bytes += 64 + event.kv.key.len() + event.kv.value.len();
+                    bytes += event.prev.as_ref().map_or(0, |kv| kv.value.len());
+                    events.push(event);
+                }
+            }
+        }
+        Ok(EventPage { events, next: Revision(self.meta.revision.0 + 1).max(from) })
+    }
+
+    fn event(&self, row: &rows::EventRow, with_prev: bool) -> Result<Event, MachineError> {
+        let (source, slot) = (&self.source, self.slot);
+        let prev = if with_prev && row.prev.0 != 0 { eval::exactly_at(source, slot, &row.key, row.prev)? } else { None };
+        let kv = match row.kind {
+            EventKind::Put => eval::exactly_at(source, slot, &row.key, row.revision)?,
+            EventKind::Delete => None,
+        };
+        let kv = kv.unwrap_or_else(|| KeyValue {
+            key: row.key.clone(),
+            value: bytes::Bytes::new(),
+            create_revision: Revision(0),
+            mod_revision: row.revision,
+            version: 0,
+            lease: LeaseId::NONE,
+        });
+        Ok(Event { kind: row.kind, kv, prev })
+    }
+
+    /// A hash of the history that is visible at or after the compaction, up to `revision`. Equal on all replicas, whatever
+    /// each has collected.
+    pub fn hash(&self, revision: Option<Revision>) -> Result<Result<KeyspaceHash, Refusal>, MachineError> {
+        let at = revision.unwrap_or(self.meta.revision);
+        if at > self.meta.revision {
+            return Ok(Err(Refusal::RevisionInFuture { current: self.meta.revision }));
+        }
+        let compacted = self.meta.compacted.unwrap_or_default();
+        if at < compacted {
+            return Ok(Err(Refusal::RevisionCompacted { compacted }));
+        }
+        // All versions of one key, by revision; `None` is a tombstone.
+        let mut hash = 0;
+        let mut fold = |key: &[u8], versions: &BTreeMap<Revision, Option<KeyValue>>| {
+            let mut younger = versions.keys().skip(1).copied();
+            for (mod_revision, kv) in versions {
+                let superseded = younger.next().is_some_and(|next| next <= compacted);
+                let dead = kv.is_none() && *mod_revision <= compacted;
+                if *mod_revision > at || superseded || dead {
+                    continue;
+                }
+                let mut w = Writer::new();
+                w.bytes(key);
+                w.u64(mod_revision.0);
+                match kv {
+                    Some(kv) => {
+                        w.u64(kv.create_revision.0);
+                        w.u64(kv.version);
+                        w.zigzag(kv.lease.0);
+                        w.bytes(&kv.value);
+                    }
+                    None => w.u8(0),
+                }
+                hash = checksum::chain(hash, w.as_slice());
+            }
+        };
+        let (from, to) = self.slot.kind(CURRENT);
+        let mut present = self.source.scan(from, to).peekable();
+        let (from, to) = self.slot.kind(HISTORY);
+        let mut history = self.source.scan(from, to).peekable();
+        let history_key = |row: &[u8]| rows::parse_history(row).ok_or(DecodeError { what: "history key", at: 0 });
+        loop {
+            let current_key = match present.peek() {
+                Some(Ok((row, _))) => Some(rows::parse_current(row)),
+                Some(Err(_)) => return Err(present.next().expect("peeked").expect_err("peeked").into()),
+                None => None,
+            };
+            let former_key = match history.peek() {
+                Some(Ok((row, _))) => Some(history_key(row)?.0),
+                Some(Err(_)) => return Err(history.next().expect("peeked").expect_err("peeked").into()),
+                None => None,
+            };
+            let key = match (&current_key, &former_key) {
+                (None, None) => break,
+                (Some(a), Some(b)) => a.min(b).clone(),
+                (Some(a), None) | (None, Some(a)) => a.clone(),
+            };
+            let mut versions = BTreeMap::new();
+            if current_key.as_ref() == Some(&key) {
+                let (_, row) = present.next().expect("peeked")?;
+                let kv = rows::decode_value(key.clone(), row)?;
+                versions.insert(kv.mod_revision, Some(kv));
+            }
+            while let Some(Ok((row, _))) = history.peek() {
+                let (row_key, revision) = history_key(row)?;
+                if row_key != key {
+                    break;
+                }
+                let (_, value) = history.next().expect("peeked")?;
+                versions.insert(revision, rows::decode_former(key.clone(), &value)?);
+            }
+            fold(&key, &versions);
+        }
+        Ok(Ok(KeyspaceHash { hash: (hash ^ (hash >> 32)) as u32, revision: at, compacted }))
+    }
+
+
+}
