@@ -1,1 +1,41 @@
-//! Placeholder.
+//! One node of the cluster as a pure state machine: many consensus groups, their replicas, and what clients ask of them.
+//!
+//! ```text
+//!            Input                                  Outputs
+//!   ticks, peers, clients   ┌────────────────┐   persist ──> log ──> Input::Persisted
+//!   persisted, flushed  ──> │ Node           │   messages ──> peers
+//!                           │  Replica  ...  │   replies, watch notices ──> clients
+//!                           └────────────────┘   flush ──> store ──> Input::Flushed
+//! ```
+//!
+//! [`Node::step`] takes one [`Input`], [`Node::drain`] gives the [`Outputs`]. Nothing in between waits, reads a clock, draws
+//! randomness that is not seeded, or iterates in an order that could differ in another run; `runtime` and `sim` drive the same
+//! code.
+//!
+//! What the parts promise:
+//! - [`node`] routes; it decides nothing about consensus or data.
+//! - [`replica`] owns one group and one state machine, and the order *persist, then acknowledge*.
+//! - [`proposals`], [`reads`], [`lease_clock`], [`transfer`] each keep one kind of promise to clients or peers.
+//!
+//! The cluster does not know that there are sockets, files, gRPC or threads.
+
+pub mod boot;
+pub mod bounds;
+mod config;
+mod input;
+mod lease_clock;
+mod node;
+mod proposals;
+mod reads;
+mod replica;
+mod slots;
+mod transfer;
+pub mod wire;
+
+pub use boot::BootError;
+pub use config::{BootMember, NodeConfig, Sabotage, Timing};
+pub use input::{
+    FlushTask, Input, Inspection, LeaseAnswer, Outputs, Persist, Reply, Request, RequestId, WatchOutput, WatchRequest,
+};
+pub use node::Node;
+pub use wire::{PeerBody, PeerMessage};

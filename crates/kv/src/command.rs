@@ -2,7 +2,7 @@
 
 use crate::{Revision, Txn, TxnResult};
 use bytes::Bytes;
-use quorate_env::{DecodeError, Reader, Writer};
+use quorate_env::{DecodeError, LogIndex, Reader, Writer};
 use std::fmt;
 
 /// A lease's name, chosen by the client or drawn by the proposer.
@@ -54,6 +54,14 @@ pub enum Command {
         /// The lease.
         id: LeaseId,
     },
+    /// End a lease because its time is up: proposed only by a leader that has just confirmed its leadership, and void if the
+    /// lease was revoked or granted anew in the meantime.
+    LeaseExpire {
+        /// The lease.
+        id: LeaseId,
+        /// The entry that granted it.
+        granted_at: LogIndex,
+    },
     /// Forget history below a revision.
     Compact {
         /// Reads below it are refused afterwards.
@@ -77,7 +85,7 @@ pub enum Outcome {
     Transacted(TxnResult),
     /// Of [`Command::LeaseGrant`].
     LeaseGranted,
-    /// Of [`Command::LeaseRevoke`].
+    /// Of [`Command::LeaseRevoke`] and [`Command::LeaseExpire`].
     LeaseRevoked,
     /// Of [`Command::Compact`].
     Compacted,
@@ -101,6 +109,7 @@ const LEASE_GRANT: u8 = 2;
 const LEASE_REVOKE: u8 = 3;
 const COMPACT: u8 = 4;
 const CALL: u8 = 5;
+const LEASE_EXPIRE: u8 = 6;
 
 impl Envelope {
     /// Appends the encoding (docs/design/wire-format.md).
@@ -121,6 +130,11 @@ impl Envelope {
             Command::LeaseRevoke { id } => {
                 w.u8(LEASE_REVOKE);
                 w.zigzag(id.0);
+            }
+            Command::LeaseExpire { id, granted_at } => {
+                w.u8(LEASE_EXPIRE);
+                w.zigzag(id.0);
+                w.varint(granted_at.0);
             }
             Command::Compact { revision } => {
                 w.u8(COMPACT);
@@ -143,6 +157,10 @@ impl Envelope {
             TRANSACT => Command::Transact(Txn::decode(r, 0)?),
             LEASE_GRANT => Command::LeaseGrant { id: LeaseId(r.zigzag("lease")?), ttl_s: r.varint("ttl")? },
             LEASE_REVOKE => Command::LeaseRevoke { id: LeaseId(r.zigzag("lease")?) },
+            LEASE_EXPIRE => Command::LeaseExpire {
+                id: LeaseId(r.zigzag("lease")?),
+                granted_at: LogIndex(r.varint("granting entry")?),
+            },
             COMPACT => Command::Compact { revision: Revision(r.varint("revision")?) },
             CALL => Command::Call {
                 procedure: ProcedureId(r.u32("procedure")?),
@@ -159,7 +177,10 @@ impl Envelope {
     pub fn size_estimate(&self) -> usize {
         32 + match &self.command {
             Command::Transact(txn) => txn_size(txn),
-            Command::LeaseGrant { .. } | Command::LeaseRevoke { .. } | Command::Compact { .. } => 16,
+            Command::LeaseGrant { .. }
+            | Command::LeaseRevoke { .. }
+            | Command::LeaseExpire { .. }
+            | Command::Compact { .. } => 24,
             Command::Call { args, .. } => args.len() + 16,
         }
     }
@@ -219,6 +240,7 @@ mod tests {
             sample().command,
             Command::LeaseGrant { id: LeaseId(-9), ttl_s: 60 },
             Command::LeaseRevoke { id: LeaseId(i64::MAX) },
+            Command::LeaseExpire { id: LeaseId(8), granted_at: LogIndex(99) },
             Command::Compact { revision: Revision(1 << 40) },
             Command::Call { procedure: ProcedureId(7), version: 2, args: "x".into() },
         ];

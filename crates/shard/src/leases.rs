@@ -6,13 +6,15 @@ use crate::OpenError;
 use crate::rows::{LEASE, LEASE_KEY, SLOT_BYTES, Slot};
 use crate::source::Source;
 use bytes::Bytes;
-use quorate_env::{DecodeError, Reader, Writer};
+use quorate_env::{DecodeError, LogIndex, Reader, Writer};
 use quorate_kv::LeaseId;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lease {
     pub ttl_s: u64,
+    /// The entry that granted it: the same id granted again is another lease.
+    pub granted_at: LogIndex,
     pub keys: BTreeSet<Bytes>,
 }
 
@@ -29,8 +31,9 @@ impl Leases {
         for row in source.scan(from, to) {
             let (key, value) = row?;
             let id = key.get(SLOT_BYTES + 1..).and_then(|id| id.try_into().ok()).ok_or_else(malformed)?;
-            let ttl_s = Reader::new(value).varint("ttl")?;
-            table.insert(LeaseId(i64::from_be_bytes(id)), Lease { ttl_s, keys: BTreeSet::new() });
+            let mut r = Reader::new(value);
+            let (ttl_s, granted_at) = (r.varint("ttl")?, LogIndex(r.varint("granting entry")?));
+            table.insert(LeaseId(i64::from_be_bytes(id)), Lease { ttl_s, granted_at, keys: BTreeSet::new() });
         }
         let (from, to) = slot.kind(LEASE_KEY);
         for row in source.scan(from, to) {
@@ -51,12 +54,12 @@ impl Leases {
         self.table.contains_key(&id)
     }
 
-    pub fn ids(&self) -> impl Iterator<Item = (LeaseId, u64)> + '_ {
-        self.table.iter().map(|(id, lease)| (*id, lease.ttl_s))
+    pub fn iter(&self) -> impl Iterator<Item = (LeaseId, &Lease)> + '_ {
+        self.table.iter().map(|(id, lease)| (*id, lease))
     }
 
-    pub fn grant(&mut self, id: LeaseId, ttl_s: u64) {
-        self.table.insert(id, Lease { ttl_s, keys: BTreeSet::new() });
+    pub fn grant(&mut self, id: LeaseId, ttl_s: u64, granted_at: LogIndex) {
+        self.table.insert(id, Lease { ttl_s, granted_at, keys: BTreeSet::new() });
     }
 
     pub fn remove(&mut self, id: LeaseId) -> Option<Lease> {
@@ -76,8 +79,9 @@ impl Leases {
     }
 }
 
-pub(crate) fn encode(ttl_s: u64) -> Vec<u8> {
+pub(crate) fn encode(ttl_s: u64, granted_at: LogIndex) -> Vec<u8> {
     let mut w = Writer::new();
     w.varint(ttl_s);
+    w.varint(granted_at.0);
     w.finish()
 }

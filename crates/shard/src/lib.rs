@@ -27,9 +27,9 @@ mod view;
 mod watch;
 
 pub use entry::{EntryPayload, encode_entry};
-pub use machine::{Machine, MachineError, Output, Procedure, Procedures, Transaction};
+pub use machine::{Grant, Machine, MachineError, Output, Procedure, Procedures, Transaction};
 pub use meta::{Meta, OpenError};
 pub use rows::Slot;
-pub use transfer::{Chunk, Export, Import};
+pub use transfer::{Chunk, Export, Import, ImportError};
 pub use view::{EventPage, View};
 pub use watch::{Attach, WatchHub, WatcherKey};

@@ -50,6 +50,17 @@ pub type Procedure = fn(&mut Transaction<'_>, &Bytes) -> Result<Result<Bytes, Re
 /// The procedures that this release knows, by id and version.
 pub type Procedures = BTreeMap<(ProcedureId, u32), Procedure>;
 
+/// A lease as it was granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The lease.
+    pub id: LeaseId,
+    /// Its time to live, in seconds.
+    pub ttl_s: u64,
+    /// The entry that granted it.
+    pub granted_at: LogIndex,
+}
+
 /// What came of applying one entry.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -57,8 +68,8 @@ pub struct Output {
     pub results: Vec<(CommandId, Result<Applied, Refusal>)>,
     /// Every change, by ascending revision.
     pub events: Vec<Event>,
-    /// Leases granted, with their TTL in seconds.
-    pub granted: Vec<(LeaseId, u64)>,
+    /// Leases granted.
+    pub granted: Vec<Grant>,
     /// Leases gone.
     pub revoked: Vec<LeaseId>,
     /// Whether history was compacted.
@@ -109,21 +120,21 @@ impl Machine {
         self.slot
     }
 
-    /// Every lease with its TTL in seconds, ascending.
-    pub fn leases(&self) -> impl Iterator<Item = (LeaseId, u64)> + '_ {
-        self.leases.ids()
+    /// Every lease, ascending.
+    pub fn leases(&self) -> impl Iterator<Item = Grant> + '_ {
+        self.leases.iter().map(|(id, lease)| Grant { id, ttl_s: lease.ttl_s, granted_at: lease.granted_at })
     }
 
-    /// A lease's TTL in seconds and the keys attached to it, ascending.
+    /// A lease.
     #[must_use]
-    pub fn lease(&self, id: LeaseId) -> Option<(u64, Vec<Bytes>)> {
-        self.leases.get(id).map(|lease| (lease.ttl_s, lease.keys.iter().cloned().collect()))
+    pub fn lease(&self, id: LeaseId) -> Option<Grant> {
+        self.leases.get(id).map(|lease| Grant { id, ttl_s: lease.ttl_s, granted_at: lease.granted_at })
     }
 
-    /// The TTL of a lease in seconds.
+    /// The keys attached to a lease, ascending; none if there is no such lease.
     #[must_use]
-    pub fn lease_ttl_s(&self, id: LeaseId) -> Option<u64> {
-        self.leases.get(id).map(|lease| lease.ttl_s)
+    pub fn lease_keys(&self, id: LeaseId) -> Vec<Bytes> {
+        self.leases.get(id).map(|lease| lease.keys.iter().cloned().collect()).unwrap_or_default()
     }
 
     /// The revision after a command, if the session table knows that it was applied.
@@ -228,6 +239,10 @@ impl<'a> Transaction<'a> {
             Command::Transact(txn) => self.transact(txn, wanted)?.map(Outcome::Transacted),
             Command::LeaseGrant { id, ttl_s } => self.lease_grant(*id, *ttl_s, output),
             Command::LeaseRevoke { id } => self.lease_revoke(*id, output)?,
+            Command::LeaseExpire { id, granted_at } => match self.leases.get(*id) {
+                Some(lease) if lease.granted_at == *granted_at => self.lease_revoke(*id, output)?,
+                _ => Err(Refusal::LeaseNotFound),
+            },
             Command::Compact { revision } => self.compact(*revision, output),
             Command::Call { procedure, version, args } => match self.procedures.get(&(*procedure, *version)) {
                 Some(procedure) => procedure(self, args)?.map(Outcome::Returned),
@@ -474,9 +489,10 @@ impl<'a> Transaction<'a> {
         if id == LeaseId::NONE || self.leases.contains(id) {
             return Err(Refusal::LeaseExists);
         }
-        self.leases.grant(id, ttl_s);
-        self.put_row(self.slot.lease(id), leases::encode(ttl_s).into());
-        output.granted.push((id, ttl_s));
+        let granted_at = self.meta.applied.next();
+        self.leases.grant(id, ttl_s, granted_at);
+        self.put_row(self.slot.lease(id), leases::encode(ttl_s, granted_at).into());
+        output.granted.push(Grant { id, ttl_s, granted_at });
         Ok(Outcome::LeaseGranted)
     }
 

@@ -147,7 +147,6 @@ impl LsmStore {
     /// Opens the store in `path`, creating it (and the directory entry, durably) if there is none. Rows are those of the last
     /// completed flush. The directory must not be open twice.
     pub fn open(path: &Path, options: LsmOptions) -> Result<Self, StoreError> {
-        let fresh = !path.exists();
         let counter = SequenceNumberCounter::default();
         let tree = Config::new(path, counter.clone(), counter)
             .use_cache(Arc::new(Cache::with_capacity_bytes(options.cache_bytes)))
@@ -162,7 +161,7 @@ impl LsmStore {
                 "the tree keeps values apart from keys, which is not in use",
             )));
         };
-        if fresh && let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             // The crate syncs the directories that it makes, but not the entry of the topmost one.
             File::open(parent).and_then(|parent| parent.sync_all()).map_err(StoreError::Io)?;
         }

@@ -153,6 +153,13 @@ impl Ledger {
         found
     }
 
+    /// Copies live payloads out of the buffers that they were read in, so that a few of them do not keep whole segments in memory.
+    pub fn detach_payloads(&mut self) {
+        for entry in self.shards.values_mut().flat_map(|log| log.entries.values_mut()) {
+            entry.payload = Bytes::copy_from_slice(&entry.payload);
+        }
+    }
+
     /// Each shard's log, for those who start from it. Fails if a log has a hole.
     pub fn logs(&self) -> Result<BTreeMap<ShardId, RecoveredLog>, WalError> {
         let mut logs = BTreeMap::new();

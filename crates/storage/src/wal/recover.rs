@@ -97,6 +97,7 @@ pub(super) fn read(identity: &WalIdentity, files: &[(FileName, Bytes)]) -> Resul
         }
     }
     chain.record = previous.unwrap_or(0);
+    ledger.detach_payloads();
     let next = found.iter().find(|found| found.header.seq == chain.next_flush);
     let recovered = Recovered {
         shards: ledger.logs()?,

@@ -1,0 +1,57 @@
+//! Every bound of a node, with its reason.
+
+use std::time::Duration;
+
+/// Entries that a leader has proposed and not yet seen committed. While these are on their way, arriving commands gather into
+/// the next entry: that is the group commit of consensus. Two keep the disk and the network busy at once.
+pub const ENTRIES_IN_FLIGHT_MAX: u64 = 2;
+
+/// Commands of this node's clients that wait for their outcome, per shard. Beyond it new ones are refused as overload.
+pub const PENDING_COMMANDS_MAX: usize = 16_384;
+
+/// Bytes of the same.
+pub const PENDING_BYTES_MAX: usize = 128 << 20;
+
+/// Reads that wait, per shard.
+pub const PENDING_READS_MAX: usize = 65_536;
+
+/// Bytes of commands that a leader holds before proposing them; more from peers are dropped, and sent again by their node.
+pub const QUEUE_BYTES_MAX: usize = 256 << 20;
+
+/// Confirmation rounds of linearizable reads in flight; later reads gather into the next round.
+pub const READ_ROUNDS_MAX: usize = 2;
+
+/// Unflushed bytes of the store at which it is flushed. It bounds the log that a restart replays.
+pub const FLUSH_BYTES: u64 = 32 << 20;
+
+/// Bytes of applied and flushed entries that stay in the log for followers that lag a little.
+pub const LOG_KEEP_BYTES: u64 = 8 << 20;
+
+/// Bytes of entries that stay in the log for a follower that is connected and lags; beyond it, it gets a snapshot.
+pub const LOG_LAG_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes of rows in one chunk of a snapshot.
+pub const CHUNK_BYTES: usize = 512 << 10;
+
+/// Compacted events collected in one step, so that collecting never delays a heartbeat.
+pub const GARBAGE_EVENTS_PER_TICK: usize = 2_000;
+
+/// Rows of a dead slot removed in one step.
+pub const DEAD_ROWS_PER_TICK: usize = 2_000;
+
+/// A snapshot that nobody has asked for this long is given up, on either side.
+pub const TRANSFER_IDLE: Duration = Duration::from_secs(10);
+
+/// A command or read that was sent to a leader and not answered is sent again after this long; the session table makes it
+/// harmless.
+pub const RETRY: Duration = Duration::from_millis(500);
+
+/// State hashes kept for comparison with a peer's.
+pub const HASHES_KEPT: usize = 4_096;
+
+/// Time between two exchanges of state hashes.
+pub const HASH_EXCHANGE: Duration = Duration::from_secs(1);
+
+const _: () = assert!(LOG_KEEP_BYTES < LOG_LAG_BYTES_MAX);
+const _: () = assert!(quorate_kv::limits::BATCH_BYTES_MAX < PENDING_BYTES_MAX);
+const _: () = assert!(PENDING_BYTES_MAX <= QUEUE_BYTES_MAX);

@@ -1,0 +1,74 @@
+//! How a node is set up.
+
+use quorate_env::{ClusterId, NodeId};
+use std::time::Duration;
+
+/// A member as the cluster's first configuration names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootMember {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Where its peers reach it, `host:port`.
+    pub peer_address: String,
+}
+
+/// How patient the node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// One tick.
+    pub tick: Duration,
+    /// Ticks between a leader's heartbeats.
+    pub heartbeat_ticks: u32,
+    /// Ticks of silence before an election; each wait is drawn from this to twice this.
+    pub election_ticks: u32,
+}
+
+impl Default for Timing {
+    /// Heartbeats each 100 ms, elections after 0.5 to 1 s of silence. A crashed process is noticed much earlier, by its closed
+    /// connection.
+    fn default() -> Self {
+        Self { tick: Duration::from_millis(20), heartbeat_ticks: 5, election_ticks: 25 }
+    }
+}
+
+/// A safety mechanism switched off, to see whether the checkers notice. Only the simulator ever sets one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sabotage {
+    /// Serve linearizable reads from local state.
+    pub read_without_quorum: bool,
+    /// Tell the group that entries are durable before they are.
+    pub ack_before_persist: bool,
+    /// Lose the session table at every change of leader.
+    pub drop_sessions: bool,
+    /// Expire leases without confirming leadership and at half their time.
+    pub expire_early: bool,
+    /// Attach a watch behind the tail without reading history.
+    pub skip_history: bool,
+    /// Announce progress before the events at that revision.
+    pub progress_ahead: bool,
+    /// Compact the log without waiting for the store to be durable.
+    pub compact_unflushed: bool,
+}
+
+/// What a node needs to know before it starts.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// All members of the first configuration, this node among them.
+    pub members: Vec<BootMember>,
+    /// Patience.
+    pub timing: Timing,
+    /// Unflushed bytes of the store at which it is flushed; see [`crate::bounds::FLUSH_BYTES`].
+    pub flush_bytes: u64,
+    /// Bytes of applied entries kept in the log; see [`crate::bounds::LOG_KEEP_BYTES`].
+    pub log_keep_bytes: u64,
+    /// Bytes of rows in one chunk of a snapshot; see [`crate::bounds::CHUNK_BYTES`].
+    pub chunk_bytes: usize,
+    /// Nothing, outside the simulator.
+    pub sabotage: Sabotage,
+}

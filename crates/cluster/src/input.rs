@@ -1,0 +1,281 @@
+//! All that a node can be told and all that it can ask for.
+
+use crate::wire::PeerMessage;
+use quorate_consensus::{Entry, Role};
+use quorate_env::{LogIndex, NodeId, ReplicaId, ShardId, Term, WallMs};
+use quorate_kv::{
+    Applied, Command, CommandId, Consistency, Error, Event, Header, LeaseId, LeaseInfo, Read, Revision, Status, WatchSpec,
+};
+use quorate_shard::{View, WatcherKey};
+use quorate_storage::store::FlushJob;
+use quorate_storage::wal::LogRecord;
+use std::sync::Arc;
+
+/// Names a client's request on its node; chosen by the driver.
+pub type RequestId = u64;
+
+/// Everything that can happen to a node.
+#[derive(Debug)]
+pub enum Input {
+    /// Time passed. The driver sends one each tick.
+    Tick {
+        /// The wall clock, to be written into entries.
+        wall: WallMs,
+    },
+    /// A peer's message arrived.
+    Peer {
+        /// The node at the other end of the connection.
+        from: NodeId,
+        /// What it sent.
+        message: PeerMessage,
+    },
+    /// A connection to a peer stands.
+    PeerUp(NodeId),
+    /// The connection to a peer closed: its process is probably gone.
+    PeerDown(NodeId),
+    /// Every [`Persist`] up to this ticket is durable.
+    Persisted {
+        /// The ticket.
+        ticket: u64,
+    },
+    /// The flush of this ticket is durable.
+    Flushed {
+        /// The ticket.
+        ticket: u64,
+    },
+    /// The disk ran out of space, or has space again.
+    Space {
+        /// Whether writes that need more of it must be refused.
+        exhausted: bool,
+    },
+    /// A client asks.
+    Request {
+        /// Names the answer.
+        id: RequestId,
+        /// Time from now after which it is given up.
+        timeout: std::time::Duration,
+        /// What is asked.
+        request: Request,
+    },
+    /// A client asks about a watch.
+    Watch {
+        /// The watch.
+        key: WatcherKey,
+        /// The shard.
+        shard: ShardId,
+        /// What is asked.
+        request: WatchRequest,
+    },
+}
+
+/// What a client can ask of a shard's replica.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// A consistent view, for a read.
+    View {
+        /// Of which shard.
+        shard: ShardId,
+        /// How fresh.
+        consistency: Consistency,
+    },
+    /// Apply a command exactly once.
+    Submit {
+        /// To which shard.
+        shard: ShardId,
+        /// The command.
+        command: Command,
+    },
+    /// What became of a command.
+    OutcomeOf {
+        /// On which shard.
+        shard: ShardId,
+        /// The command.
+        id: CommandId,
+    },
+    /// About a lease.
+    Lease {
+        /// On which shard.
+        shard: ShardId,
+        /// Which.
+        lease: LeaseId,
+        /// Renew it.
+        renew: bool,
+        /// List its keys.
+        with_keys: bool,
+    },
+    /// All leases.
+    Leases {
+        /// On which shard.
+        shard: ShardId,
+    },
+    /// Where the replica stands.
+    Status {
+        /// Of which shard.
+        shard: ShardId,
+    },
+    /// Answered when compacted history has been collected.
+    Collected {
+        /// On which shard.
+        shard: ShardId,
+    },
+}
+
+impl Request {
+    /// The shard that is asked.
+    #[must_use]
+    pub fn shard(&self) -> ShardId {
+        match self {
+            Self::View { shard, .. }
+            | Self::Submit { shard, .. }
+            | Self::OutcomeOf { shard, .. }
+            | Self::Lease { shard, .. }
+            | Self::Leases { shard }
+            | Self::Status { shard }
+            | Self::Collected { shard } => *shard,
+        }
+    }
+}
+
+/// What is asked about a watch.
+#[derive(Clone, Debug)]
+pub enum WatchRequest {
+    /// Deliver everything from a revision on; `None` is the next one.
+    Attach {
+        /// What is watched.
+        spec: WatchSpec,
+        /// From where.
+        from: Option<Revision>,
+    },
+    /// Deliver nothing any more.
+    Detach,
+    /// Say how far it is.
+    Progress,
+}
+
+/// A lease's state, or that there is none.
+pub type LeaseAnswer = Result<Read<LeaseInfo>, Error>;
+
+/// What a request is answered with.
+#[derive(Clone)]
+pub enum Reply {
+    /// To [`Request::View`].
+    View {
+        /// The view.
+        view: View,
+        /// Where the replica stood.
+        header: Header,
+    },
+    /// To [`Request::Submit`].
+    Applied(Applied),
+    /// To [`Request::OutcomeOf`].
+    Outcome(Option<Revision>),
+    /// To [`Request::Lease`].
+    Lease(Read<LeaseInfo>),
+    /// To [`Request::Leases`].
+    Leases(Read<Vec<LeaseId>>),
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Collected`].
+    Collected,
+}
+
+/// What a watch is told, in order.
+#[derive(Clone)]
+pub enum WatchOutput {
+    /// It is attached; everything from its start on comes.
+    Attached {
+        /// The keyspace's revision.
+        revision: Revision,
+        /// Recent events that it missed.
+        backlog: Vec<Arc<[Event]>>,
+    },
+    /// It starts before what is in memory: read the view's history first, then attach behind it.
+    Behind {
+        /// The history.
+        view: View,
+        /// Where it starts.
+        from: Revision,
+    },
+    /// It starts before what is kept.
+    Compacted {
+        /// The keyspace's revision.
+        revision: Revision,
+        /// The oldest revision kept.
+        compacted: Revision,
+    },
+    /// Events.
+    Events {
+        /// The keyspace's revision.
+        revision: Revision,
+        /// Whole revisions.
+        events: Arc<[Event]>,
+    },
+    /// Everything up to here was delivered.
+    Progress {
+        /// The mark.
+        revision: Revision,
+    },
+    /// The replica was replaced by a snapshot: attach again behind the last revision seen.
+    Detached,
+}
+
+/// Records that must be durable, together, before the ticket is reported.
+#[derive(Debug, Default)]
+pub struct Persist {
+    /// Ascending from one persist to the next.
+    pub ticket: u64,
+    /// In order.
+    pub records: Vec<LogRecord>,
+}
+
+/// A flush of the store to run on the side.
+pub struct FlushTask {
+    /// Names it in [`Input::Flushed`].
+    pub ticket: u64,
+    /// The work.
+    pub job: Box<dyn FlushJob>,
+}
+
+/// Everything that a node asks for. Messages may be sent at once and in any order; what had to wait for the disk has waited.
+#[derive(Default)]
+pub struct Outputs {
+    /// To write to the log.
+    pub persist: Option<Persist>,
+    /// To send.
+    pub messages: Vec<(NodeId, PeerMessage)>,
+    /// To answer.
+    pub replies: Vec<(RequestId, Result<Reply, Error>)>,
+    /// To tell watches, in order.
+    pub watch: Vec<(WatcherKey, WatchOutput)>,
+    /// To run.
+    pub flush: Option<FlushTask>,
+    /// The replica's state contradicts itself or its peers: stop the process and say this.
+    pub fatal: Option<String>,
+}
+
+/// A replica seen from outside, for status pages and checkers.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Its role.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// The leader it knows.
+    pub leader: Option<NodeId>,
+    /// Known to be committed.
+    pub committed: LogIndex,
+    /// Applied.
+    pub applied: LogIndex,
+    /// The chain over everything applied.
+    pub state_hash: u64,
+    /// The keyspace's revision.
+    pub revision: Revision,
+    /// The log in memory begins after this.
+    pub log_start: LogIndex,
+    /// The last index of the log.
+    pub last: LogIndex,
+    /// The log in memory.
+    pub entries: Vec<Entry>,
+}

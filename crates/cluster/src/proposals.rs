@@ -1,0 +1,194 @@
+//! Commands of this node's clients, from acceptance to outcome.
+//!
+//! ```text
+//!   submit ──> unsent ──(this node leads)──> queue ──> one entry ──> log ──> applied here ──> reply
+//!                 ^  └─(another leads)─────> Forward ──────────────> log ──> applied here ──> reply
+//!                 └── leader changed, or no outcome for a while: sent again under the same id
+//! ```
+//!
+//! A command keeps its id for ever, so sending it again is harmless: the session table drops what was applied. The outcome is taken
+//! from the entry as it is applied *here*. When the deadline comes first, a command that was never sent is refused; one that was
+//! has an unknown outcome, and the answer says so.
+
+use crate::RequestId;
+use crate::bounds::{ENTRIES_IN_FLIGHT_MAX, PENDING_BYTES_MAX, PENDING_COMMANDS_MAX, QUEUE_BYTES_MAX, RETRY};
+use quorate_consensus::{Group, Role};
+use quorate_env::{Instant, WallMs};
+use quorate_kv::{Command, CommandId, Envelope, Error, SessionId, Unavailable, limits};
+use quorate_shard::encode_entry;
+use std::collections::{BTreeMap, VecDeque};
+
+struct Pending {
+    request: RequestId,
+    command: Command,
+    bytes: usize,
+    deadline: Instant,
+    sent: Option<Instant>,
+}
+
+/// See the module.
+pub(crate) struct Proposals {
+    session: SessionId,
+    next_seq: u64,
+    pending: BTreeMap<u64, Pending>,
+    pending_bytes: usize,
+    unsent: VecDeque<u64>,
+    queue: VecDeque<Envelope>,
+    queue_bytes: usize,
+}
+
+impl Proposals {
+    pub fn new(session: SessionId) -> Self {
+        Self {
+            session,
+            next_seq: 1,
+            pending: BTreeMap::new(),
+            pending_bytes: 0,
+            unsent: VecDeque::new(),
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+        }
+    }
+
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Accepts a client's command, or refuses it for overload.
+    pub fn submit(&mut self, request: RequestId, command: Command, deadline: Instant) -> Result<(), Unavailable> {
+        let seq = self.next_seq;
+        let envelope = Envelope { id: self.id(seq), answered_below: 0, command };
+        let bytes = envelope.size_estimate();
+        if self.pending.len() >= PENDING_COMMANDS_MAX || self.pending_bytes + bytes > PENDING_BYTES_MAX {
+            return Err(Unavailable::Overloaded);
+        }
+        self.next_seq += 1;
+        self.pending_bytes += bytes;
+        let pending = Pending { request, command: envelope.command, bytes, deadline, sent: None };
+        self.pending.insert(seq, pending);
+        self.unsent.push_back(seq);
+        Ok(())
+    }
+
+    fn id(&self, seq: u64) -> CommandId {
+        CommandId { session: self.session, seq }
+    }
+
+    /// Below this number every command of the session has been answered.
+    fn answered_below(&self) -> u64 {
+        self.pending.first_key_value().map_or(self.next_seq, |(seq, _)| *seq)
+    }
+
+    fn take_unsent(&mut self, now: Instant, bytes_max: usize) -> Vec<Envelope> {
+        let answered_below = self.answered_below();
+        let mut envelopes = Vec::new();
+        let mut bytes = 0;
+        while bytes < bytes_max
+            && let Some(seq) = self.unsent.pop_front()
+        {
+            let id = self.id(seq);
+            if let Some(pending) = self.pending.get_mut(&seq) {
+                pending.sent = Some(now);
+                bytes += pending.bytes;
+                envelopes.push(Envelope { id, answered_below, command: pending.command.clone() });
+            }
+        }
+        envelopes
+    }
+
+    /// What to forward to the leader; empty when there is nothing.
+    pub fn forward(&mut self, now: Instant) -> Vec<Envelope> {
+        self.take_unsent(now, limits::BATCH_BYTES_MAX)
+    }
+
+    /// Takes commands for this leader to propose. Beyond the bound they are dropped; their node sends them again.
+    pub fn enqueue(&mut self, envelopes: Vec<Envelope>) {
+        for envelope in envelopes {
+            let bytes = envelope.size_estimate();
+            if self.queue_bytes + bytes <= QUEUE_BYTES_MAX {
+                self.queue_bytes += bytes;
+                self.queue.push_back(envelope);
+            }
+        }
+    }
+
+    /// Proposes what waits, as few entries as the bounds allow, if this replica leads.
+    pub fn propose(&mut self, now: Instant, wall: WallMs, group: &mut Group) {
+        if group.role() != Role::Leader {
+            return;
+        }
+        if !self.unsent.is_empty() {
+            let own = self.take_unsent(now, usize::MAX);
+            self.enqueue(own);
+        }
+        while !self.queue.is_empty() && group.last_index().0 < group.committed().0 + ENTRIES_IN_FLIGHT_MAX {
+            let (mut count, mut bytes) = (0, 0);
+            for envelope in &self.queue {
+                let size = envelope.size_estimate();
+                if count > 0 && (bytes + size > limits::BATCH_BYTES_MAX || count == limits::BATCH_COMMANDS_MAX) {
+                    break;
+                }
+                count += 1;
+                bytes += size;
+            }
+            let entry = encode_entry(wall, self.queue.iter().take(count));
+            if group.propose(entry).is_err() {
+                return;
+            }
+            self.queue.drain(..count);
+            self.queue_bytes -= bytes;
+        }
+    }
+
+    /// This replica does not lead (any more): what waited to be proposed is for another to propose.
+    pub fn drop_queue(&mut self) {
+        self.queue.clear();
+        self.queue_bytes = 0;
+    }
+
+    /// The leader changed: everything without an outcome is sent again.
+    pub fn resend_all(&mut self) {
+        self.unsent = self.pending.keys().copied().collect();
+    }
+
+    /// Whether commands wait to be sent.
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// The client that waits for a command, which now has an outcome.
+    pub fn complete(&mut self, id: CommandId) -> Option<RequestId> {
+        if id.session != self.session {
+            return None;
+        }
+        let pending = self.pending.remove(&id.seq)?;
+        self.pending_bytes -= pending.bytes;
+        Some(pending.request)
+    }
+
+    /// Commands without an outcome.
+    pub fn outstanding(&self) -> Vec<CommandId> {
+        self.pending.keys().map(|seq| self.id(*seq)).collect()
+    }
+
+    /// Sends again what got no outcome for a while, and gives up what is past its deadline.
+    pub fn tick(&mut self, now: Instant) -> Vec<(RequestId, Error)> {
+        let mut expired = Vec::new();
+        let mut given_up = Vec::new();
+        for (seq, pending) in &mut self.pending {
+            if pending.deadline <= now {
+                expired.push(*seq);
+            } else if pending.sent.is_some_and(|sent| now.since(sent) >= RETRY) {
+                pending.sent = Some(now);
+                self.unsent.push_back(*seq);
+            }
+        }
+        for seq in expired {
+            let id = self.id(seq);
+            let sent = self.pending[&seq].sent.is_some();
+            let error = if sent { Error::UnknownOutcome(id) } else { Unavailable::NoLeader.into() };
+            given_up.extend(self.complete(id).map(|request| (request, error)));
+        }
+        given_up
+    }
+}

@@ -1,0 +1,123 @@
+//! Linearizable reads: confirmed by a round of heartbeats, many reads to a round (Raft dissertation, section 6.4).
+//!
+//! ```text
+//!   waiting ──> round (context) ──confirmed at index──> released once the replica has applied that index
+//!      ^───────────── no answer for a while, or another leader
+//! ```
+//!
+//! A round confirms everything that was waiting when it *started*, and any round before it. No clock is involved.
+
+use crate::bounds::{READ_ROUNDS_MAX, RETRY};
+use quorate_consensus::{Group, Role};
+use quorate_env::{Instant, LogIndex};
+use quorate_kv::SessionId;
+use std::collections::VecDeque;
+
+struct Round<T> {
+    context: u64,
+    started: Instant,
+    items: Vec<T>,
+}
+
+/// Reads (or anything else that needs a confirmed leader) of one replica.
+pub(crate) struct Reads<T> {
+    session: SessionId,
+    next_context: u64,
+    waiting: Vec<T>,
+    rounds: VecDeque<Round<T>>,
+    confirmed: VecDeque<(LogIndex, Vec<T>)>,
+}
+
+impl<T> Reads<T> {
+    /// `session` makes contexts unique in the cluster.
+    pub fn new(session: SessionId) -> Self {
+        Self { session, next_context: 1, waiting: Vec::new(), rounds: VecDeque::new(), confirmed: VecDeque::new() }
+    }
+
+    pub fn push(&mut self, item: T) {
+        self.waiting.push(item);
+    }
+
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+            + self.rounds.iter().map(|round| round.items.len()).sum::<usize>()
+            + self.confirmed.iter().map(|(_, items)| items.len()).sum::<usize>()
+    }
+
+    /// Starts a round if reads wait and one can be confirmed.
+    pub fn start(&mut self, now: Instant, group: &mut Group) {
+        let able = if group.role() == Role::Leader { group.leads_settled() } else { group.leader().is_some() };
+        if self.waiting.is_empty() || !able || self.rounds.len() >= READ_ROUNDS_MAX {
+            return;
+        }
+        let context = self.next_context;
+        self.next_context += 1;
+        group.read_index([self.session.0.to_be_bytes(), context.to_be_bytes()].concat());
+        self.rounds.push_back(Round { context, started: now, items: std::mem::take(&mut self.waiting) });
+    }
+
+    /// A round was confirmed: its reads, and those of earlier rounds, may be served at `index`.
+    pub fn confirm(&mut self, context: &[u8], index: LogIndex) {
+        let Some((session, context)) = context.split_at_checked(8) else { return };
+        let Ok(context) = context.try_into().map(u64::from_be_bytes) else { return };
+        if session != self.session.0.to_be_bytes() || !self.rounds.iter().any(|round| round.context == context) {
+            return;
+        }
+        let mut items = Vec::new();
+        while self.rounds.front().is_some_and(|round| round.context <= context) {
+            items.extend(self.rounds.pop_front().into_iter().flat_map(|round| round.items));
+        }
+        self.confirmed.push_back((index, items));
+    }
+
+    /// Confirms everything at once, as no correct replica does.
+    pub fn confirm_blindly(&mut self, index: LogIndex) {
+        let items = std::mem::take(&mut self.waiting);
+        if !items.is_empty() {
+            self.confirmed.push_back((index, items));
+        }
+    }
+
+    /// What may be served now.
+    pub fn release(&mut self, applied: LogIndex) -> Vec<T> {
+        let mut items = Vec::new();
+        let mut later = VecDeque::new();
+        for (index, batch) in self.confirmed.drain(..) {
+            if index <= applied {
+                items.extend(batch);
+            } else {
+                later.push_back((index, batch));
+            }
+        }
+        self.confirmed = later;
+        items
+    }
+
+    /// The leader changed: rounds in flight may never be answered.
+    pub fn restart(&mut self) {
+        for round in self.rounds.drain(..).rev() {
+            self.waiting.splice(0..0, round.items);
+        }
+    }
+
+    /// Starts over rounds that got no answer, and removes what `expired` says.
+    pub fn tick(&mut self, now: Instant, mut expired: impl FnMut(&T) -> bool) -> Vec<T> {
+        if self.rounds.front().is_some_and(|round| now.since(round.started) >= RETRY) {
+            self.restart();
+        }
+        let mut gone = Vec::new();
+        let mut sift = |items: &mut Vec<T>| gone.extend(items.extract_if(.., |item| expired(item)));
+        sift(&mut self.waiting);
+        self.rounds.iter_mut().for_each(|round| sift(&mut round.items));
+        self.confirmed.iter_mut().for_each(|(_, items)| sift(items));
+        gone
+    }
+
+    /// Gives up everything.
+    pub fn take_all(&mut self) -> Vec<T> {
+        self.restart();
+        let mut items = std::mem::take(&mut self.waiting);
+        items.extend(self.confirmed.drain(..).flat_map(|(_, items)| items));
+        items
+    }
+}

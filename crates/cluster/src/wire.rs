@@ -1,0 +1,270 @@
+//! What nodes say to each other (docs/design/wire-format.md).
+//!
+//! Every message names its shard and both replicas; one that reaches the wrong replica is dropped and counted. The cluster and the
+//! incarnation are settled once per connection, by its handshake.
+
+use quorate_consensus::Message;
+use quorate_env::{DecodeError, LogIndex, NodeId, Reader, ReplicaId, ShardId, Term, Writer};
+use quorate_kv::{Envelope, Error, Header, LeaseId, LeaseInfo, Read, Refusal, Revision, Unavailable};
+use quorate_shard::Chunk;
+
+/// The version of everything in this file, first byte of every frame.
+pub const VERSION: u8 = 1;
+
+/// The largest frame: a request of the largest size, and what travels with it.
+pub const FRAME_BYTES_MAX: usize = 32 << 20;
+
+/// One message between two replicas.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerMessage {
+    /// The shard.
+    pub shard: ShardId,
+    /// The sender's replica of it.
+    pub from: ReplicaId,
+    /// The receiver's.
+    pub to: ReplicaId,
+    /// What is said.
+    pub body: PeerBody,
+}
+
+/// Everything that can be said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PeerBody {
+    /// Consensus.
+    Raft(Message),
+    /// Commands of a follower's clients, for the leader to propose.
+    Forward(Vec<Envelope>),
+    /// A question about a lease, for the leader.
+    LeaseAsk {
+        /// Names the answer.
+        ask: u64,
+        /// The lease.
+        lease: LeaseId,
+        /// Renew it.
+        renew: bool,
+        /// List its keys.
+        with_keys: bool,
+    },
+    /// The answer.
+    LeaseAnswer {
+        /// The question.
+        ask: u64,
+        /// What the leader says.
+        answer: crate::LeaseAnswer,
+    },
+    /// The receiver of a snapshot asks for a chunk.
+    ChunkAsk {
+        /// The transfer.
+        transfer: u64,
+        /// Where the chunk begins.
+        cursor: bytes::Bytes,
+    },
+    /// A chunk.
+    Chunk {
+        /// The transfer.
+        transfer: u64,
+        /// Where it begins.
+        cursor: bytes::Bytes,
+        /// The rows.
+        chunk: Chunk,
+    },
+    /// A transfer was given up: ask anew.
+    TransferGone {
+        /// The transfer.
+        transfer: u64,
+    },
+    /// The sender's state hash, for comparison at equal index.
+    StateHash {
+        /// Applied up to here.
+        applied: LogIndex,
+        /// The hash there.
+        hash: u64,
+    },
+}
+
+impl PeerMessage {
+    /// Appends the encoding.
+    pub fn encode(&self, w: &mut Writer) {
+        w.varint(self.shard.0);
+        w.varint(self.from.0);
+        w.varint(self.to.0);
+        match &self.body {
+            PeerBody::Raft(message) => {
+                w.u8(1);
+                message.encode(w);
+            }
+            PeerBody::Forward(envelopes) => {
+                w.u8(2);
+                w.varint(envelopes.len() as u64);
+                for envelope in envelopes {
+                    envelope.encode(w);
+                }
+            }
+            PeerBody::LeaseAsk { ask, lease, renew, with_keys } => {
+                w.u8(3);
+                w.varint(*ask);
+                w.zigzag(lease.0);
+                w.bool(*renew);
+                w.bool(*with_keys);
+            }
+            PeerBody::LeaseAnswer { ask, answer } => {
+                w.u8(4);
+                w.varint(*ask);
+                encode_lease(answer, w);
+            }
+            PeerBody::ChunkAsk { transfer, cursor } => {
+                w.u8(5);
+                w.varint(*transfer);
+                w.bytes(cursor);
+            }
+            PeerBody::Chunk { transfer, cursor, chunk } => {
+                w.u8(6);
+                w.varint(*transfer);
+                w.bytes(cursor);
+                chunk.encode(w);
+            }
+            PeerBody::TransferGone { transfer } => {
+                w.u8(7);
+                w.varint(*transfer);
+            }
+            PeerBody::StateHash { applied, hash } => {
+                w.u8(8);
+                w.varint(applied.0);
+                w.u64(*hash);
+            }
+        }
+    }
+
+    /// Reads one message.
+    pub fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
+        let shard = ShardId(r.varint("shard")?);
+        let from = ReplicaId(r.varint("sender")?);
+        let to = ReplicaId(r.varint("receiver")?);
+        let body = match r.u8("message body")? {
+            1 => PeerBody::Raft(Message::decode(r)?),
+            2 => {
+                let mut envelopes = Vec::new();
+                for _ in 0..r.count("commands")? {
+                    envelopes.push(Envelope::decode(r)?);
+                }
+                PeerBody::Forward(envelopes)
+            }
+            3 => PeerBody::LeaseAsk {
+                ask: r.varint("ask")?,
+                lease: LeaseId(r.zigzag("lease")?),
+                renew: r.bool("renew")?,
+                with_keys: r.bool("with keys")?,
+            },
+            4 => PeerBody::LeaseAnswer { ask: r.varint("ask")?, answer: decode_lease(r)? },
+            5 => PeerBody::ChunkAsk { transfer: r.varint("transfer")?, cursor: r.bytes("cursor")? },
+            6 => PeerBody::Chunk {
+                transfer: r.varint("transfer")?,
+                cursor: r.bytes("cursor")?,
+                chunk: Chunk::decode(r)?,
+            },
+            7 => PeerBody::TransferGone { transfer: r.varint("transfer")? },
+            8 => PeerBody::StateHash { applied: LogIndex(r.varint("applied")?), hash: r.u64("state hash")? },
+            _ => return Err(r.error("message body")),
+        };
+        Ok(Self { shard, from, to, body })
+    }
+}
+
+/// Encodes messages to one node as the body of one frame.
+#[must_use]
+pub fn encode_batch<'a>(messages: impl ExactSizeIterator<Item = &'a PeerMessage>) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.u8(VERSION);
+    w.varint(messages.len() as u64);
+    for message in messages {
+        message.encode(&mut w);
+    }
+    w.finish()
+}
+
+/// Reads the body of one frame.
+pub fn decode_batch(frame: bytes::Bytes) -> Result<Vec<PeerMessage>, DecodeError> {
+    let mut r = Reader::new(frame);
+    if r.u8("frame version")? != VERSION {
+        return Err(r.error("frame version"));
+    }
+    let mut messages = Vec::new();
+    for _ in 0..r.count("messages")? {
+        messages.push(PeerMessage::decode(&mut r)?);
+    }
+    r.end("frame")?;
+    Ok(messages)
+}
+
+/// The node at which a replica lives. Until replicas move, a replica's id is that of its node.
+#[must_use]
+pub fn node_of(replica: ReplicaId) -> NodeId {
+    NodeId(replica.0)
+}
+
+fn encode_lease(answer: &crate::LeaseAnswer, w: &mut Writer) {
+    match answer {
+        Ok(read) => {
+            w.u8(0);
+            w.varint(read.header.revision.0);
+            w.varint(read.header.term.0);
+            w.zigzag(read.result.id.0);
+            w.varint(read.result.granted_s);
+            w.varint(read.result.remaining_s);
+            w.varint(read.result.keys.len() as u64);
+            for key in &read.result.keys {
+                w.bytes(key);
+            }
+        }
+        Err(Error::Refused(_)) => w.u8(1),
+        Err(Error::Unavailable(_) | Error::UnknownOutcome(_)) => w.u8(2),
+    }
+}
+
+fn decode_lease(r: &mut Reader) -> Result<crate::LeaseAnswer, DecodeError> {
+    Ok(match r.u8("lease answer")? {
+        0 => {
+            let header = Header { revision: Revision(r.varint("revision")?), term: Term(r.varint("term")?) };
+            let (id, granted_s, remaining_s) =
+                (LeaseId(r.zigzag("lease")?), r.varint("granted")?, r.varint("remaining")?);
+            let mut keys = Vec::new();
+            for _ in 0..r.count("keys")? {
+                keys.push(r.bytes("key")?);
+            }
+            Ok(Read { header, result: LeaseInfo { id, granted_s, remaining_s, keys } })
+        }
+        1 => Err(Refusal::LeaseNotFound.into()),
+        2 => Err(Unavailable::NoLeader.into()),
+        _ => return Err(r.error("lease answer")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_kv::{Command, CommandId, SessionId};
+
+    #[test]
+    fn messages_survive_the_wire_and_cuts_do_not() {
+        let bodies = [
+            PeerBody::Forward(vec![Envelope {
+                id: CommandId { session: SessionId(4), seq: 9 },
+                answered_below: 3,
+                command: Command::LeaseRevoke { id: LeaseId(7) },
+            }]),
+            PeerBody::LeaseAsk { ask: 1, lease: LeaseId(-2), renew: true, with_keys: false },
+            PeerBody::LeaseAnswer { ask: 1, answer: Err(Refusal::LeaseNotFound.into()) },
+            PeerBody::ChunkAsk { transfer: 5, cursor: "here".into() },
+            PeerBody::Chunk { transfer: 5, cursor: "here".into(), chunk: Chunk::default() },
+            PeerBody::TransferGone { transfer: 5 },
+            PeerBody::StateHash { applied: LogIndex(8), hash: 99 },
+        ];
+        let message = |body| PeerMessage { shard: ShardId(2), from: ReplicaId(1), to: ReplicaId(3), body };
+        let batch: Vec<_> = bodies.into_iter().map(message).collect();
+        let frame = bytes::Bytes::from(encode_batch(batch.iter()));
+        assert_eq!(decode_batch(frame.clone()), Ok(batch));
+        for len in 0..frame.len() {
+            assert!(decode_batch(frame.slice(..len)).is_err());
+        }
+    }
+}
