@@ -4,7 +4,8 @@ use crate::wire::PeerMessage;
 use quorate_consensus::{Entry, Role};
 use quorate_env::{LogIndex, NodeId, ReplicaId, ShardId, Term, WallMs};
 use quorate_kv::{
-    Applied, Command, CommandId, Consistency, Error, Event, Header, LeaseId, LeaseInfo, Read, Revision, Status, WatchSpec,
+    Applied, Command, CommandId, Consistency, Error, Event, Header, LeaseId, LeaseInfo, Read, Revision, Status,
+    WatchSpec,
 };
 use quorate_shard::{View, WatcherKey};
 use quorate_storage::store::FlushJob;

@@ -112,12 +112,4 @@ impl<T> Reads<T> {
         self.confirmed.iter_mut().for_each(|(_, items)| sift(items));
         gone
     }
-
-    /// Gives up everything.
-    pub fn take_all(&mut self) -> Vec<T> {
-        self.restart();
-        let mut items = std::mem::take(&mut self.waiting);
-        items.extend(self.confirmed.drain(..).flat_map(|(_, items)| items));
-        items
-    }
 }

@@ -206,7 +206,7 @@ impl Group {
             let hs = hs.clone();
             self.node.mut_store().set_hard_state(hs);
         }
-        if !raft::is_empty_snap(rd.snapshot()) {
+        if !rd.snapshot().is_empty() {
             let snapshot = Snapshot::from_engine(rd.snapshot());
             let point = SnapshotPoint { index: snapshot.index, term: snapshot.term };
             self.node.mut_store().restart_at(point, &snapshot.membership);
@@ -215,7 +215,8 @@ impl Group {
         self.node.mut_store().append(rd.entries());
         ready.entries = rd.take_entries().into_iter().map(Entry::from_engine).collect();
         ready.messages = rd.take_messages().into_iter().filter_map(Message::from_engine).collect();
-        ready.messages_after_persist = rd.take_persisted_messages().into_iter().filter_map(Message::from_engine).collect();
+        ready.messages_after_persist =
+            rd.take_persisted_messages().into_iter().filter_map(Message::from_engine).collect();
         ready.committed = rd.take_committed_entries().into_iter().map(Entry::from_engine).collect();
         ready.reads = rd.take_read_states().into_iter().map(|r| (r.request_ctx, LogIndex(r.index))).collect();
         self.node.advance_append_async(rd);
@@ -333,7 +334,8 @@ impl Group {
     #[must_use]
     pub fn matched_by_active(&self) -> LogIndex {
         let own = self.node.raft.id;
-        let matched = self.node.raft.prs().iter().filter(|(id, p)| **id != own && p.recent_active).map(|(_, p)| p.matched);
+        let matched =
+            self.node.raft.prs().iter().filter(|(id, p)| **id != own && p.recent_active).map(|(_, p)| p.matched);
         LogIndex(matched.min().unwrap_or(u64::MAX))
     }
 }

@@ -74,7 +74,11 @@ impl Log {
     }
 
     fn append_one(&mut self, entry: eraftpb::Entry) {
-        assert!(entry.index > self.start.index.0 && entry.index <= self.last() + 1, "a gap before entry {}", entry.index);
+        assert!(
+            entry.index > self.start.index.0 && entry.index <= self.last() + 1,
+            "a gap before entry {}",
+            entry.index
+        );
         while self.last() >= entry.index {
             let old = self.entries.pop_back().expect("last() is above start");
             self.bytes -= size(&old);
@@ -94,7 +98,12 @@ impl Log {
     }
 
     pub(crate) fn set_applied(&mut self, applied: SnapshotPoint) {
-        assert!(applied.index >= self.applied.index, "applied went back from {} to {}", self.applied.index, applied.index);
+        assert!(
+            applied.index >= self.applied.index,
+            "applied went back from {} to {}",
+            self.applied.index,
+            applied.index
+        );
         self.applied = applied;
     }
 

@@ -277,8 +277,7 @@ impl Message {
     /// Reads one message; entries' data are slices of the reader's buffer.
     pub fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
         let number = r.u8("message kind")?;
-        let kind =
-            KINDS.iter().map(|(k, _)| *k).find(|k| *k as u8 == number).ok_or_else(|| r.error("message kind"))?;
+        let kind = KINDS.iter().map(|(k, _)| *k).find(|k| *k as u8 == number).ok_or_else(|| r.error("message kind"))?;
         let reject = r.bool("reject")?;
         let mut numbers = [0; 9];
         for n in &mut numbers {

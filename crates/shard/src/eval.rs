@@ -57,7 +57,12 @@ pub(crate) fn former(source: &Source, slot: Slot, key: &Bytes, at: Revision) -> 
 }
 
 /// The value that a key had at exactly `revision`, if it is still kept.
-pub(crate) fn exactly_at(source: &Source, slot: Slot, key: &Bytes, revision: Revision) -> Result<Option<KeyValue>, RowError> {
+pub(crate) fn exactly_at(
+    source: &Source,
+    slot: Slot,
+    key: &Bytes,
+    revision: Revision,
+) -> Result<Option<KeyValue>, RowError> {
     match current(source, slot, key)? {
         Some(kv) if kv.mod_revision == revision => Ok(Some(kv)),
         _ => match source.get(&slot.history(key, revision))? {

@@ -15,8 +15,8 @@ use crate::view::View;
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Term, checksum};
 use quorate_kv::{
-    Applied, Command, CommandId, DeleteOp, DeleteResult, Event, EventKind, Header, KeyRange, KeyValue, LeaseId, Op, OpResult,
-    Outcome, ProcedureId, PutOp, PutResult, Refusal, Revision, SessionId, Txn, TxnResult, limits,
+    Applied, Command, CommandId, DeleteOp, DeleteResult, Event, EventKind, Header, KeyRange, KeyValue, LeaseId, Op,
+    OpResult, Outcome, ProcedureId, PutOp, PutResult, Refusal, Revision, SessionId, Txn, TxnResult, limits,
 };
 use quorate_storage::store::{Store, StoreError, WriteBatch};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -89,7 +89,12 @@ pub struct Machine {
 
 impl Machine {
     /// Writes the first rows of a fresh replica.
-    pub fn create(store: Arc<dyn Store>, slot: Slot, membership: Bytes, procedures: Arc<Procedures>) -> Result<Self, MachineError> {
+    pub fn create(
+        store: Arc<dyn Store>,
+        slot: Slot,
+        membership: Bytes,
+        procedures: Arc<Procedures>,
+    ) -> Result<Self, MachineError> {
         let meta = Meta::fresh(membership);
         let mut batch = WriteBatch::new();
         batch.put(slot.meta(), meta.encode());
@@ -234,7 +239,12 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    fn command(&mut self, command: &Command, wanted: bool, output: &mut Output) -> Result<Result<Outcome, Refusal>, MachineError> {
+    fn command(
+        &mut self,
+        command: &Command,
+        wanted: bool,
+        output: &mut Output,
+    ) -> Result<Result<Outcome, Refusal>, MachineError> {
         let result = match command {
             Command::Transact(txn) => self.transact(txn, wanted)?.map(Outcome::Transacted),
             Command::LeaseGrant { id, ttl_s } => self.lease_grant(*id, *ttl_s, output),
@@ -439,7 +449,12 @@ impl<'a> Transaction<'a> {
         Ok(Ok(()))
     }
 
-    fn run(&mut self, txn: &Txn, path: &mut impl Iterator<Item = bool>, wanted: bool) -> Result<TxnResult, MachineError> {
+    fn run(
+        &mut self,
+        txn: &Txn,
+        path: &mut impl Iterator<Item = bool>,
+        wanted: bool,
+    ) -> Result<TxnResult, MachineError> {
         let succeeded = path.next().expect("one decision for each transaction");
         let mut results = Vec::new();
         for op in branch(txn, succeeded) {

@@ -259,7 +259,10 @@ mod tests {
         ];
         assert!(order.windows(2).all(|w| w[0] < w[1]));
         for key in [&b"a"[..], b"", b"a\0", b"\0\xFF\0"] {
-            assert_eq!(parse_history(&slot.history(key, Revision(6))), Some((Bytes::copy_from_slice(key), Revision(6))));
+            assert_eq!(
+                parse_history(&slot.history(key, Revision(6))),
+                Some((Bytes::copy_from_slice(key), Revision(6)))
+            );
         }
         assert_eq!(parse_history(b"short"), None);
     }

@@ -6,7 +6,9 @@ use crate::meta::Meta;
 use crate::rows::{self, CURRENT, EVENTS, HISTORY, Slot};
 use crate::source::Source;
 use quorate_env::{DecodeError, LogIndex, Writer, checksum};
-use quorate_kv::{Event, EventKind, KeyRange, KeyValue, KeyspaceHash, LeaseId, RangeOp, RangeResult, Refusal, Revision};
+use quorate_kv::{
+    Event, EventKind, KeyRange, KeyValue, KeyspaceHash, LeaseId, RangeOp, RangeResult, Refusal, Revision,
+};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -60,7 +62,13 @@ impl View {
 
     /// The events of `range` from revision `from` on, up to the view's own revision; about `bytes_max` bytes of them, but
     /// always whole revisions and at least one. `from` must not be below the compaction.
-    pub fn events(&self, range: &KeyRange, from: Revision, with_prev: bool, bytes_max: usize) -> Result<EventPage, MachineError> {
+    pub fn events(
+        &self,
+        range: &KeyRange,
+        from: Revision,
+        with_prev: bool,
+        bytes_max: usize,
+    ) -> Result<EventPage, MachineError> {
         let mut events = Vec::new();
         let mut bytes = 0;
         let mut last = Revision(0);
@@ -87,7 +95,8 @@ impl View {
 
     fn event(&self, row: &rows::EventRow, with_prev: bool) -> Result<Event, MachineError> {
         let (source, slot) = (&self.source, self.slot);
-        let prev = if with_prev && row.prev.0 != 0 { eval::exactly_at(source, slot, &row.key, row.prev)? } else { None };
+        let prev =
+            if with_prev && row.prev.0 != 0 { eval::exactly_at(source, slot, &row.key, row.prev)? } else { None };
         let kv = match row.kind {
             EventKind::Put => eval::exactly_at(source, slot, &row.key, row.revision)?,
             EventKind::Delete => None,
@@ -178,6 +187,4 @@ impl View {
         }
         Ok(Ok(KeyspaceHash { hash: (hash ^ (hash >> 32)) as u32, revision: at, compacted }))
     }
-
-
 }

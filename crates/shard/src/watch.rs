@@ -170,7 +170,12 @@ impl WatchHub {
 }
 
 /// The events that a watch wants, sharing the list if it wants them all; `None` if it wants none.
-fn select(spec: &WatchSpec, from: Revision, events: &Arc<[Event]>, in_range: impl Fn(&Event) -> bool) -> Option<Arc<[Event]>> {
+fn select(
+    spec: &WatchSpec,
+    from: Revision,
+    events: &Arc<[Event]>,
+    in_range: impl Fn(&Event) -> bool,
+) -> Option<Arc<[Event]>> {
     let wanted = |event: &Event| {
         let kind = match event.kind {
             EventKind::Put => !spec.no_put,

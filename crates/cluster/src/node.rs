@@ -1,0 +1,216 @@
+//! The node: takes inputs, hands them to the replicas that they concern, and gathers what comes out.
+
+use crate::boot::{self, BootError};
+use crate::bounds::DEAD_ROWS_PER_TICK;
+use crate::config::NodeConfig;
+use crate::input::{FlushTask, Input, Inspection, Outputs, Persist};
+use crate::replica::{Context, Replica};
+use crate::slots::Slots;
+use crate::wire::node_of;
+use quorate_consensus::{Config, Group, Membership};
+use quorate_env::{Instant, LogIndex, ReplicaId, Rng, ShardId, WallMs};
+use quorate_kv::{Error, KeyspaceId, Refusal};
+use quorate_shard::Procedures;
+use quorate_storage::store::Store;
+use quorate_storage::wal::{LogRecord, Recovered};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The shards that every cluster begins with: the system keyspace and the default one.
+pub const FIRST_SHARDS: [ShardId; 2] = [ShardId(KeyspaceId::SYSTEM.0), ShardId(KeyspaceId::DEFAULT.0)];
+
+/// Bytes of entries in one append message.
+const APPEND_BYTES_MAX: u64 = 2 << 20;
+
+/// Append messages in flight to one follower.
+const APPENDS_IN_FLIGHT_MAX: usize = 64;
+
+/// One node. See the crate's documentation for how it is driven.
+pub struct Node {
+    config: NodeConfig,
+    store: Arc<dyn Store>,
+    slots: Slots,
+    procedures: Arc<Procedures>,
+    replicas: BTreeMap<ShardId, Replica>,
+    dirty: BTreeSet<ShardId>,
+    wall: WallMs,
+    no_space: bool,
+    ticket: u64,
+    records: Vec<LogRecord>,
+    out: Outputs,
+    flushing: Option<(u64, BTreeMap<ShardId, LogIndex>)>,
+    misrouted: u64,
+}
+
+impl Node {
+    /// Builds the node from what its disk holds. `seed` must differ from one life of the node to the next.
+    pub fn boot(
+        config: NodeConfig,
+        store: Arc<dyn Store>,
+        recovered: &Recovered,
+        now: Instant,
+        seed: u64,
+    ) -> Result<Self, BootError> {
+        let mut slots = Slots::load(store.clone(), &FIRST_SHARDS)?;
+        let procedures = Arc::new(Procedures::new());
+        let rng = Rng::new(seed);
+        let mut voters: Vec<ReplicaId> = config.members.iter().map(|member| ReplicaId(member.id.0)).collect();
+        voters.sort();
+        let membership = Membership { voters, learners: Vec::new() };
+        let mut replicas = BTreeMap::new();
+        let mut records = Vec::new();
+        for shard in FIRST_SHARDS {
+            let log = recovered.shards.get(&shard);
+            let found = boot::open_replica(shard, &store, &mut slots, log, &membership, &procedures)?;
+            records.extend(found.repair);
+            let id = ReplicaId(config.node.0);
+            let group_config = Config {
+                replica: id,
+                election_ticks: config.timing.election_ticks,
+                heartbeat_ticks: config.timing.heartbeat_ticks,
+                append_bytes_max: APPEND_BYTES_MAX,
+                inflight_max: APPENDS_IN_FLIGHT_MAX,
+                uncommitted_bytes_max: u64::MAX,
+            };
+            let mut group = Group::new(&group_config, &found.restored, rng.split(shard.0 * 2));
+            if membership.voters.len() == 1 {
+                // Nobody to wait for.
+                group.campaign();
+            }
+            replicas.insert(shard, Replica::new(shard, id, group, found.machine, now, rng.split(shard.0 * 2 + 1)));
+        }
+        Ok(Self {
+            config,
+            store,
+            slots,
+            procedures,
+            dirty: replicas.keys().copied().collect(),
+            replicas,
+            wall: WallMs(0),
+            no_space: false,
+            ticket: 1,
+            records,
+            out: Outputs::default(),
+            flushing: None,
+            misrouted: 0,
+        })
+    }
+
+    /// Takes one input. Nothing leaves the node before [`Node::drain`].
+    pub fn step(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Tick { wall } => {
+                self.wall = self.wall.max(wall);
+                self.each(now, Replica::tick);
+                if let Err(e) = self.slots.clear_some(DEAD_ROWS_PER_TICK) {
+                    self.out.fatal.get_or_insert(e.to_string());
+                }
+            }
+            Input::Peer { from, message } => {
+                let known = node_of(message.from) == from && message.to == ReplicaId(self.config.node.0);
+                if !known || !self.replicas.contains_key(&message.shard) {
+                    self.misrouted += 1;
+                    return;
+                }
+                self.one(now, message.shard, |replica, cx| replica.receive(message.from, message.body, cx));
+            }
+            Input::PeerUp(_) => {}
+            Input::PeerDown(node) => self.each(now, |replica, _| replica.peer_down(node)),
+            Input::Persisted { ticket } => self.each(now, |replica, cx| replica.persisted(ticket, cx)),
+            Input::Flushed { ticket } => {
+                if let Some((_, durable)) = self.flushing.take_if(|(flushing, _)| *flushing == ticket) {
+                    for (shard, durable) in durable {
+                        self.one(now, shard, |replica, cx| replica.flushed(ticket, durable, cx));
+                    }
+                }
+            }
+            Input::Space { exhausted } => self.no_space = exhausted,
+            Input::Request { id, timeout, request } => {
+                let shard = request.shard();
+                if self.replicas.contains_key(&shard) {
+                    self.one(now, shard, |replica, cx| replica.request(id, request, now + timeout, cx));
+                } else {
+                    self.out.replies.push((id, Err(Error::Refused(Refusal::KeyspaceNotFound))));
+                }
+            }
+            Input::Watch { key, shard, request } => {
+                if self.replicas.contains_key(&shard) {
+                    self.one(now, shard, |replica, cx| replica.watch(key, request, cx));
+                }
+            }
+        }
+    }
+
+    /// Carries out everything that has become possible, and hands out what must happen outside.
+    pub fn drain(&mut self, now: Instant) -> Outputs {
+        for shard in std::mem::take(&mut self.dirty) {
+            self.one(now, shard, Replica::pump);
+        }
+        self.dirty.clear();
+        self.start_flush();
+        let mut out = std::mem::take(&mut self.out);
+        if !self.records.is_empty() {
+            out.persist = Some(Persist { ticket: self.ticket, records: std::mem::take(&mut self.records) });
+            self.ticket += 1;
+        }
+        out
+    }
+
+    fn start_flush(&mut self) {
+        let wanted = self.replicas.values().any(Replica::wants_flush);
+        if self.flushing.is_some() || !(wanted || self.store.memory_bytes() >= self.config.flush_bytes) {
+            return;
+        }
+        if let Some(job) = self.store.seal() {
+            let ticket = self.ticket;
+            self.ticket += 1;
+            self.replicas.values_mut().for_each(|replica| replica.flush_started(ticket));
+            let durable = self.replicas.iter().map(|(shard, replica)| (*shard, replica.applied())).collect();
+            self.flushing = Some((ticket, durable));
+            self.out.flush = Some(FlushTask { ticket, job });
+        }
+    }
+
+    fn one(&mut self, now: Instant, shard: ShardId, f: impl FnOnce(&mut Replica, &mut Context<'_>)) {
+        let Some(replica) = self.replicas.get_mut(&shard) else { return };
+        let mut cx = Context {
+            now,
+            wall: self.wall,
+            config: &self.config,
+            store: &self.store,
+            slots: &mut self.slots,
+            procedures: &self.procedures,
+            out: &mut self.out,
+            records: &mut self.records,
+            ticket: self.ticket,
+            no_space: self.no_space,
+        };
+        f(replica, &mut cx);
+        self.dirty.insert(shard);
+    }
+
+    fn each(&mut self, now: Instant, mut f: impl FnMut(&mut Replica, &mut Context<'_>)) {
+        let shards: Vec<ShardId> = self.replicas.keys().copied().collect();
+        for shard in shards {
+            self.one(now, shard, &mut f);
+        }
+    }
+
+    /// How it was set up.
+    #[must_use]
+    pub fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// Messages that reached the wrong node or replica.
+    #[must_use]
+    pub fn misrouted(&self) -> u64 {
+        self.misrouted
+    }
+
+    /// A replica, for status pages and checkers.
+    #[must_use]
+    pub fn inspect(&self, shard: ShardId) -> Option<Inspection> {
+        self.replicas.get(&shard).map(Replica::inspect)
+    }
+}

@@ -1,0 +1,909 @@
+//! One replica: a consensus group and a state machine, and the promises between them.
+//!
+//! The order that everything hangs on: an entry is *persisted* before it is acknowledged to the leader, *committed* before it is
+//! applied, *applied* before its client is answered. A snapshot's rows are durable in the store before the log forgets what they
+//! replace.
+
+use crate::bounds::{GARBAGE_EVENTS_PER_TICK, HASH_EXCHANGE, HASHES_KEPT, LOG_LAG_BYTES_MAX, PENDING_READS_MAX, RETRY};
+use crate::config::NodeConfig;
+use crate::input::{Inspection, LeaseAnswer, Outputs, Reply, Request, RequestId, WatchOutput, WatchRequest};
+use crate::lease_clock::LeaseClock;
+use crate::proposals::Proposals;
+use crate::reads::Reads;
+use crate::slots::Slots;
+use crate::transfer::{self, Incoming, OutgoingSet};
+use crate::wire::{PeerBody, PeerMessage, node_of};
+use quorate_consensus::{Entry, EntryKind, Group, Message, MessageKind, Ready, Role, Snapshot, SnapshotPoint};
+use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, Rng, ShardId, Term, WallMs};
+use quorate_kv::{
+    Command, CommandId, Consistency, Envelope, Error, Header, LeaseId, LeaseInfo, Read, Refusal, Revision, SessionId,
+    Status, Unavailable,
+};
+use quorate_shard::{Attach, Chunk, Grant, Import, Machine, MachineError, Procedures, WatchHub, WatcherKey};
+use quorate_storage::store::Store;
+use quorate_storage::wal::{self, LogRecord};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a replica works with during one step.
+pub(crate) struct Context<'a> {
+    pub now: Instant,
+    pub wall: WallMs,
+    pub config: &'a NodeConfig,
+    pub store: &'a Arc<dyn Store>,
+    pub slots: &'a mut Slots,
+    pub procedures: &'a Arc<Procedures>,
+    pub out: &'a mut Outputs,
+    /// Records of the persist in the making.
+    pub records: &'a mut Vec<LogRecord>,
+    /// Its ticket.
+    pub ticket: u64,
+    pub no_space: bool,
+}
+
+/// Who wants to know about a lease.
+enum Asker {
+    Client(RequestId),
+    Peer { replica: ReplicaId, ask: u64 },
+}
+
+/// What needs a confirmed leader.
+enum Waiting {
+    View { request: RequestId, deadline: Instant },
+    Lease { asker: Asker, lease: LeaseId, renew: bool, with_keys: bool, deadline: Instant },
+    Expire(Vec<Grant>),
+}
+
+/// A question about a lease that a leader elsewhere must answer.
+struct Ask {
+    request: RequestId,
+    lease: LeaseId,
+    renew: bool,
+    with_keys: bool,
+    deadline: Instant,
+    sent: Option<Instant>,
+}
+
+/// A ready whose records are on their way to the disk.
+struct Awaiting {
+    /// `None` while the records are held back.
+    ticket: Option<u64>,
+    number: u64,
+    messages: Vec<Message>,
+}
+
+/// Records that must not reach the log before the store is durable: the log is about to forget what a snapshot replaced.
+#[derive(Default)]
+struct Hold {
+    records: Vec<LogRecord>,
+    /// The flush that covers the snapshot's rows, once one was started.
+    flush: Option<u64>,
+}
+
+pub(crate) struct Replica {
+    shard: ShardId,
+    id: ReplicaId,
+    group: Group,
+    machine: Machine,
+    hub: WatchHub,
+    proposals: Proposals,
+    reads: Reads<Waiting>,
+    /// Renewals that met an expiry on its way; looked at again when something was applied.
+    parked: Vec<Waiting>,
+    clock: LeaseClock,
+    /// Expiries have their own session: they are never sent twice.
+    expiry: CommandId,
+    asks: BTreeMap<u64, Ask>,
+    next_ask: u64,
+    awaiting: VecDeque<Awaiting>,
+    hold: Option<Hold>,
+    outgoing: OutgoingSet,
+    incoming: Option<Incoming>,
+    garbage: bool,
+    collected_waiters: Vec<(RequestId, Instant)>,
+    hashes: BTreeMap<LogIndex, u64>,
+    expected_hashes: BTreeMap<LogIndex, u64>,
+    hash_sent: Instant,
+    seen: (Role, Term, Option<ReplicaId>),
+    rng: Rng,
+    fatal: Option<String>,
+}
+
+impl Replica {
+    pub fn new(shard: ShardId, id: ReplicaId, group: Group, machine: Machine, now: Instant, mut rng: Rng) -> Self {
+        let session = SessionId(rng.next_u64());
+        let hub = WatchHub::new(machine.meta().revision);
+        let seen = (group.role(), group.term(), group.leader());
+        Self {
+            shard,
+            id,
+            group,
+            machine,
+            hub,
+            proposals: Proposals::new(session),
+            reads: Reads::new(session),
+            parked: Vec::new(),
+            clock: LeaseClock::default(),
+            expiry: CommandId { session: SessionId(rng.next_u64()), seq: 0 },
+            asks: BTreeMap::new(),
+            next_ask: rng.next_u64() >> 16,
+            awaiting: VecDeque::new(),
+            hold: None,
+            outgoing: OutgoingSet::new(rng.next_u64() >> 16),
+            incoming: None,
+            garbage: true,
+            collected_waiters: Vec::new(),
+            hashes: BTreeMap::new(),
+            expected_hashes: BTreeMap::new(),
+            hash_sent: now,
+            seen,
+            rng,
+            fatal: None,
+        }
+    }
+
+    // ---- what happens to it
+
+    pub fn tick(&mut self, cx: &mut Context<'_>) {
+        self.group.tick();
+        for (request, error) in self.proposals.tick(cx.now) {
+            cx.out.replies.push((request, Err(error)));
+        }
+        self.tick_reads(cx);
+        self.tick_leases(cx);
+        self.tick_transfers(cx);
+        self.tick_garbage(cx);
+        self.tick_hashes(cx);
+        if cx.no_space && self.group.role() == Role::Leader {
+            let other = self.group.membership().voters.into_iter().find(|voter| *voter != self.id);
+            if let Some(other) = other {
+                self.group.transfer_leader(other);
+            }
+        }
+        if cx.config.sabotage.compact_unflushed && self.group.log_start().index < self.machine.meta().applied {
+            self.compact_log(self.machine.meta().applied, cx);
+        }
+    }
+
+    fn tick_reads(&mut self, cx: &mut Context<'_>) {
+        let parked = std::mem::take(&mut self.parked);
+        parked.into_iter().for_each(|waiting| self.reads.push(waiting));
+        let now = cx.now;
+        let expired = self.reads.tick(now, |waiting| match waiting {
+            Waiting::View { deadline, .. } | Waiting::Lease { deadline, .. } => *deadline <= now,
+            Waiting::Expire(_) => false,
+        });
+        for waiting in expired {
+            self.refuse(waiting, cx);
+        }
+        let late: Vec<u64> = self.asks.iter().filter(|(_, ask)| ask.deadline <= now).map(|(id, _)| *id).collect();
+        for id in late {
+            if let Some(ask) = self.asks.remove(&id) {
+                cx.out.replies.push((ask.request, Err(Unavailable::NoLeader.into())));
+            }
+        }
+        let overdue = self.collected_waiters.extract_if(.., |(_, deadline)| *deadline <= now);
+        cx.out.replies.extend(overdue.map(|(request, _)| (request, Err(Unavailable::Timeout.into()))));
+    }
+
+    fn refuse(&mut self, waiting: Waiting, cx: &mut Context<'_>) {
+        match waiting {
+            Waiting::View { request, .. } | Waiting::Lease { asker: Asker::Client(request), .. } => {
+                cx.out.replies.push((request, Err(Unavailable::NoLeader.into())));
+            }
+            // A peer asks again by itself; an expiry is due again under the next leader.
+            Waiting::Lease { asker: Asker::Peer { .. }, .. } | Waiting::Expire(_) => {}
+        }
+    }
+
+    fn tick_leases(&mut self, cx: &mut Context<'_>) {
+        let early = cx.config.sabotage.expire_early;
+        let due = self.clock.take_due(if early { cx.now + Duration::from_secs(1) } else { cx.now });
+        if !due.is_empty() {
+            self.reads.push(Waiting::Expire(due));
+        }
+    }
+
+    fn tick_transfers(&mut self, cx: &mut Context<'_>) {
+        for replica in self.outgoing.expire(cx.now) {
+            self.group.snapshot_sent(replica, false);
+        }
+        let Some(incoming) = &mut self.incoming else { return };
+        if incoming.is_idle(cx.now) {
+            self.abandon_incoming(cx);
+        } else if incoming.must_ask_again(cx.now) {
+            incoming.asked = cx.now;
+            self.ask_chunk(cx);
+        }
+    }
+
+    fn tick_garbage(&mut self, cx: &mut Context<'_>) {
+        if !self.garbage {
+            return;
+        }
+        match self.machine.collect_garbage(GARBAGE_EVENTS_PER_TICK) {
+            Ok(more) => self.garbage = more,
+            Err(e) => self.fail(&e),
+        }
+        if !self.garbage {
+            cx.out.replies.extend(self.collected_waiters.drain(..).map(|(request, _)| (request, Ok(Reply::Collected))));
+        }
+    }
+
+    fn tick_hashes(&mut self, cx: &mut Context<'_>) {
+        if self.group.role() != Role::Leader || cx.now.since(self.hash_sent) < HASH_EXCHANGE {
+            return;
+        }
+        self.hash_sent = cx.now;
+        let meta = self.machine.meta();
+        let (applied, hash) = (meta.applied, meta.state_hash);
+        for voter in self.group.membership().voters {
+            if voter != self.id {
+                self.send(voter, PeerBody::StateHash { applied, hash }, cx);
+            }
+        }
+    }
+
+    /// The connection to a peer closed.
+    pub fn peer_down(&mut self, node: NodeId) {
+        match self.group.leader() {
+            Some(leader) if node_of(leader) == node => {
+                let ticks = self.rng.between(1, 4) as u32;
+                self.group.leader_lost(ticks);
+            }
+            _ if self.group.role() == Role::Leader => self.group.unreachable(ReplicaId(node.0)),
+            _ => {}
+        }
+    }
+
+    /// Everything up to `ticket` is durable.
+    pub fn persisted(&mut self, ticket: u64, cx: &mut Context<'_>) {
+        let mut number = None;
+        while self.awaiting.front().is_some_and(|a| a.ticket.is_some_and(|t| t <= ticket)) {
+            let awaiting = self.awaiting.pop_front().expect("checked");
+            number = Some(awaiting.number);
+            self.send_raft(awaiting.messages, cx);
+        }
+        if let Some(number) = number {
+            self.group.persisted(number);
+        }
+    }
+
+    /// A message of a peer's replica arrived; it was addressed to this one.
+    pub fn receive(&mut self, from: ReplicaId, body: PeerBody, cx: &mut Context<'_>) {
+        match body {
+            PeerBody::Raft(message) => self.receive_raft(message, from, cx),
+            PeerBody::Forward(envelopes) => {
+                if self.group.role() == Role::Leader {
+                    self.proposals.enqueue(envelopes);
+                }
+            }
+            PeerBody::LeaseAsk { ask, lease, renew, with_keys } => {
+                if self.group.role() == Role::Leader && self.reads.len() < PENDING_READS_MAX {
+                    let deadline = cx.now + RETRY * 2;
+                    let asker = Asker::Peer { replica: from, ask };
+                    self.reads.push(Waiting::Lease { asker, lease, renew, with_keys, deadline });
+                }
+            }
+            PeerBody::LeaseAnswer { ask, answer } => {
+                if let Some(ask) = self.asks.remove(&ask) {
+                    cx.out.replies.push((ask.request, answer.map(Reply::Lease)));
+                }
+            }
+            PeerBody::ChunkAsk { transfer, cursor } => self.send_chunk(from, transfer, &cursor, cx),
+            PeerBody::Chunk { transfer, cursor, chunk } => self.accept_chunk(from, transfer, &cursor, &chunk, cx),
+            PeerBody::TransferGone { transfer } => {
+                if self.incoming.as_ref().is_some_and(|i| i.transfer == transfer && i.from == node_of(from)) {
+                    self.abandon_incoming(cx);
+                }
+            }
+            PeerBody::StateHash { applied, hash } => self.compare_hash(applied, hash),
+        }
+    }
+
+    fn receive_raft(&mut self, message: Message, from: ReplicaId, cx: &mut Context<'_>) {
+        if message.from != from || message.to != self.id {
+            return;
+        }
+        if message.kind == MessageKind::AppendResponse && self.outgoing.contains(from) && !message.reject {
+            self.outgoing.done(from);
+        }
+        if message.kind == MessageKind::Snapshot
+            && message.snapshot.as_ref().is_some_and(|s| s.index > self.machine.meta().applied)
+        {
+            self.begin_incoming(message, cx);
+            return;
+        }
+        // What the engine refuses (a stale or strange message) is dropped, as the network might have done.
+        let _ = self.group.step(&message);
+    }
+
+    // ---- what clients ask
+
+    pub fn request(&mut self, id: RequestId, request: Request, deadline: Instant, cx: &mut Context<'_>) {
+        let header = self.header();
+        let answer = match request {
+            Request::View { consistency: Consistency::Serializable, .. } => {
+                Ok(Reply::View { view: self.machine.view(), header })
+            }
+            Request::View { .. } => {
+                if self.reads.len() >= PENDING_READS_MAX {
+                    Err(Unavailable::Overloaded.into())
+                } else {
+                    self.reads.push(Waiting::View { request: id, deadline });
+                    return;
+                }
+            }
+            Request::Submit { command, .. } => {
+                if cx.no_space && needs_space(&command) {
+                    Err(Unavailable::NoSpace.into())
+                } else {
+                    match self.proposals.submit(id, command, deadline) {
+                        Ok(()) => return,
+                        Err(why) => Err(why.into()),
+                    }
+                }
+            }
+            Request::OutcomeOf { id, .. } => Ok(Reply::Outcome(self.machine.outcome_of(id))),
+            Request::Lease { lease, renew, with_keys, .. } => {
+                if self.asks.len() + self.reads.len() >= PENDING_READS_MAX {
+                    Err(Unavailable::Overloaded.into())
+                } else {
+                    self.next_ask += 1;
+                    self.asks.insert(self.next_ask, Ask { request: id, lease, renew, with_keys, deadline, sent: None });
+                    return;
+                }
+            }
+            Request::Leases { .. } => {
+                Ok(Reply::Leases(Read { header, result: self.machine.leases().map(|grant| grant.id).collect() }))
+            }
+            Request::Status { .. } => Ok(Reply::Status(self.status(cx))),
+            Request::Collected { .. } => {
+                if self.garbage {
+                    self.collected_waiters.push((id, deadline));
+                    return;
+                }
+                Ok(Reply::Collected)
+            }
+        };
+        cx.out.replies.push((id, answer));
+    }
+
+    pub fn watch(&mut self, key: WatcherKey, request: WatchRequest, cx: &mut Context<'_>) {
+        let meta = self.machine.meta();
+        let revision = meta.revision;
+        let output = match request {
+            WatchRequest::Detach => {
+                self.hub.detach(key);
+                return;
+            }
+            WatchRequest::Progress => {
+                if !self.hub.is_attached(key) {
+                    return;
+                }
+                let ahead = u64::from(cx.config.sabotage.progress_ahead);
+                WatchOutput::Progress { revision: Revision(revision.0 + ahead) }
+            }
+            WatchRequest::Attach { spec, from } => {
+                let from = from.unwrap_or(Revision(revision.0 + 1));
+                match meta.compacted {
+                    Some(compacted) if from < compacted => WatchOutput::Compacted { revision, compacted },
+                    _ => match self.hub.attach(key, spec.clone(), from) {
+                        Attach::Attached { backlog } => WatchOutput::Attached { revision, backlog },
+                        Attach::Behind if cx.config.sabotage.skip_history => {
+                            self.hub.attach(key, spec, Revision(revision.0 + 1));
+                            WatchOutput::Attached { revision, backlog: Vec::new() }
+                        }
+                        Attach::Behind => WatchOutput::Behind { view: self.machine.view(), from },
+                    },
+                }
+            }
+        };
+        cx.out.watch.push((key, output));
+    }
+
+    // ---- the pump: carries out everything that has become possible
+
+    pub fn pump(&mut self, cx: &mut Context<'_>) {
+        loop {
+            self.notice_leadership(cx);
+            self.move_commands(cx);
+            self.move_asks(cx);
+            if cx.config.sabotage.read_without_quorum {
+                self.reads.confirm_blindly(self.machine.meta().applied);
+            }
+            self.reads.start(cx.now, &mut self.group);
+            let mut progressed = false;
+            while let Some(ready) = self.group.ready() {
+                progressed = true;
+                self.handle_ready(ready, cx);
+            }
+            if self.incoming.as_ref().is_some_and(|incoming| incoming.import.is_done()) {
+                // Consensus found it stale.
+                self.abandon_incoming(cx);
+            }
+            self.release_reads(cx);
+            if !progressed {
+                break;
+            }
+        }
+        if let Some(why) = self.fatal.take() {
+            cx.out.fatal.get_or_insert(format!("{} of {}: {why}", self.id, self.shard));
+        }
+    }
+
+    fn notice_leadership(&mut self, cx: &mut Context<'_>) {
+        let now = (self.group.role(), self.group.term(), self.group.leader());
+        if now != self.seen {
+            let was_leader = self.seen.0 == Role::Leader;
+            let (_, term, leader) = std::mem::replace(&mut self.seen, now);
+            if was_leader || now.0 != Role::Leader {
+                self.proposals.drop_queue();
+                self.clock.stop();
+                self.outgoing.clear();
+            }
+            if (term, leader) != (now.1, now.2) {
+                self.proposals.resend_all();
+                self.reads.restart();
+                self.asks.values_mut().for_each(|ask| ask.sent = None);
+                if cx.config.sabotage.drop_sessions {
+                    self.machine.forget_sessions();
+                }
+            }
+        }
+        let meta = self.machine.meta();
+        if now.0 == Role::Leader && !self.clock.is_running() && meta.applied_term == now.1 {
+            self.clock.start(cx.now, self.machine.leases());
+        }
+    }
+
+    fn move_commands(&mut self, cx: &mut Context<'_>) {
+        match self.group.leader() {
+            Some(leader) if leader != self.id => {
+                while self.proposals.has_unsent() {
+                    let envelopes = self.proposals.forward(cx.now);
+                    if !envelopes.is_empty() {
+                        self.send(leader, PeerBody::Forward(envelopes), cx);
+                    }
+                }
+            }
+            _ => self.proposals.propose(cx.now, cx.wall, &mut self.group),
+        }
+    }
+
+    fn move_asks(&mut self, cx: &mut Context<'_>) {
+        let Some(leader) = self.group.leader() else { return };
+        if leader == self.id {
+            for ask in std::mem::take(&mut self.asks).into_values() {
+                let Ask { request, lease, renew, with_keys, deadline, .. } = ask;
+                let asker = Asker::Client(request);
+                self.reads.push(Waiting::Lease { asker, lease, renew, with_keys, deadline });
+            }
+            return;
+        }
+        let mut bodies = Vec::new();
+        for (id, ask) in &mut self.asks {
+            if ask.sent.is_none_or(|sent| cx.now.since(sent) >= RETRY) {
+                ask.sent = Some(cx.now);
+                let Ask { lease, renew, with_keys, .. } = *ask;
+                bodies.push(PeerBody::LeaseAsk { ask: *id, lease, renew, with_keys });
+            }
+        }
+        for body in bodies {
+            self.send(leader, body, cx);
+        }
+    }
+
+    fn handle_ready(&mut self, ready: Ready, cx: &mut Context<'_>) {
+        let must_persist = ready.must_persist();
+        self.send_raft(ready.messages, cx);
+        if let Some(snapshot) = &ready.snapshot {
+            self.install(snapshot, cx);
+        }
+        let records = self.records(ready.snapshot.as_ref(), ready.hard_state, &ready.entries);
+        if cx.config.sabotage.ack_before_persist {
+            cx.records.extend(records);
+            self.send_raft(ready.messages_after_persist, cx);
+            self.group.persisted(ready.number);
+        } else if !must_persist && self.awaiting.is_empty() {
+            self.send_raft(ready.messages_after_persist, cx);
+            self.group.persisted(ready.number);
+        } else {
+            let ticket = match &mut self.hold {
+                Some(hold) => {
+                    hold.records.extend(records);
+                    None
+                }
+                None if must_persist => {
+                    cx.records.extend(records);
+                    Some(cx.ticket)
+                }
+                None => self.awaiting.back().and_then(|last| last.ticket),
+            };
+            let messages = ready.messages_after_persist;
+            self.awaiting.push_back(Awaiting { ticket, number: ready.number, messages });
+        }
+        self.apply(ready.committed, cx);
+        for (context, index) in ready.reads {
+            self.reads.confirm(&context, index);
+        }
+    }
+
+    fn records(
+        &self,
+        snapshot: Option<&Snapshot>,
+        hard_state: Option<quorate_consensus::HardState>,
+        entries: &[Entry],
+    ) -> Vec<LogRecord> {
+        let shard = self.shard;
+        let start = snapshot.map(|s| LogRecord::Start { shard, index: s.index, term: s.term, discard_after: true });
+        let hard_state = hard_state.map(|hs| {
+            let (term, vote, commit) = (hs.term, hs.vote, hs.commit);
+            LogRecord::HardState(wal::HardState { shard, replica: self.id, term, vote, commit })
+        });
+        let entries = entries.iter().map(|entry| {
+            let (index, term, kind, payload) = (entry.index, entry.term, entry.kind as u8, entry.data.clone());
+            LogRecord::Entry(wal::LogEntry { shard, index, term, kind, payload })
+        });
+        start.into_iter().chain(hard_state).chain(entries).collect()
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>, cx: &mut Context<'_>) {
+        let Some(last) = entries.last().map(|entry| SnapshotPoint { index: entry.index, term: entry.term }) else {
+            return;
+        };
+        for entry in entries {
+            if entry.index <= self.machine.meta().applied {
+                continue;
+            }
+            if entry.kind != EntryKind::Normal {
+                self.fatal.get_or_insert(format!("entry {} is of a kind that this release cannot apply", entry.index));
+                return;
+            }
+            let output = match self.machine.apply(entry.index, entry.term, &entry.data, self.proposals.session()) {
+                Ok(output) => output,
+                Err(e) => return self.fail(&e),
+            };
+            for (id, result) in output.results {
+                if let Some(request) = self.proposals.complete(id) {
+                    cx.out.replies.push((request, result.map(Reply::Applied).map_err(Error::Refused)));
+                }
+            }
+            output.revoked.iter().for_each(|lease| self.clock.revoked(*lease));
+            output.granted.iter().for_each(|grant| self.clock.granted(cx.now, *grant));
+            self.garbage |= output.compacted;
+            let revision = self.machine.meta().revision;
+            for (key, events) in self.hub.publish(output.events) {
+                cx.out.watch.push((key, WatchOutput::Events { revision, events }));
+            }
+            self.remember_hash(entry.index);
+        }
+        self.group.applied(last);
+        let parked = std::mem::take(&mut self.parked);
+        parked.into_iter().for_each(|waiting| self.reads.push(waiting));
+    }
+
+    fn release_reads(&mut self, cx: &mut Context<'_>) {
+        let released = self.reads.release(self.machine.meta().applied);
+        let mut view = None;
+        let header = self.header();
+        for waiting in released {
+            match waiting {
+                Waiting::View { request, .. } => {
+                    let view = view.get_or_insert_with(|| self.machine.view()).clone();
+                    cx.out.replies.push((request, Ok(Reply::View { view, header })));
+                }
+                Waiting::Lease { asker, lease, renew, with_keys, deadline } => {
+                    match self.answer_lease(lease, renew, with_keys, cx.now) {
+                        Some(answer) => self.tell(asker, answer, cx),
+                        None => self.parked.push(Waiting::Lease { asker, lease, renew, with_keys, deadline }),
+                    }
+                }
+                Waiting::Expire(grants) => self.expire(&grants),
+            }
+        }
+    }
+
+    // ---- leases
+
+    /// `None` if it cannot be answered yet: an expiry is on its way.
+    fn answer_lease(&mut self, id: LeaseId, renew: bool, with_keys: bool, now: Instant) -> Option<LeaseAnswer> {
+        if !self.clock.is_running() {
+            return Some(Err(Unavailable::NoLeader.into()));
+        }
+        let Some(grant) = self.machine.lease(id) else { return Some(Err(Refusal::LeaseNotFound.into())) };
+        if renew {
+            self.clock.renew(now, id)?;
+        }
+        let remaining = self.clock.remaining(now, id)?;
+        let keys = if with_keys { self.machine.lease_keys(id) } else { Vec::new() };
+        let result = LeaseInfo { id, granted_s: grant.ttl_s, remaining_s: remaining.as_secs(), keys };
+        Some(Ok(Read { header: self.header(), result }))
+    }
+
+    fn tell(&mut self, asker: Asker, answer: LeaseAnswer, cx: &mut Context<'_>) {
+        match asker {
+            Asker::Client(request) => cx.out.replies.push((request, answer.map(Reply::Lease))),
+            // No answer is better than a wrong one: the peer asks the next leader.
+            Asker::Peer { .. } if matches!(answer, Err(Error::Unavailable(_))) => {}
+            Asker::Peer { replica, ask } => self.send(replica, PeerBody::LeaseAnswer { ask, answer }, cx),
+        }
+    }
+
+    /// Leadership was confirmed after these leases ran out.
+    fn expire(&mut self, grants: &[Grant]) {
+        if !self.clock.is_running() {
+            return;
+        }
+        for grant in grants {
+            self.expiry.seq += 1;
+            let command = Command::LeaseExpire { id: grant.id, granted_at: grant.granted_at };
+            self.proposals.enqueue(vec![Envelope { id: self.expiry, answered_below: self.expiry.seq, command }]);
+        }
+    }
+
+    // ---- snapshots
+
+    fn begin_incoming(&mut self, message: Message, cx: &mut Context<'_>) {
+        let (Some(transfer), from) = (transfer::transfer_of(&message), node_of(message.from)) else { return };
+        match &self.incoming {
+            Some(i) if i.from == from && i.transfer == transfer => return,
+            Some(i) if i.message.term > message.term => return,
+            Some(_) => self.abandon_incoming(cx),
+            None => {}
+        }
+        let slot = match cx.slots.allocate() {
+            Ok(slot) => slot,
+            Err(e) => return self.fail(&e.into()),
+        };
+        let import = Import::new(cx.store.clone(), slot);
+        self.incoming = Some(Incoming { message, from, transfer, import, progressed: cx.now, asked: cx.now });
+        self.ask_chunk(cx);
+    }
+
+    fn ask_chunk(&mut self, cx: &mut Context<'_>) {
+        if let Some(incoming) = &self.incoming {
+            let body = PeerBody::ChunkAsk { transfer: incoming.transfer, cursor: incoming.import.cursor().clone() };
+            let to = incoming.message.from;
+            self.send(to, body, cx);
+        }
+    }
+
+    fn accept_chunk(
+        &mut self,
+        from: ReplicaId,
+        transfer: u64,
+        cursor: &bytes::Bytes,
+        chunk: &Chunk,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(incoming) = &mut self.incoming else { return };
+        if incoming.transfer != transfer || incoming.message.from != from || cursor != incoming.import.cursor() {
+            return;
+        }
+        match incoming.import.accept(cursor, chunk) {
+            Ok(()) => {
+                (incoming.progressed, incoming.asked) = (cx.now, cx.now);
+                if incoming.import.is_done() {
+                    let message = incoming.message.clone();
+                    let _ = self.group.step(&message);
+                } else {
+                    self.ask_chunk(cx);
+                }
+            }
+            Err(quorate_shard::ImportError::Damaged) => self.abandon_incoming(cx),
+            Err(quorate_shard::ImportError::Machine(e)) => self.fail(&e),
+        }
+    }
+
+    fn abandon_incoming(&mut self, cx: &mut Context<'_>) {
+        if let Some(incoming) = self.incoming.take() {
+            cx.slots.abandon(incoming.import.slot());
+        }
+    }
+
+    fn send_chunk(&mut self, to: ReplicaId, transfer: u64, cursor: &bytes::Bytes, cx: &mut Context<'_>) {
+        let chunk = match self.outgoing.find(to, transfer) {
+            Some(outgoing) => {
+                outgoing.used = cx.now;
+                outgoing.export.chunk(cursor, cx.config.chunk_bytes)
+            }
+            None => Ok(None),
+        };
+        match chunk {
+            Ok(Some(chunk)) => self.send(to, PeerBody::Chunk { transfer, cursor: cursor.clone(), chunk }, cx),
+            Ok(None) => self.send(to, PeerBody::TransferGone { transfer }, cx),
+            Err(e) => self.fail(&e),
+        }
+    }
+
+    /// Consensus has accepted the snapshot whose rows are here: from now on this replica is what they say.
+    fn install(&mut self, snapshot: &Snapshot, cx: &mut Context<'_>) {
+        let Some(incoming) = self.incoming.take().filter(|i| i.import.is_done()) else {
+            self.fatal.get_or_insert(format!("a snapshot at {} without its rows", snapshot.index));
+            return;
+        };
+        let slot = incoming.import.slot();
+        let machine = match Machine::open(cx.store.clone(), slot, cx.procedures.clone()) {
+            Ok(machine) if machine.meta().applied == snapshot.index => machine,
+            Ok(machine) => {
+                let applied = machine.meta().applied;
+                self.fatal.get_or_insert(format!("a snapshot at {} holds rows of {applied}", snapshot.index));
+                return;
+            }
+            Err(e) => {
+                self.fatal.get_or_insert(format!("an installed snapshot cannot be opened: {e}"));
+                return;
+            }
+        };
+        if let Err(e) = cx.slots.switch(self.shard, slot) {
+            return self.fail(&e.into());
+        }
+        self.machine = machine;
+        self.garbage = true;
+        self.hold.get_or_insert_default().flush = None;
+        self.hashes.clear();
+        self.remember_hash(snapshot.index);
+        for key in self.hub.reset(self.machine.meta().revision) {
+            cx.out.watch.push((key, WatchOutput::Detached));
+        }
+        // Commands that the snapshot covers were applied, but their results are not in it.
+        for id in self.proposals.outstanding() {
+            if self.machine.outcome_of(id).is_some()
+                && let Some(request) = self.proposals.complete(id)
+            {
+                cx.out.replies.push((request, Err(Error::UnknownOutcome(id))));
+            }
+        }
+    }
+
+    /// Whether a snapshot waits for the store to be flushed, with no flush covering it yet.
+    pub fn wants_flush(&self) -> bool {
+        self.hold.as_ref().is_some_and(|hold| hold.flush.is_none())
+    }
+
+    /// A flush was started that covers everything written so far.
+    pub fn flush_started(&mut self, ticket: u64) {
+        if let Some(hold) = &mut self.hold {
+            hold.flush.get_or_insert(ticket);
+        }
+    }
+
+    /// That flush is durable, and with it what was applied up to `durable`.
+    pub fn flushed(&mut self, ticket: u64, durable: LogIndex, cx: &mut Context<'_>) {
+        if self.hold.as_ref().is_some_and(|hold| hold.flush == Some(ticket)) {
+            let hold = self.hold.take().expect("checked");
+            cx.records.extend(hold.records);
+            self.awaiting.iter_mut().for_each(|awaiting| {
+                awaiting.ticket.get_or_insert(cx.ticket);
+            });
+        }
+        if self.hold.is_none() {
+            let mut target = durable.min(self.group.log_cut_for(cx.config.log_keep_bytes));
+            if self.group.role() == Role::Leader && self.group.log_bytes() < LOG_LAG_BYTES_MAX {
+                target = target.min(self.group.matched_by_active());
+            }
+            if target > self.group.log_start().index {
+                self.compact_log(target, cx);
+            }
+        }
+    }
+
+    fn compact_log(&mut self, index: LogIndex, cx: &mut Context<'_>) {
+        self.group.compact(index);
+        let start = self.group.log_start();
+        let (shard, index, term) = (self.shard, start.index, start.term);
+        cx.records.push(LogRecord::Start { shard, index, term, discard_after: false });
+    }
+
+    // ---- hashes
+
+    fn remember_hash(&mut self, index: LogIndex) {
+        let hash = self.machine.meta().state_hash;
+        self.hashes.insert(index, hash);
+        if self.hashes.len() > HASHES_KEPT {
+            self.hashes.pop_first();
+        }
+        if self.expected_hashes.first_key_value().is_some_and(|(expected, _)| *expected <= index) {
+            let later = self.expected_hashes.split_off(&index.next());
+            let reached = std::mem::replace(&mut self.expected_hashes, later);
+            if let Some(expected) = reached.get(&index) {
+                self.judge_hash(index, *expected, hash);
+            }
+        }
+    }
+
+    fn compare_hash(&mut self, index: LogIndex, hash: u64) {
+        match self.hashes.get(&index).copied() {
+            Some(own) => self.judge_hash(index, hash, own),
+            None if index > self.machine.meta().applied && self.expected_hashes.len() < 16 => {
+                self.expected_hashes.insert(index, hash);
+            }
+            None => {}
+        }
+    }
+
+    fn judge_hash(&mut self, index: LogIndex, theirs: u64, ours: u64) {
+        if theirs != ours {
+            self.fatal.get_or_insert(format!(
+                "the state at {index} differs from the leader's ({ours:016x}, not {theirs:016x}): this copy is wrong, or the leader's"
+            ));
+        }
+    }
+
+    // ---- messages
+
+    fn send(&self, to: ReplicaId, body: PeerBody, cx: &mut Context<'_>) {
+        cx.out.messages.push((node_of(to), PeerMessage { shard: self.shard, from: self.id, to, body }));
+    }
+
+    fn send_raft(&mut self, messages: Vec<Message>, cx: &mut Context<'_>) {
+        for mut message in messages {
+            if let Some(snapshot) = &mut message.snapshot {
+                // The rows are those of now, which is at or after what the engine had in mind.
+                let meta = self.machine.meta();
+                (snapshot.index, snapshot.term) = (meta.applied, meta.applied_term);
+                snapshot.data = self.outgoing.offer(cx.now, message.to, self.machine.view());
+            }
+            self.send(message.to, PeerBody::Raft(message), cx);
+        }
+    }
+
+    // ---- what it looks like
+
+    fn header(&self) -> Header {
+        Header { revision: self.machine.meta().revision, term: self.group.term() }
+    }
+
+    fn status(&self, cx: &Context<'_>) -> Status {
+        let disk_bytes = cx.store.disk_bytes() + cx.store.memory_bytes();
+        Status {
+            header: self.header(),
+            leader: self.group.leader().map(node_of),
+            committed: self.group.committed(),
+            applied: self.machine.meta().applied,
+            disk_bytes,
+            disk_bytes_in_use: disk_bytes,
+            learner: !self.group.membership().voters.contains(&self.id),
+            no_space: cx.no_space,
+        }
+    }
+
+    pub fn applied(&self) -> LogIndex {
+        self.machine.meta().applied
+    }
+
+    pub fn inspect(&self) -> Inspection {
+        let meta = self.machine.meta();
+        Inspection {
+            replica: self.id,
+            role: self.group.role(),
+            term: self.group.term(),
+            leader: self.group.leader().map(node_of),
+            committed: self.group.committed(),
+            applied: meta.applied,
+            state_hash: meta.state_hash,
+            revision: meta.revision,
+            log_start: self.group.log_start().index,
+            last: self.group.last_index(),
+            entries: self.group.entries(),
+        }
+    }
+
+    fn fail(&mut self, error: &MachineError) {
+        self.fatal.get_or_insert(error.to_string());
+    }
+}
+
+/// Whether a command needs disk space that it will not give back.
+fn needs_space(command: &Command) -> bool {
+    match command {
+        Command::Transact(txn) => {
+            let writes = |op: &quorate_kv::Op| matches!(op, quorate_kv::Op::Put(_) | quorate_kv::Op::Txn(_));
+            txn.success.iter().chain(&txn.failure).any(writes)
+        }
+        Command::LeaseGrant { .. } | Command::Call { .. } => true,
+        Command::LeaseRevoke { .. } | Command::LeaseExpire { .. } | Command::Compact { .. } => false,
+    }
+}

@@ -1,0 +1,95 @@
+//! Snapshots on their way: what this node sends to replicas that lag, and what it receives.
+//!
+//! The leader's snapshot message only says that a snapshot exists; the receiver then *pulls* the rows, chunk by chunk, so that a lost
+//! message costs a retry and a slow receiver is never flooded. Consensus learns of the snapshot when all rows are here and verified.
+
+use crate::bounds::{RETRY, TRANSFER_IDLE};
+use quorate_consensus::Message;
+use quorate_env::{Instant, NodeId, Reader, ReplicaId, Writer};
+use quorate_shard::{Export, Import, View};
+use std::collections::BTreeMap;
+
+/// A snapshot that a replica may fetch from here.
+pub(crate) struct Outgoing {
+    pub transfer: u64,
+    pub export: Export,
+    pub used: Instant,
+}
+
+/// Snapshots that are being fetched from here, one per receiver.
+#[derive(Default)]
+pub(crate) struct OutgoingSet {
+    next: u64,
+    by_replica: BTreeMap<ReplicaId, Outgoing>,
+}
+
+impl OutgoingSet {
+    /// Transfer numbers start at `first`, different in each life of the node.
+    pub fn new(first: u64) -> Self {
+        Self { next: first, by_replica: BTreeMap::new() }
+    }
+
+    /// Offers `view` to `to`, in place of what was offered before. Returns the descriptor that travels in the message.
+    pub fn offer(&mut self, now: Instant, to: ReplicaId, view: View) -> bytes::Bytes {
+        self.next += 1;
+        let mut w = Writer::new();
+        w.u64(self.next);
+        self.by_replica.insert(to, Outgoing { transfer: self.next, export: Export::new(view), used: now });
+        w.finish().into()
+    }
+
+    pub fn find(&mut self, to: ReplicaId, transfer: u64) -> Option<&mut Outgoing> {
+        self.by_replica.get_mut(&to).filter(|outgoing| outgoing.transfer == transfer)
+    }
+
+    /// Gives up offers that nobody fetches; their receivers may be offered a new one.
+    pub fn expire(&mut self, now: Instant) -> Vec<ReplicaId> {
+        let idle: Vec<_> =
+            self.by_replica.iter().filter(|(_, o)| now.since(o.used) >= TRANSFER_IDLE).map(|(id, _)| *id).collect();
+        for id in &idle {
+            self.by_replica.remove(id);
+        }
+        idle
+    }
+
+    /// The receiver has it.
+    pub fn done(&mut self, to: ReplicaId) {
+        self.by_replica.remove(&to);
+    }
+
+    pub fn contains(&self, to: ReplicaId) -> bool {
+        self.by_replica.contains_key(&to)
+    }
+
+    pub fn clear(&mut self) {
+        self.by_replica.clear();
+    }
+}
+
+/// A snapshot that is being fetched.
+pub(crate) struct Incoming {
+    /// What consensus will be told when it is complete.
+    pub message: Message,
+    pub from: NodeId,
+    pub transfer: u64,
+    pub import: Import,
+    pub progressed: Instant,
+    pub asked: Instant,
+}
+
+impl Incoming {
+    /// Whether the next chunk should be asked for again.
+    pub fn must_ask_again(&self, now: Instant) -> bool {
+        !self.import.is_done() && now.since(self.asked) >= RETRY
+    }
+
+    /// Whether the sender seems to have given up.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        now.since(self.progressed) >= TRANSFER_IDLE
+    }
+}
+
+/// The transfer that a snapshot message offers.
+pub(crate) fn transfer_of(message: &Message) -> Option<u64> {
+    Reader::new(message.snapshot.as_ref()?.data.clone()).u64("transfer").ok()
+}
