@@ -870,6 +870,10 @@ impl Replica {
         }
     }
 
+    pub fn leader(&self) -> Option<NodeId> {
+        self.group.leader().map(node_of)
+    }
+
     pub fn applied(&self) -> LogIndex {
         self.machine.meta().applied
     }

@@ -1,2 +1,23 @@
-//! Placeholder.
+//! The real world under the core: threads, sockets, files and clocks.
+//!
+//! ```text
+//!   gRPC handlers ──┐                    ┌──> log writer thread ──> disk
+//!   peers ──> net ──┼──> lane (one Node) ┼──> store thread ──────> disk
+//!   clock ──────────┘     one thread     └──> net ──> peers, replies ──> handlers
+//! ```
+//!
+//! The files have the names of `sim`'s: there the disk, the net and the clock are cruel, here they are real. A [`Runtime`] is one
+//! node; [`Runtime::db`] is the handle that layers are given.
+
+pub mod clock;
+mod db;
 pub mod disk;
+mod driver;
+mod members;
+mod net;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use driver::{LaneStats, Options, Runtime, StartError};
+pub use members::member_id;

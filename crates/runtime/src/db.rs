@@ -1,0 +1,202 @@
+//! The contract of `kv`, kept on tokio: each call becomes an input of the lane and a wait for its answer.
+//!
+//! Reads are confirmed by the lane but evaluated here, on the caller's thread, against a view: a large range never delays consensus.
+
+use crate::driver::LaneInput;
+use crate::members::MemberTable;
+use crate::watch;
+use quorate_cluster::{Reply, Request};
+use quorate_env::ShardId;
+use quorate_kv::{
+    Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Identity, KeyspaceHash, KeyspaceId, LeaseId,
+    LeaseInfo, Member, Op, RangeOp, RangeResult, Read, Refusal, Revision, Status, Txn, Unavailable, WatchControl,
+    WatchEvents, limits,
+};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+pub(crate) struct RuntimeDb {
+    identity: Identity,
+    lane: Sender<LaneInput>,
+    members: Arc<MemberTable>,
+    timeout: Duration,
+}
+
+impl RuntimeDb {
+    pub fn new(identity: Identity, lane: Sender<LaneInput>, members: Arc<MemberTable>, timeout: Duration) -> Self {
+        Self { identity, lane, members, timeout }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Reply, Error> {
+        let (reply, answer) = oneshot::channel();
+        let input = LaneInput::Request(request, self.timeout, reply);
+        self.lane.send(input).map_err(|_| Error::from(Unavailable::Stopping))?;
+        answer.await.map_err(|_| Error::from(Unavailable::Stopping))?
+    }
+
+    async fn view(
+        &self,
+        keyspace: KeyspaceId,
+        consistency: Consistency,
+    ) -> Result<(quorate_shard::View, quorate_kv::Header), Error> {
+        match self.ask(Request::View { shard: shard_of(keyspace), consistency }).await? {
+            Reply::View { view, header } => Ok((view, header)),
+            _ => unreachable!("a view was asked for"),
+        }
+    }
+}
+
+/// Until keyspaces split, a keyspace is the shard of the same number.
+fn shard_of(keyspace: KeyspaceId) -> ShardId {
+    ShardId(keyspace.0)
+}
+
+/// A view that cannot be read means that this copy is damaged: it must not answer anything any more.
+fn readable<T>(result: Result<Result<T, Refusal>, quorate_shard::MachineError>) -> Result<T, Error> {
+    match result {
+        Ok(result) => Ok(result?),
+        Err(e) => crate::driver::stop_process(&format!("the store cannot be read: {e}")),
+    }
+}
+
+/// Refuses what could not be stored, before it reaches the log.
+fn check_limits(command: &Command) -> Result<(), Refusal> {
+    fn longest_key(txn: &Txn) -> usize {
+        let ops = txn.success.iter().chain(&txn.failure).map(|op| match op {
+            Op::Put(put) => put.key.len(),
+            Op::Txn(txn) => longest_key(txn),
+            Op::Range(_) | Op::Delete(_) => 0,
+        });
+        ops.max().unwrap_or(0)
+    }
+    if let Command::Transact(txn) = command {
+        let bytes = longest_key(txn);
+        if bytes > limits::KEY_BYTES_MAX {
+            return Err(Refusal::TooLarge { bytes, max: limits::KEY_BYTES_MAX });
+        }
+    }
+    let id = CommandId::default();
+    let bytes = quorate_kv::Envelope { id, answered_below: 0, command: command.clone() }.size_estimate();
+    let max = limits::REQUEST_BYTES_MAX;
+    if bytes > max { Err(Refusal::TooLarge { bytes, max }) } else { Ok(()) }
+}
+
+impl Db for RuntimeDb {
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn read(
+        &self,
+        keyspace: KeyspaceId,
+        op: RangeOp,
+        consistency: Consistency,
+    ) -> BoxFuture<'_, Result<Read<RangeResult>, Error>> {
+        Box::pin(async move {
+            let (view, header) = self.view(keyspace, consistency).await?;
+            let result = readable(view.range(&op))?;
+            Ok(Read { header, result })
+        })
+    }
+
+    fn submit(&self, keyspace: KeyspaceId, command: Command) -> BoxFuture<'_, Result<Applied, Error>> {
+        Box::pin(async move {
+            check_limits(&command)?;
+            match self.ask(Request::Submit { shard: shard_of(keyspace), command }).await? {
+                Reply::Applied(applied) => Ok(applied),
+                _ => unreachable!("a command was submitted"),
+            }
+        })
+    }
+
+    fn outcome_of(&self, keyspace: KeyspaceId, id: CommandId) -> BoxFuture<'_, Result<Option<Revision>, Error>> {
+        Box::pin(async move {
+            match self.ask(Request::OutcomeOf { shard: shard_of(keyspace), id }).await? {
+                Reply::Outcome(outcome) => Ok(outcome),
+                _ => unreachable!("an outcome was asked for"),
+            }
+        })
+    }
+
+    fn lease_keep_alive(&self, keyspace: KeyspaceId, lease: LeaseId) -> BoxFuture<'_, Result<Read<LeaseInfo>, Error>> {
+        self.lease(keyspace, lease, true, false)
+    }
+
+    fn lease_info(
+        &self,
+        keyspace: KeyspaceId,
+        lease: LeaseId,
+        with_keys: bool,
+    ) -> BoxFuture<'_, Result<Read<LeaseInfo>, Error>> {
+        self.lease(keyspace, lease, false, with_keys)
+    }
+
+    fn leases(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<Read<Vec<LeaseId>>, Error>> {
+        Box::pin(async move {
+            // The view confirms that this replica is up to date; the list is then read from it.
+            self.view(keyspace, Consistency::Linearizable).await?;
+            match self.ask(Request::Leases { shard: shard_of(keyspace) }).await? {
+                Reply::Leases(leases) => Ok(leases),
+                _ => unreachable!("leases were asked for"),
+            }
+        })
+    }
+
+    fn watch(&self, keyspace: KeyspaceId) -> (Box<dyn WatchControl>, Box<dyn WatchEvents>) {
+        watch::session(shard_of(keyspace), self.lane.clone())
+    }
+
+    fn compaction_done(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move { self.ask(Request::Collected { shard: shard_of(keyspace) }).await.map(|_| ()) })
+    }
+
+    fn hash(
+        &self,
+        keyspace: KeyspaceId,
+        revision: Option<Revision>,
+    ) -> BoxFuture<'_, Result<Read<KeyspaceHash>, Error>> {
+        Box::pin(async move {
+            let (view, header) = self.view(keyspace, Consistency::Serializable).await?;
+            let hash = tokio::task::spawn_blocking(move || view.hash(revision)).await;
+            let result = readable(hash.map_err(|_| Error::from(Unavailable::Stopping))?)?;
+            Ok(Read { header, result })
+        })
+    }
+
+    fn status(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<Status, Error>> {
+        Box::pin(async move {
+            match self.ask(Request::Status { shard: shard_of(keyspace) }).await? {
+                Reply::Status(status) => Ok(status),
+                _ => unreachable!("a status was asked for"),
+            }
+        })
+    }
+
+    fn members(&self, consistency: Consistency) -> BoxFuture<'_, Result<Vec<Member>, Error>> {
+        Box::pin(async move {
+            if consistency == Consistency::Linearizable {
+                self.view(KeyspaceId::SYSTEM, consistency).await?;
+            }
+            Ok(self.members.all())
+        })
+    }
+}
+
+impl RuntimeDb {
+    fn lease(
+        &self,
+        keyspace: KeyspaceId,
+        lease: LeaseId,
+        renew: bool,
+        with_keys: bool,
+    ) -> BoxFuture<'_, Result<Read<LeaseInfo>, Error>> {
+        Box::pin(async move {
+            match self.ask(Request::Lease { shard: shard_of(keyspace), lease, renew, with_keys }).await? {
+                Reply::Lease(info) => Ok(info),
+                _ => unreachable!("a lease was asked about"),
+            }
+        })
+    }
+}

@@ -1,0 +1,353 @@
+//! One lane: a thread that owns a [`Node`] and carries its outputs out into the world and the world's inputs in.
+//!
+//! The lane never waits for a disk or a socket. It takes everything that has arrived, lets the node work once, and hands out what came
+//! of it; under load batches grow by themselves.
+
+use crate::clock::Clock;
+use crate::db::RuntimeDb;
+use crate::disk::{DataDir, DiskError, DiskOptions, LogWriter, Owner, Space, StoreThread};
+use crate::members::{self, MemberTable};
+use crate::net::{self, Peers};
+use crate::watch::Sink;
+use quorate_cluster::{
+    BootError, BootMember, Input, Node, NodeConfig, Outputs, Reply, Request, RequestId, Sabotage, Timing, WatchRequest,
+    bounds,
+};
+use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
+use quorate_kv::{Db, Error, Identity, Unavailable};
+use quorate_shard::WatcherKey;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use thiserror::Error as ThisError;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+/// Inputs taken in one go before the outputs are carried out.
+const INPUTS_PER_TURN: usize = 4096;
+
+/// What a node needs to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Where it keeps its data.
+    pub data_dir: PathBuf,
+    /// All members of the first configuration, this node among them.
+    pub members: Vec<BootMember>,
+    /// The URLs at which clients reach this node, for the member list.
+    pub client_urls: Vec<String>,
+    /// Patience.
+    pub timing: Timing,
+    /// Time after which a client's request is given up.
+    pub request_timeout: Duration,
+    /// Sizes of log and store.
+    pub disk: DiskOptions,
+}
+
+/// Why a node cannot start.
+#[derive(Debug, ThisError)]
+pub enum StartError {
+    /// The data directory.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// What it holds.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The operating system.
+    #[error("cannot start: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// What a lane has been doing, readable from anywhere.
+#[derive(Debug, Default)]
+pub struct LaneStats {
+    /// Commands answered as applied or refused.
+    pub answered: AtomicU64,
+    /// Requests answered as unavailable or unknown.
+    pub failed: AtomicU64,
+    /// Persists handed to the log.
+    pub persists: AtomicU64,
+    /// Messages sent to peers.
+    pub messages: AtomicU64,
+    /// Flushes of the store started.
+    pub flushes: AtomicU64,
+    /// Changes of the default keyspace's leader that this node saw.
+    pub leader_changes: AtomicU64,
+}
+
+/// What reaches the lane.
+pub(crate) enum LaneInput {
+    Core(Input, Option<OwnedSemaphorePermit>),
+    Request(Request, Duration, oneshot::Sender<Result<Reply, Error>>),
+    Watch { key: WatcherKey, shard: ShardId, request: WatchRequest, sink: Option<Arc<Sink>> },
+    Stop,
+}
+
+/// A running node.
+pub struct Runtime {
+    db: Arc<RuntimeDb>,
+    lane: Sender<LaneInput>,
+    thread: Option<JoinHandle<DataDir>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    stats: Arc<LaneStats>,
+}
+
+impl Runtime {
+    /// Opens the data directory and starts the node's threads and peer connections. `peer_listener` accepts peers.
+    pub async fn start(options: Options, peer_listener: Option<TcpListener>) -> Result<Self, StartError> {
+        let owner = Owner { cluster: options.cluster, node: options.node, name: options.name.clone() };
+        let (path, disk) = (options.data_dir.clone(), options.disk);
+        let opened = tokio::task::spawn_blocking(move || DataDir::open_or_create(&path, &owner, &disk))
+            .await
+            .map_err(std::io::Error::other)??;
+        let incarnation = opened.dir.identity().incarnation;
+        let clock = Clock::start();
+        let seed = clock.wall().0.wrapping_mul(0x9E37_79B9) ^ incarnation.0 ^ u64::from(std::process::id()) << 32;
+        let config = NodeConfig {
+            cluster: options.cluster,
+            node: options.node,
+            members: options.members.clone(),
+            timing: options.timing,
+            flush_bytes: bounds::FLUSH_BYTES,
+            log_keep_bytes: bounds::LOG_KEEP_BYTES,
+            chunk_bytes: bounds::CHUNK_BYTES,
+            sabotage: Sabotage::default(),
+        };
+        let node = Node::boot(config, opened.store.clone(), &opened.recovered, clock.now(), Rng::new(seed).next_u64())?;
+        drop(opened.recovered);
+
+        let (lane, inputs) = channel();
+        let (durable, flushed, log_space, store_space) = (lane.clone(), lane.clone(), lane.clone(), lane.clone());
+        // A send fails only when the lane has stopped; then nobody waits for the answer.
+        let log = LogWriter::spawn(
+            opened.wal,
+            opened.files,
+            move |ticket| drop(durable.send(LaneInput::Core(Input::Persisted { ticket }, None))),
+            move |space| drop(log_space.send(space_input(space))),
+        )?;
+        let store = StoreThread::spawn(
+            move |ticket| drop(flushed.send(LaneInput::Core(Input::Flushed { ticket }, None))),
+            move |space| drop(store_space.send(space_input(space))),
+        )?;
+
+        let members = MemberTable::new(&options.members);
+        let identity = Identity { cluster: options.cluster, node: options.node };
+        let mut tasks = Vec::new();
+        let addresses = options.members.iter().map(|m| (m.id, m.peer_address.clone())).collect();
+        let hello = net::Hello { cluster: options.cluster, node: options.node, incarnation };
+        let peers = Peers::connect(hello, addresses, lane.clone(), &mut tasks);
+        if let Some(listener) = peer_listener {
+            tasks.push(tokio::spawn(net::accept(listener, hello, members.clone(), lane.clone())));
+        }
+        let stats = Arc::new(LaneStats::default());
+        let worker = Lane {
+            node,
+            clock,
+            inputs,
+            log,
+            store,
+            peers,
+            waiting: HashMap::new(),
+            next_request: 1,
+            sinks: HashMap::new(),
+            tick: options.timing.tick,
+            stats: stats.clone(),
+            leader: None,
+            dir: opened.dir,
+        };
+        let thread = std::thread::Builder::new().name("lane-0".into()).spawn(move || worker.run())?;
+        let db = Arc::new(RuntimeDb::new(identity, lane.clone(), members.clone(), options.request_timeout));
+        tasks.push(tokio::spawn(members::register(db.clone(), options, incarnation)));
+        tasks.push(tokio::spawn(members::follow(db.clone(), members)));
+        Ok(Self { db, lane, thread: Some(thread), tasks, stats })
+    }
+
+    /// The handle for layers.
+    #[must_use]
+    pub fn db(&self) -> Arc<dyn Db> {
+        self.db.clone()
+    }
+
+    /// What the lane has been doing.
+    #[must_use]
+    pub fn stats(&self) -> Arc<LaneStats> {
+        self.stats.clone()
+    }
+
+    /// Stops cleanly: what was accepted reaches the log, and the data directory is free when this returns.
+    pub async fn stop(mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        // The lane may have stopped by itself; joining it is what matters.
+        let _ = self.lane.send(LaneInput::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = tokio::task::spawn_blocking(move || drop(thread.join())).await;
+        }
+    }
+}
+
+fn space_input(space: Space) -> LaneInput {
+    LaneInput::Core(Input::Space { exhausted: space == Space::Full }, None)
+}
+
+/// The state of a lane's thread.
+struct Lane {
+    node: Node,
+    clock: Clock,
+    inputs: Receiver<LaneInput>,
+    log: LogWriter,
+    store: StoreThread,
+    peers: Peers,
+    waiting: HashMap<RequestId, oneshot::Sender<Result<Reply, Error>>>,
+    next_request: RequestId,
+    sinks: HashMap<WatcherKey, (ShardId, Arc<Sink>)>,
+    tick: Duration,
+    stats: Arc<LaneStats>,
+    leader: Option<NodeId>,
+    dir: DataDir,
+}
+
+impl Lane {
+    fn run(mut self) -> DataDir {
+        let mut next_tick = self.clock.now();
+        loop {
+            let now = self.clock.now();
+            if now >= next_tick {
+                self.node.step(now, Input::Tick { wall: self.clock.wall() });
+                next_tick = now + self.tick;
+                self.count_leaders();
+            }
+            let first = match self.inputs.recv_timeout(next_tick.since(now)) {
+                Ok(input) => Some(input),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let now = self.clock.now();
+            let mut stop = false;
+            if let Some(input) = first {
+                stop |= self.take(now, input);
+            }
+            for _ in 1..INPUTS_PER_TURN {
+                let Ok(input) = self.inputs.try_recv() else { break };
+                stop |= self.take(now, input);
+            }
+            let outputs = self.node.drain(self.clock.now());
+            self.carry_out(outputs);
+            if stop {
+                break;
+            }
+        }
+        for (_, reply) in self.waiting.drain() {
+            let _ = reply.send(Err(Unavailable::Stopping.into()));
+        }
+        // Dropping the log writer flushes what it accepted; the directory is unlocked after that.
+        drop(self.log);
+        drop(self.store);
+        self.dir
+    }
+
+    /// Returns whether to stop.
+    fn take(&mut self, now: quorate_env::Instant, input: LaneInput) -> bool {
+        match input {
+            LaneInput::Core(input, _permit) => self.node.step(now, input),
+            LaneInput::Request(request, timeout, reply) => {
+                let id = self.next_request;
+                self.next_request += 1;
+                self.waiting.insert(id, reply);
+                self.node.step(now, Input::Request { id, timeout, request });
+            }
+            LaneInput::Watch { key, shard, request, sink } => {
+                if let Some(sink) = sink {
+                    self.sinks.insert(key, (shard, sink));
+                }
+                if matches!(request, WatchRequest::Detach) {
+                    self.sinks.remove(&key);
+                }
+                self.node.step(now, Input::Watch { key, shard, request });
+            }
+            LaneInput::Stop => return true,
+        }
+        false
+    }
+
+    fn carry_out(&mut self, outputs: Outputs) {
+        if let Some(why) = outputs.fatal {
+            stop_process(&why);
+        }
+        if let Some(persist) = outputs.persist {
+            self.stats.persists.fetch_add(1, Ordering::Relaxed);
+            if self.log.append(persist.records, persist.ticket).is_err() {
+                stop_process("the log writer has stopped");
+            }
+        }
+        if !outputs.messages.is_empty() {
+            self.stats.messages.fetch_add(outputs.messages.len() as u64, Ordering::Relaxed);
+            self.peers.send(outputs.messages);
+        }
+        for (id, answer) in outputs.replies {
+            let counter = match &answer {
+                Ok(_) | Err(Error::Refused(_)) => &self.stats.answered,
+                Err(_) => &self.stats.failed,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+            if let Some(reply) = self.waiting.remove(&id) {
+                // The client may have gone away; its answer goes with it.
+                let _ = reply.send(answer);
+            }
+        }
+        let now = self.clock.now();
+        for (key, output) in outputs.watch {
+            if let Some((shard, sink)) = self.sinks.get(&key)
+                && !sink.deliver(key, output)
+            {
+                // The watcher is too slow: it reads the rest from history, at its own pace.
+                let shard = *shard;
+                self.sinks.remove(&key);
+                self.node.step(now, Input::Watch { key, shard, request: WatchRequest::Detach });
+            }
+        }
+        if let Some(task) = outputs.flush {
+            self.stats.flushes.fetch_add(1, Ordering::Relaxed);
+            if self.store.flush(task.job, task.ticket).is_err() {
+                stop_process("the store thread has stopped");
+            }
+        }
+    }
+
+    fn count_leaders(&mut self) {
+        let leader = self.node.leader(ShardId(quorate_kv::KeyspaceId::DEFAULT.0));
+        if leader.is_some() && leader != self.leader {
+            self.stats.leader_changes.fetch_add(1, Ordering::Relaxed);
+            self.leader = leader;
+        }
+    }
+}
+
+/// The node's state can no longer be trusted, or its disk cannot: going on would risk what clients were promised.
+pub(crate) fn stop_process(why: &str) -> ! {
+    tracing::error!("{why}");
+    eprintln!("quorate: fatal: {why}");
+    std::process::exit(70);
+}
+
+/// A peer told this node that it must not take part.
+pub(crate) fn refused_by_peer(peer: NodeId, address: &str, why: &str, incarnation: Incarnation) -> ! {
+    stop_process(&format!("{peer} at {address} refuses this node ({incarnation}): {why}"))
+}
+
+/// The address that a listener got.
+#[must_use]
+pub(crate) fn describe(address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| "an unknown address".into(), |address| address.to_string())
+}

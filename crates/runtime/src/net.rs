@@ -1,0 +1,351 @@
+//! Connections between nodes.
+//!
+//! Each node dials each other one and only sends on that connection; what it receives comes on the connections that others dialled. A
+//! frame is a length, a checksum and a batch of messages (docs/design/wire-format.md). Messages to a peer that cannot keep up are
+//! dropped: consensus sends again what matters. A peer that sends faster than the lane works is slowed down by TCP.
+//!
+//! The first frame on a connection says who dials: cluster, node, incarnation. The acceptor answers with a welcome or with a reason;
+//! a node that came back with an empty disk under its old name is refused, since it no longer knows what it promised.
+
+use crate::driver::{LaneInput, describe, refused_by_peer};
+use crate::members::MemberTable;
+use bytes::{Bytes, BytesMut};
+use quorate_cluster::{Input, PeerMessage, wire};
+use quorate_env::checksum::checksum;
+use quorate_env::{ClusterId, Incarnation, NodeId, Reader, Writer};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+
+const MAGIC: u32 = u32::from_le_bytes(*b"QRTP");
+const VERSION: u8 = 1;
+
+/// Bytes of a frame's head: length and checksum.
+const HEAD_BYTES: usize = 12;
+
+/// A dialler has this long to say who it is.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections from peers that may stand or be shaking hands. More are closed at once: a cluster has few nodes.
+const CONNECTIONS_MAX: usize = 256;
+
+/// Batches queued for one peer; beyond it they are dropped.
+const QUEUED_BATCHES_MAX: usize = 1024;
+
+/// Bytes of frames that have been read and that the lane has not yet taken.
+const UNTAKEN_BYTES_MAX: usize = 128 << 20;
+
+/// Between two attempts to dial.
+const REDIAL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+const _: () = assert!(wire::FRAME_BYTES_MAX < UNTAKEN_BYTES_MAX);
+
+/// Who dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    pub cluster: ClusterId,
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+}
+
+impl Hello {
+    fn encode(self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.u32(MAGIC);
+        w.u8(VERSION);
+        for n in [self.cluster.0, self.node.0, self.incarnation.0] {
+            w.u64(n);
+        }
+        w.finish()
+    }
+
+    fn decode(frame: Bytes) -> Result<Self, String> {
+        let mut r = Reader::new(frame);
+        let mut read = || {
+            if r.u32("magic")? != MAGIC {
+                return Err(r.error("magic"));
+            }
+            let version = r.u8("version")?;
+            let hello = Self {
+                cluster: ClusterId(r.u64("cluster")?),
+                node: NodeId(r.u64("node")?),
+                incarnation: Incarnation(r.u64("incarnation")?),
+            };
+            Ok((version, hello))
+        };
+        match read() {
+            Ok((VERSION, hello)) => Ok(hello),
+            Ok((version, _)) => Err(format!("protocol version {version} is not spoken here, only {VERSION}")),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+}
+
+/// What the acceptor says. A refusal is final when another disk or another cluster is the reason.
+enum Welcome {
+    Accepted,
+    Refused(String),
+}
+
+impl Welcome {
+    fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.u32(MAGIC);
+        w.u8(VERSION);
+        match self {
+            Self::Accepted => w.u8(0),
+            Self::Refused(why) => {
+                w.u8(1);
+                w.bytes(why.as_bytes());
+            }
+        }
+        w.finish()
+    }
+
+    fn decode(frame: Bytes) -> io::Result<Self> {
+        let mut r = Reader::new(frame);
+        let mut read = || {
+            if r.u32("magic")? != MAGIC || r.u8("version")? != VERSION {
+                return Err(r.error("welcome"));
+            }
+            Ok(match r.u8("verdict")? {
+                0 => Self::Accepted,
+                _ => Self::Refused(String::from_utf8_lossy(&r.bytes("reason")?).into_owned()),
+            })
+        };
+        read().map_err(io::Error::other)
+    }
+}
+
+/// Connections to all peers.
+pub(crate) struct Peers {
+    queues: BTreeMap<NodeId, mpsc::Sender<Vec<PeerMessage>>>,
+}
+
+impl Peers {
+    /// Starts one task per peer that dials it for as long as the node lives.
+    pub fn connect(
+        hello: Hello,
+        addresses: BTreeMap<NodeId, String>,
+        lane: Sender<LaneInput>,
+        tasks: &mut Vec<tokio::task::JoinHandle<()>>,
+    ) -> Self {
+        let mut queues = BTreeMap::new();
+        for (peer, address) in addresses {
+            if peer != hello.node {
+                let (queue, batches) = mpsc::channel(QUEUED_BATCHES_MAX);
+                queues.insert(peer, queue);
+                tasks.push(tokio::spawn(dial(hello, peer, address, batches, lane.clone())));
+            }
+        }
+        Self { queues }
+    }
+
+    /// Queues messages. What finds its queue full, or its peer unknown, is dropped.
+    pub fn send(&self, messages: Vec<(NodeId, PeerMessage)>) {
+        let mut by_peer: BTreeMap<NodeId, Vec<PeerMessage>> = BTreeMap::new();
+        for (peer, message) in messages {
+            by_peer.entry(peer).or_default().push(message);
+        }
+        for (peer, batch) in by_peer {
+            if let Some(queue) = self.queues.get(&peer) {
+                let _ = queue.try_send(batch);
+            }
+        }
+    }
+}
+
+async fn dial(
+    hello: Hello,
+    peer: NodeId,
+    address: String,
+    mut batches: mpsc::Receiver<Vec<PeerMessage>>,
+    lane: Sender<LaneInput>,
+) {
+    let mut pause = REDIAL.0;
+    loop {
+        match open(hello, &address).await {
+            Ok((stream, Welcome::Accepted)) => {
+                pause = REDIAL.0;
+                tracing::info!(%peer, address, "connected");
+                // What was queued while the peer was away is stale.
+                while batches.try_recv().is_ok() {}
+                let _ = lane.send(LaneInput::Core(Input::PeerUp(peer), None));
+                let end = pump(stream, &mut batches).await;
+                tracing::info!(%peer, address, "connection ended: {end}");
+                let _ = lane.send(LaneInput::Core(Input::PeerDown(peer), None));
+                if batches.is_closed() {
+                    return;
+                }
+            }
+            Ok((_, Welcome::Refused(why))) => refused_by_peer(peer, &address, &why, hello.incarnation),
+            Err(e) => tracing::debug!(%peer, address, "cannot connect: {e}"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(REDIAL.1);
+    }
+}
+
+async fn open(hello: Hello, address: &str) -> io::Result<(TcpStream, Welcome)> {
+    let shake = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        stream.write_all(&frame(&hello.encode())).await?;
+        let welcome = Welcome::decode(read_frame(&mut stream, 4096).await?)?;
+        Ok((stream, welcome))
+    };
+    tokio::time::timeout(HANDSHAKE_TIMEOUT, shake).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Sends until the connection or the node ends; says why.
+async fn pump(stream: TcpStream, batches: &mut mpsc::Receiver<Vec<PeerMessage>>) -> String {
+    let (mut input, mut output) = stream.into_split();
+    let mut gathered = Vec::new();
+    let mut byte = [0u8; 1];
+    loop {
+        tokio::select! {
+            read = input.read(&mut byte) => {
+                // The acceptor says nothing after its welcome: this is the end of the connection.
+                return read.map_or_else(|e| e.to_string(), |_| "closed by the peer".into());
+            }
+            received = batches.recv_many(&mut gathered, 64) => {
+                if received == 0 {
+                    return "stopping".into();
+                }
+                let messages: Vec<PeerMessage> = gathered.drain(..).flatten().collect();
+                let bytes = frame(&wire::encode_batch(messages.iter()));
+                if let Err(e) = output.write_all(&bytes).await {
+                    return e.to_string();
+                }
+            }
+        }
+    }
+}
+
+fn frame(body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEAD_BYTES + body.len());
+    out.extend_from_slice(&u32::try_from(body.len()).expect("frames are bounded").to_le_bytes());
+    out.extend_from_slice(&checksum(0, body).to_le_bytes());
+    out.extend_from_slice(body);
+    out
+}
+
+async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin), bytes_max: usize) -> io::Result<Bytes> {
+    let mut head = [0; HEAD_BYTES];
+    stream.read_exact(&mut head).await?;
+    let len = u32::from_le_bytes(head[..4].try_into().expect("four bytes")) as usize;
+    let sum = u64::from_le_bytes(head[4..].try_into().expect("eight bytes"));
+    if len > bytes_max {
+        return Err(io::Error::other(format!("a frame of {len} bytes exceeds the limit of {bytes_max}")));
+    }
+    // Grow with what really arrives: a length alone reserves nothing.
+    let mut body = BytesMut::with_capacity(len.min(64 << 10));
+    let mut limited = stream.take(len as u64);
+    while body.len() < len {
+        if limited.read_buf(&mut body).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    if checksum(0, &body) != sum {
+        return Err(io::Error::other("a frame does not match its checksum"));
+    }
+    Ok(body.freeze())
+}
+
+/// Accepts peers for as long as the node lives.
+pub(crate) async fn accept(listener: TcpListener, hello: Hello, members: Arc<MemberTable>, lane: Sender<LaneInput>) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let untaken = Arc::new(Semaphore::new(UNTAKEN_BYTES_MAX));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                // Out of file descriptors, most likely: wait for some to close.
+                tracing::warn!("cannot accept peers: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = connections.clone().try_acquire_owned() else {
+            tracing::warn!("too many peer connections: one was closed");
+            continue;
+        };
+        let (members, lane, untaken) = (members.clone(), lane.clone(), untaken.clone());
+        tokio::spawn(async move {
+            let from = describe(stream.peer_addr().ok());
+            if let Err(e) = serve(stream, hello, &members, &lane, &untaken).await {
+                tracing::info!(from, "peer connection ended: {e}");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    own: Hello,
+    members: &MemberTable,
+    lane: &Sender<LaneInput>,
+    untaken: &Arc<Semaphore>,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let first = tokio::time::timeout(HANDSHAKE_TIMEOUT, read_frame(&mut stream, 4096))
+        .await
+        .map_err(|_| io::Error::other("no handshake in time"))??;
+    let verdict = Hello::decode(first).and_then(|hello| judge(own, hello, members).map(|()| hello));
+    let hello = match verdict {
+        Ok(hello) => hello,
+        Err(why) => {
+            stream.write_all(&frame(&Welcome::Refused(why.clone()).encode())).await?;
+            return Err(io::Error::other(format!("refused: {why}")));
+        }
+    };
+    stream.write_all(&frame(&Welcome::Accepted.encode())).await?;
+    let result = receive(&mut stream, hello.node, lane, untaken).await;
+    let _ = lane.send(LaneInput::Core(Input::PeerDown(hello.node), None));
+    result
+}
+
+fn judge(own: Hello, hello: Hello, members: &MemberTable) -> Result<(), String> {
+    if hello.cluster != own.cluster {
+        return Err(format!(
+            "this is {}, not {}: check --initial-cluster and the addresses",
+            own.cluster, hello.cluster
+        ));
+    }
+    if hello.node == own.node || !members.contains(hello.node) {
+        return Err(format!("{} is not a peer of {}: check --name and --initial-cluster", hello.node, own.node));
+    }
+    match members.incarnation(hello.node) {
+        Some(known) if known != hello.incarnation => Err(format!(
+            "{} is known with another disk ({known}): a node that lost its data must come back as a new member, \
+             since it no longer knows what it promised",
+            hello.node
+        )),
+        _ => Ok(()),
+    }
+}
+
+async fn receive(
+    stream: &mut TcpStream,
+    from: NodeId,
+    lane: &Sender<LaneInput>,
+    untaken: &Arc<Semaphore>,
+) -> io::Result<()> {
+    let mut buffered = tokio::io::BufReader::with_capacity(256 << 10, stream);
+    loop {
+        let frame = read_frame(&mut buffered, wire::FRAME_BYTES_MAX).await?;
+        let bytes = u32::try_from(frame.len()).map_err(io::Error::other)?;
+        let permit = untaken.clone().acquire_many_owned(bytes).await.map_err(io::Error::other)?;
+        let mut permit = Some(permit);
+        for message in wire::decode_batch(frame).map_err(io::Error::other)? {
+            let input = LaneInput::Core(Input::Peer { from, message }, permit.take());
+            lane.send(input).map_err(|_| io::Error::other("stopping"))?;
+        }
+    }
+}
