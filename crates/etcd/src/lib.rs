@@ -1,1 +1,39 @@
-//! Placeholder.
+//! etcd's v3 API over the core's contract.
+//!
+//! ```text
+//!   one port ──HTTP/2──> gRPC services ──> check ──> translate ──> kv::Db
+//!            └─HTTP/1──> /health /version /metrics
+//! ```
+//!
+//! This crate knows etcd's words and nothing of consensus, storage or time; it holds a [`quorate_kv::Db`] and translates. What is
+//! refused before it reaches the core is refused in [`check`], in etcd's order; what the core refuses is turned into etcd's codes
+//! and texts in [`error`] and nowhere else.
+
+mod check;
+pub mod compat;
+mod error;
+mod http;
+mod kv;
+mod lease;
+mod maintenance;
+mod metrics;
+mod options;
+mod server;
+mod translate;
+mod watch;
+
+/// The messages and services, generated from `proto/`.
+#[allow(missing_docs, unused_qualifications, clippy::all, clippy::pedantic)]
+pub mod proto {
+    /// Keys and events.
+    pub mod mvccpb {
+        tonic::include_proto!("mvccpb");
+    }
+    /// Requests, responses, services.
+    pub mod etcdserverpb {
+        tonic::include_proto!("etcdserverpb");
+    }
+}
+
+pub use options::Options;
+pub use server::serve;

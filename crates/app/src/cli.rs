@@ -1,0 +1,168 @@
+//! The command line. Flags win over `QUORATE_*` variables, which win over the configuration file.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A distributed coordinator that etcd's clients can talk to.
+#[derive(Debug, Parser)]
+#[command(name = "quorate", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What to log to standard error: error, warn, info, debug, or per module.
+    #[arg(long, global = true, env = "QUORATE_LOG", default_value = "warn")]
+    pub log: String,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run a node, or several, on this machine: no configuration, loopback only.
+    Up(UpArgs),
+    /// Run one node of a cluster.
+    Start(StartArgs),
+    /// Show how the members are.
+    Status(StatusArgs),
+    /// Measure any server that speaks etcd's API.
+    Bench(BenchArgs),
+    /// Run the cluster in the simulator, from a seed.
+    Sim(SimArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// How many nodes, each a process of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub nodes: u16,
+    /// Where the data goes.
+    #[arg(long, env = "QUORATE_DATA_DIR", default_value = "quorate-data")]
+    pub data_dir: PathBuf,
+    /// The first client port; another free one is taken, and printed, if it is in use.
+    #[arg(long, default_value_t = 2379)]
+    pub port: u16,
+}
+
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// The node's name, as in --initial-cluster.
+    #[arg(long, env = "QUORATE_NAME")]
+    pub name: Option<String>,
+    /// Where the data goes.
+    #[arg(long, env = "QUORATE_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where to listen for clients, host:port.
+    #[arg(long, env = "QUORATE_LISTEN_CLIENT")]
+    pub listen_client: Option<String>,
+    /// Where clients reach this node, if not where it listens; several with commas.
+    #[arg(long, env = "QUORATE_ADVERTISE_CLIENT")]
+    pub advertise_client: Option<String>,
+    /// Where to listen for peers, host:port.
+    #[arg(long, env = "QUORATE_LISTEN_PEER")]
+    pub listen_peer: Option<String>,
+    /// Where peers reach this node, if not where it listens; must be its address in --initial-cluster.
+    #[arg(long, env = "QUORATE_ADVERTISE_PEER")]
+    pub advertise_peer: Option<String>,
+    /// All members of the cluster at its first start: n1=host:port,n2=host:port,...
+    #[arg(long, env = "QUORATE_INITIAL_CLUSTER")]
+    pub initial_cluster: Option<String>,
+    /// Names the cluster: nodes with different tokens never mix.
+    #[arg(long, env = "QUORATE_INITIAL_CLUSTER_TOKEN")]
+    pub initial_cluster_token: Option<String>,
+    /// The most operations in one transaction.
+    #[arg(long, env = "QUORATE_MAX_TXN_OPS")]
+    pub max_txn_ops: Option<usize>,
+    /// Milliseconds between a leader's heartbeats.
+    #[arg(long, env = "QUORATE_HEARTBEAT_INTERVAL")]
+    pub heartbeat_interval: Option<u64>,
+    /// Milliseconds of silence before an election.
+    #[arg(long, env = "QUORATE_ELECTION_TIMEOUT")]
+    pub election_timeout: Option<u64>,
+    /// Listen beyond loopback without encryption or authentication: anyone who reaches the port may read and write.
+    #[arg(long, env = "QUORATE_INSECURE")]
+    pub insecure: bool,
+    /// A TOML file with the same names, dashes or underscores.
+    #[arg(long, env = "QUORATE_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// The servers, host:port or URL, with commas.
+    #[arg(long, env = "QUORATE_ENDPOINTS", default_value = "127.0.0.1:2379", value_delimiter = ',')]
+    pub endpoints: Vec<String>,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a benchmark does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Writes of random keys.
+    Put,
+    /// Linearizable reads of one key.
+    Range,
+    /// Reads of one key as the server has it.
+    SerializableRange,
+    /// Compare and swap.
+    Txn,
+    /// Writes, watched by --watchers.
+    Watch,
+    /// Grants and keep-alives of leases.
+    Lease,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// What to do.
+    #[arg(value_enum)]
+    pub workload: Workload,
+    /// The servers, host:port or URL, with commas; any server that speaks etcd's API.
+    #[arg(long, env = "QUORATE_ENDPOINTS", default_value = "127.0.0.1:2379", value_delimiter = ',')]
+    pub endpoints: Vec<String>,
+    /// Requests in flight at once.
+    #[arg(long, default_value_t = 64)]
+    pub clients: usize,
+    /// Connections that they share.
+    #[arg(long, default_value_t = 8)]
+    pub connections: usize,
+    /// Seconds.
+    #[arg(long, default_value_t = 10)]
+    pub duration: u64,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 256)]
+    pub value_size: usize,
+    /// Different keys.
+    #[arg(long, default_value_t = 100_000)]
+    pub keys: u64,
+    /// Stop after so many operations instead; each key is then written once, in order.
+    #[arg(long)]
+    pub total: Option<u64>,
+    /// Watchers, for the watch workload.
+    #[arg(long, default_value_t = 100)]
+    pub watchers: usize,
+    /// Process ids of the servers: adds operations per second of their CPU time.
+    #[arg(long, value_delimiter = ',')]
+    pub server_pids: Vec<u32>,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SimArgs {
+    /// Run so many seeds.
+    #[arg(long, default_value_t = 20)]
+    pub seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1)]
+    pub first: u64,
+    /// Replay this one seed, a line per event.
+    #[arg(long, conflicts_with_all = ["seeds", "first"])]
+    pub seed: Option<u64>,
+    /// Switch one safety mechanism off; "list" names them.
+    #[arg(long = "break", value_name = "NAME")]
+    pub sabotage: Option<String>,
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+}

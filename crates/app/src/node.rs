@@ -1,0 +1,108 @@
+//! One node: the core on this machine's disk and sockets, with the etcd layer in front.
+
+use crate::failure::Failure;
+use quorate_cluster::{BootMember, Timing};
+use quorate_env::ClusterId;
+use quorate_env::checksum::checksum;
+use quorate_runtime::{Options, Runtime, member_id};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// Everything that a node is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Its name.
+    pub name: String,
+    /// Where its data goes.
+    pub data_dir: PathBuf,
+    /// Where it listens for clients.
+    pub listen_client: String,
+    /// The URLs that clients are told.
+    pub client_urls: Vec<String>,
+    /// Where it listens for peers; `None` for a cluster of one.
+    pub listen_peer: Option<String>,
+    /// Names and peer addresses of all members.
+    pub initial_cluster: Vec<(String, String)>,
+    /// Makes this cluster another than one of the same names.
+    pub token: String,
+    /// Operations in one transaction.
+    pub max_txn_ops: usize,
+    /// Patience.
+    pub timing: Timing,
+}
+
+/// Time after which a client's request is given up. etcd's own: 5 s and two election timeouts.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
+
+/// The id of a cluster: its token and the names of its first members.
+#[must_use]
+pub fn cluster_id(token: &str, members: &[(String, String)]) -> ClusterId {
+    let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    let id = names.iter().fold(checksum(1, token.as_bytes()), |hash, name| checksum(hash, name.as_bytes()));
+    ClusterId(id.max(1))
+}
+
+/// A node that runs.
+pub struct Running {
+    runtime: Runtime,
+    server: tokio::task::JoinHandle<std::io::Result<()>>,
+    stop_server: tokio::sync::oneshot::Sender<()>,
+    /// Where clients are served.
+    pub client_address: SocketAddr,
+}
+
+/// Binds a listener, or says which address was the trouble.
+pub async fn listen(address: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|source| Failure::Listen { address: address.to_owned(), source })
+}
+
+impl Running {
+    /// Starts a node on listeners that are bound already.
+    pub async fn start(settings: &Settings, clients: TcpListener, peers: Option<TcpListener>) -> Result<Self, Failure> {
+        let members = settings.initial_cluster.iter().map(|(name, address)| BootMember {
+            id: member_id(name),
+            name: name.clone(),
+            peer_address: address.clone(),
+        });
+        let options = Options {
+            cluster: cluster_id(&settings.token, &settings.initial_cluster),
+            node: member_id(&settings.name),
+            name: settings.name.clone(),
+            data_dir: settings.data_dir.clone(),
+            members: members.collect(),
+            client_urls: settings.client_urls.clone(),
+            timing: settings.timing,
+            request_timeout: REQUEST_TIMEOUT,
+            disk: quorate_runtime::disk::DiskOptions::default(),
+        };
+        let client_address = clients.local_addr()?;
+        let runtime = Runtime::start(options, peers).await?;
+        let (stop_server, stopped) = tokio::sync::oneshot::channel();
+        let etcd = quorate_etcd::Options { max_txn_ops: settings.max_txn_ops, ..Default::default() };
+        let server = quorate_etcd::serve(clients, runtime.db(), etcd, async {
+            let _ = stopped.await;
+        });
+        Ok(Self { runtime, server: tokio::spawn(server), stop_server, client_address })
+    }
+
+    /// Runs until Ctrl-C or SIGTERM, then stops cleanly.
+    pub async fn until_told_to_stop(self) -> Result<(), Failure> {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut server = self.server;
+        tokio::select! {
+            result = tokio::signal::ctrl_c() => result?,
+            _ = terminate.recv() => {}
+            ended = &mut server => ended.map_err(std::io::Error::other)??,
+        }
+        // The server may have ended by itself; then there is nobody to tell.
+        let _ = self.stop_server.send(());
+        if tokio::time::timeout(Duration::from_secs(3), &mut server).await.is_err() {
+            server.abort();
+        }
+        self.runtime.stop().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! The core's errors in etcd's codes and texts. Clients match on both, so they are etcd's to the byte.
+
+use quorate_kv::{Error, Refusal, Unavailable};
+use tonic::{Code, Status};
+
+/// An error that etcd defines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EtcdError(pub Code, pub &'static str);
+
+pub(crate) const EMPTY_KEY: EtcdError = EtcdError(Code::InvalidArgument, "etcdserver: key is not provided");
+pub(crate) const KEY_NOT_FOUND: EtcdError = EtcdError(Code::InvalidArgument, "etcdserver: key not found");
+pub(crate) const VALUE_PROVIDED: EtcdError = EtcdError(Code::InvalidArgument, "etcdserver: value is provided");
+pub(crate) const LEASE_PROVIDED: EtcdError = EtcdError(Code::InvalidArgument, "etcdserver: lease is provided");
+pub(crate) const TOO_MANY_OPS: EtcdError =
+    EtcdError(Code::InvalidArgument, "etcdserver: too many operations in txn request");
+pub(crate) const DUPLICATE_KEY: EtcdError =
+    EtcdError(Code::InvalidArgument, "etcdserver: duplicate key given in txn request");
+pub(crate) const INVALID_SORT: EtcdError = EtcdError(Code::InvalidArgument, "etcdserver: invalid sort option");
+pub(crate) const TOO_LARGE: EtcdError = EtcdError(Code::InvalidArgument, "etcdserver: request is too large");
+pub(crate) const TXN_TOO_DEEP: EtcdError = EtcdError(Code::InvalidArgument, "etcdserver: txn nested too deep");
+pub(crate) const COMPACTED: EtcdError =
+    EtcdError(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted");
+pub(crate) const FUTURE_REVISION: EtcdError =
+    EtcdError(Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision");
+pub(crate) const NO_SPACE: EtcdError = EtcdError(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
+pub(crate) const LEASE_NOT_FOUND: EtcdError = EtcdError(Code::NotFound, "etcdserver: requested lease not found");
+pub(crate) const LEASE_EXISTS: EtcdError = EtcdError(Code::FailedPrecondition, "etcdserver: lease already exists");
+pub(crate) const LEASE_TTL_TOO_LARGE: EtcdError = EtcdError(Code::OutOfRange, "etcdserver: too large lease TTL");
+pub(crate) const TOO_MANY_REQUESTS: EtcdError = EtcdError(Code::ResourceExhausted, "etcdserver: too many requests");
+pub(crate) const NO_LEADER: EtcdError = EtcdError(Code::Unavailable, "etcdserver: no leader");
+pub(crate) const TIMEOUT: EtcdError = EtcdError(Code::Unavailable, "etcdserver: request timed out");
+pub(crate) const STOPPED: EtcdError = EtcdError(Code::Unavailable, "etcdserver: server stopped");
+pub(crate) const AUTH_NOT_ENABLED: EtcdError =
+    EtcdError(Code::FailedPrecondition, "etcdserver: authentication is not enabled");
+
+impl From<EtcdError> for Status {
+    fn from(e: EtcdError) -> Self {
+        Status::new(e.0, e.1)
+    }
+}
+
+/// The one place where the core's errors become etcd's.
+pub(crate) fn status(error: &Error) -> Status {
+    let known = match error {
+        Error::Refused(refusal) => match refusal {
+            Refusal::KeyNotFound => KEY_NOT_FOUND,
+            Refusal::LeaseNotFound => LEASE_NOT_FOUND,
+            Refusal::LeaseExists => LEASE_EXISTS,
+            Refusal::LeaseTtlTooLarge => LEASE_TTL_TOO_LARGE,
+            Refusal::RevisionCompacted { .. } => COMPACTED,
+            Refusal::RevisionInFuture { .. } => FUTURE_REVISION,
+            Refusal::TooLarge { .. } => TOO_LARGE,
+            Refusal::UnknownProcedure | Refusal::KeyspaceNotFound => return Status::internal(refusal.to_string()),
+        },
+        Error::Unavailable(why) => match why {
+            Unavailable::NoLeader => NO_LEADER,
+            Unavailable::Timeout => TIMEOUT,
+            Unavailable::Overloaded => TOO_MANY_REQUESTS,
+            Unavailable::NoSpace => NO_SPACE,
+            Unavailable::Stopping => STOPPED,
+        },
+        // etcd's clients know this one as "may or may not have been applied".
+        Error::UnknownOutcome(_) => TIMEOUT,
+    };
+    known.into()
+}

@@ -1,0 +1,183 @@
+//! The Cluster, Maintenance and Auth services.
+
+use crate::error::{AUTH_NOT_ENABLED, NO_LEADER, status};
+use crate::metrics::{Method, Metrics};
+use crate::proto::etcdserverpb::auth_server::Auth;
+use crate::proto::etcdserverpb::cluster_server::Cluster;
+use crate::proto::etcdserverpb::maintenance_server::Maintenance;
+use crate::proto::etcdserverpb::{
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, AuthStatusRequest, AuthStatusResponse, AuthenticateRequest,
+    AuthenticateResponse, DefragmentRequest, DefragmentResponse, DowngradeRequest, DowngradeResponse, HashKvRequest,
+    HashKvResponse, HashRequest, HashResponse, Member, MemberAddRequest, MemberAddResponse, MemberListRequest,
+    MemberListResponse, MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
+    MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse, ResponseHeader, SnapshotRequest,
+    SnapshotResponse, StatusRequest, StatusResponse, alarm_request,
+};
+use crate::{Options, translate};
+use quorate_kv::{Consistency, Db, KeyspaceId, Revision};
+use std::sync::Arc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
+
+#[derive(Clone)]
+pub(crate) struct MaintenanceService {
+    pub db: Arc<dyn Db>,
+    pub options: Options,
+    pub metrics: Arc<Metrics>,
+}
+
+/// Calls that this release does not have answer so, by name.
+fn not_yet<T>(what: &str) -> Result<Response<T>, Status> {
+    Err(Status::unimplemented(format!("quorate: {what} is not supported by this release")))
+}
+
+impl MaintenanceService {
+    async fn header(&self) -> Result<Option<ResponseHeader>, Status> {
+        let status_now = self.db.status(KEYSPACE).await.map_err(|e| status(&e))?;
+        Ok(translate::header(self.db.identity(), status_now.header))
+    }
+
+    async fn status_page(&self) -> Result<StatusResponse, Status> {
+        let now = self.db.status(KEYSPACE).await.map_err(|e| status(&e))?;
+        let mut errors = Vec::new();
+        if now.leader.is_none() {
+            errors.push(NO_LEADER.1.to_owned());
+        }
+        if now.no_space {
+            errors.push(format!("memberID:{} alarm:NOSPACE ", self.db.identity().node.0));
+        }
+        Ok(StatusResponse {
+            header: translate::header(self.db.identity(), now.header),
+            version: self.options.version.to_owned(),
+            db_size: now.disk_bytes as i64,
+            leader: now.leader.map_or(0, |leader| leader.0),
+            raft_index: now.committed.0,
+            raft_term: now.header.term.0,
+            raft_applied_index: now.applied.0,
+            errors,
+            db_size_in_use: now.disk_bytes_in_use as i64,
+            is_learner: now.learner,
+        })
+    }
+
+    async fn list_alarms(&self, r: AlarmRequest) -> Result<AlarmResponse, Status> {
+        if r.action() != alarm_request::AlarmAction::Get {
+            return Err(Status::unimplemented(
+                "quorate: alarms follow the disk by themselves: they cannot be activated or deactivated",
+            ));
+        }
+        let now = self.db.status(KEYSPACE).await.map_err(|e| status(&e))?;
+        let asked = matches!(r.alarm(), AlarmType::None | AlarmType::Nospace);
+        let member_id = self.db.identity().node.0;
+        let alarm = AlarmMember { member_id, alarm: AlarmType::Nospace as i32 };
+        Ok(AlarmResponse {
+            header: translate::header(self.db.identity(), now.header),
+            alarms: if now.no_space && asked { vec![alarm] } else { Vec::new() },
+        })
+    }
+
+    async fn hash_of(&self, revision: Option<Revision>) -> Result<HashKvResponse, Status> {
+        let read = self.db.hash(KEYSPACE, revision).await.map_err(|e| status(&e))?;
+        Ok(HashKvResponse {
+            header: translate::header(self.db.identity(), read.header),
+            hash: read.result.hash,
+            compact_revision: read.result.compacted.0 as i64,
+            hash_revision: read.result.revision.0 as i64,
+        })
+    }
+
+    async fn list_members(&self, r: MemberListRequest) -> Result<MemberListResponse, Status> {
+        let consistency = if r.linearizable { Consistency::Linearizable } else { Consistency::Serializable };
+        let members = self.db.members(consistency).await.map_err(|e| status(&e))?;
+        let url = |address: String| if address.contains("://") { address } else { format!("http://{address}") };
+        let members = members.into_iter().map(|member| Member {
+            id: member.id.0,
+            name: member.name,
+            peer_ur_ls: member.peer_addresses.into_iter().map(url).collect(),
+            client_ur_ls: member.client_urls,
+            is_learner: member.learner,
+        });
+        Ok(MemberListResponse { header: self.header().await?, members: members.collect() })
+    }
+}
+
+#[tonic::async_trait]
+impl Maintenance for MaintenanceService {
+    type SnapshotStream = ReceiverStream<Result<SnapshotResponse, Status>>;
+
+    async fn alarm(&self, r: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
+        self.metrics.count(Method::Alarm, self.list_alarms(r.into_inner()).await)
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        self.metrics.count(Method::Status, self.status_page().await)
+    }
+
+    /// Does nothing: the store gives space back by itself. It answers as etcd does, for the scripts that call it.
+    async fn defragment(&self, _: Request<DefragmentRequest>) -> Result<Response<DefragmentResponse>, Status> {
+        let answer = self.header().await.map(|header| DefragmentResponse { header });
+        self.metrics.count(Method::Defragment, answer)
+    }
+
+    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        let answer = self.hash_of(None).await.map(|r| HashResponse { header: r.header, hash: r.hash });
+        self.metrics.count(Method::Hash, answer)
+    }
+
+    async fn hash_kv(&self, r: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+        let revision = u64::try_from(r.into_inner().revision).ok().filter(|revision| *revision > 0).map(Revision);
+        self.metrics.count(Method::HashKv, self.hash_of(revision).await)
+    }
+
+    async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+        not_yet("Snapshot")
+    }
+
+    async fn move_leader(&self, _: Request<MoveLeaderRequest>) -> Result<Response<MoveLeaderResponse>, Status> {
+        not_yet("MoveLeader")
+    }
+
+    async fn downgrade(&self, _: Request<DowngradeRequest>) -> Result<Response<DowngradeResponse>, Status> {
+        not_yet("Downgrade")
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for MaintenanceService {
+    async fn member_list(&self, r: Request<MemberListRequest>) -> Result<Response<MemberListResponse>, Status> {
+        self.metrics.count(Method::MemberList, self.list_members(r.into_inner()).await)
+    }
+
+    async fn member_add(&self, _: Request<MemberAddRequest>) -> Result<Response<MemberAddResponse>, Status> {
+        not_yet("MemberAdd")
+    }
+
+    async fn member_remove(&self, _: Request<MemberRemoveRequest>) -> Result<Response<MemberRemoveResponse>, Status> {
+        not_yet("MemberRemove")
+    }
+
+    async fn member_update(&self, _: Request<MemberUpdateRequest>) -> Result<Response<MemberUpdateResponse>, Status> {
+        not_yet("MemberUpdate")
+    }
+
+    async fn member_promote(
+        &self,
+        _: Request<MemberPromoteRequest>,
+    ) -> Result<Response<MemberPromoteResponse>, Status> {
+        not_yet("MemberPromote")
+    }
+}
+
+#[tonic::async_trait]
+impl Auth for MaintenanceService {
+    async fn auth_status(&self, _: Request<AuthStatusRequest>) -> Result<Response<AuthStatusResponse>, Status> {
+        let header = self.header().await?;
+        Ok(Response::new(AuthStatusResponse { header, enabled: false, auth_revision: 1 }))
+    }
+
+    async fn authenticate(&self, _: Request<AuthenticateRequest>) -> Result<Response<AuthenticateResponse>, Status> {
+        Err(AUTH_NOT_ENABLED.into())
+    }
+}
