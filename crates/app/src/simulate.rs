@@ -1,6 +1,151 @@
-//! `quorate sim`.
+//! `quorate sim`: the cluster in one thread, from a seed.
+
 use crate::cli::SimArgs;
 use crate::failure::Failure;
-pub fn run(_: &SimArgs) -> Result<(), Failure> {
-    Err(Failure::Usage("the simulator is not built in yet".into()))
+use indicatif::{ProgressBar, ProgressStyle};
+use quorate_sim::{MARKS, Options, PLANTED, Report, planted, run_seed};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+pub fn run(args: &SimArgs) -> Result<(), Failure> {
+    let planted = match args.sabotage.as_deref() {
+        None => None,
+        Some("list") => {
+            PLANTED.iter().for_each(|planted| println!("{:<20} {}", planted.name, planted.what));
+            return Ok(());
+        }
+        Some(name) => Some(planted(name).ok_or_else(|| {
+            let names: Vec<&str> = PLANTED.iter().map(|planted| planted.name).collect();
+            Failure::Usage(format!("no planted bug is called {name:?}; there are: {}", names.join(", ")))
+        })?),
+    };
+    match args.seed {
+        Some(seed) => replay(seed, Options { planted, trace: true }),
+        None => campaign(args, Options { planted, trace: false }),
+    }
+}
+
+fn replay(seed: u64, options: Options) -> Result<(), Failure> {
+    let report = run_seed(seed, &options);
+    report.trace.iter().for_each(|line| println!("{line}"));
+    println!(
+        "seed {seed}: {:.1} simulated s, {} operations, {} faults, output hash {:016x}",
+        report.simulated.as_secs_f64(),
+        report.operations,
+        report.faults,
+        report.output_hash
+    );
+    match report.violation {
+        None => Ok(()),
+        Some((at, violation)) => Err(Failure::Violation(format!("at {:.6} s: {violation}", at as f64 / 1e6))),
+    }
+}
+
+/// What a campaign came to.
+#[derive(Debug, Default, Serialize)]
+struct Summary {
+    seeds: u64,
+    operations: u64,
+    faults: u64,
+    simulated_seconds: f64,
+    simulated_seconds_per_second: f64,
+    seeds_per_hour: f64,
+    seconds_between_faults: f64,
+    operations_per_simulated_second: f64,
+    marks: BTreeMap<&'static str, u64>,
+    unreached: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    violation: Option<String>,
+}
+
+fn campaign(args: &SimArgs, options: Options) -> Result<(), Failure> {
+    let began = Instant::now();
+    let mut summary = Summary::default();
+    let mut simulated = Duration::ZERO;
+    let mut failure = None;
+    let bar = progress(args);
+    for seed in args.first..args.first.saturating_add(args.seeds) {
+        let report = run_seed(seed, &options);
+        // A campaign without a planted bug also proves that each seed is the same twice.
+        let again = options.planted.is_none().then(|| run_seed(seed, &options));
+        for run in std::iter::once(&report).chain(&again) {
+            summary.operations += run.operations;
+            summary.faults += run.faults;
+            simulated += run.simulated;
+        }
+        summary.seeds += 1;
+        report.marks.iter().for_each(|(mark, count)| *summary.marks.entry(mark).or_default() += count);
+        bar.inc(1);
+        failure = judge(seed, &report, again.as_ref(), options);
+        if failure.is_some() {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    let (real, simulated) = (began.elapsed().as_secs_f64(), simulated.as_secs_f64());
+    summary.simulated_seconds = simulated;
+    summary.simulated_seconds_per_second = simulated / real;
+    summary.seeds_per_hour = summary.seeds as f64 / real * 3600.0;
+    summary.seconds_between_faults = simulated / (summary.faults.max(1)) as f64;
+    summary.operations_per_simulated_second = summary.operations as f64 / simulated.max(0.001);
+    summary.unreached = MARKS.iter().copied().filter(|mark| !summary.marks.contains_key(mark)).collect();
+    summary.violation.clone_from(&failure);
+    print(&summary, args, real)?;
+    match (failure, options.planted) {
+        (Some(violation), _) => Err(Failure::Violation(violation)),
+        (None, Some(planted)) => {
+            Err(Failure::Violation(format!("{} was not found within {} seeds", planted.name, summary.seeds)))
+        }
+        (None, None) => Ok(()),
+    }
+}
+
+fn judge(seed: u64, report: &Report, again: Option<&Report>, options: Options) -> Option<String> {
+    if let Some((at, violation)) = &report.violation {
+        let sabotage = options.planted.map_or_else(String::new, |planted| format!(" --break {}", planted.name));
+        return Some(format!(
+            "seed {seed} at {:.6} s: {violation}\n  replay it: quorate sim --seed {seed}{sabotage}",
+            *at as f64 / 1e6
+        ));
+    }
+    let differs = again.is_some_and(|again| again.output_hash != report.output_hash);
+    differs.then(|| format!("seed {seed} gave different outputs when it was run twice"))
+}
+
+fn progress(args: &SimArgs) -> ProgressBar {
+    if args.json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} seeds, {eta} left");
+    ProgressBar::new(args.seeds).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn print(summary: &Summary, args: &SimArgs, real: f64) -> Result<(), Failure> {
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(summary).map_err(std::io::Error::other)?);
+        return Ok(());
+    }
+    println!(
+        "{} seeds in {real:.1} s: {:.0} simulated s ({:.0} per second, {:.0} seeds per hour)",
+        summary.seeds, summary.simulated_seconds, summary.simulated_seconds_per_second, summary.seeds_per_hour
+    );
+    println!(
+        "{} operations ({:.0} per simulated s), {} faults (one each {:.1} s)",
+        summary.operations, summary.operations_per_simulated_second, summary.faults, summary.seconds_between_faults
+    );
+    for (mark, count) in &summary.marks {
+        println!("  {mark:<40} {count}");
+    }
+    if !summary.unreached.is_empty() {
+        println!("never seen: {}", summary.unreached.join(", "));
+    }
+    if summary.violation.is_none() {
+        println!(
+            "no rule was broken{}",
+            if args.sabotage.is_none() { ", and every seed gave the same outputs twice" } else { "" }
+        );
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! All that a node can be told and all that it can ask for.
 
 use crate::wire::PeerMessage;
-use quorate_consensus::{Entry, Role};
+use quorate_consensus::Role;
 use quorate_env::{LogIndex, NodeId, ReplicaId, ShardId, Term, WallMs};
 use quorate_kv::{
     Applied, Command, CommandId, Consistency, Error, Event, Header, LeaseId, LeaseInfo, Read, Revision, Status,
@@ -255,7 +255,7 @@ pub struct Outputs {
 }
 
 /// A replica seen from outside, for status pages and checkers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inspection {
     /// The replica.
     pub replica: ReplicaId,
@@ -277,6 +277,4 @@ pub struct Inspection {
     pub log_start: LogIndex,
     /// The last index of the log.
     pub last: LogIndex,
-    /// The log in memory.
-    pub entries: Vec<Entry>,
 }

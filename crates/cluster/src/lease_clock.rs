@@ -71,6 +71,11 @@ impl LeaseClock {
         self.leases.get(&id).map(|timed| timed.deadline.since(now))
     }
 
+    /// Whether a lease's time is still up: a new term of leadership starts its time anew.
+    pub fn is_expiring(&self, grant: &Grant) -> bool {
+        self.leases.get(&grant.id).is_some_and(|timed| timed.expiring && timed.grant == *grant)
+    }
+
     /// Leases whose time is up and whose expiry is not yet on its way.
     pub fn take_due(&mut self, now: Instant) -> Vec<Grant> {
         let mut due = Vec::new();

@@ -631,12 +631,9 @@ impl Replica {
         }
     }
 
-    /// Leadership was confirmed after these leases ran out.
+    /// Leadership was confirmed after these leases ran out. If it was lost and won again in between, their time began anew.
     fn expire(&mut self, grants: &[Grant]) {
-        if !self.clock.is_running() {
-            return;
-        }
-        for grant in grants {
+        for grant in grants.iter().filter(|grant| self.clock.is_expiring(grant)) {
             self.expiry.seq += 1;
             let command = Command::LeaseExpire { id: grant.id, granted_at: grant.granted_at };
             self.proposals.enqueue(vec![Envelope { id: self.expiry, answered_below: self.expiry.seq, command }]);
@@ -891,7 +888,6 @@ impl Replica {
             revision: meta.revision,
             log_start: self.group.log_start().index,
             last: self.group.last_index(),
-            entries: self.group.entries(),
         }
     }
 

@@ -76,7 +76,8 @@ pub struct Group {
     node: RawNode<Log>,
     rng: Rng,
     election_ticks: u32,
-    drawn: usize,
+    /// Elections that this replica has started because its wait ran out.
+    timeouts: u64,
     persisted_hard_state: HardState,
 }
 
@@ -105,26 +106,34 @@ impl Group {
             node,
             rng,
             election_ticks: config.election_ticks,
-            drawn: usize::MAX,
+            timeouts: 0,
             persisted_hard_state: restored.hard_state,
         };
-        group.redraw_timeout();
+        group.set_timeout();
         group
     }
 
-    /// The engine draws its timeout from the thread's randomness; replace every such draw with one of ours.
-    fn redraw_timeout(&mut self) {
-        if self.node.raft.randomized_election_timeout() != self.drawn {
-            let low = u64::from(self.election_ticks);
-            self.drawn = self.rng.between(low, 2 * low - 1) as usize;
-            self.node.raft.set_randomized_election_timeout(self.drawn);
-        }
+    /// The engine draws its timeout from the thread's randomness, at moments that cannot all be seen from outside. So ours is no draw but
+    /// a function of the seed, the term and the timeouts so far, and is put in place after every step.
+    fn set_timeout(&mut self) {
+        let wait = self.wait();
+        self.node.raft.set_randomized_election_timeout(wait);
+    }
+
+    fn wait(&self) -> usize {
+        let low = u64::from(self.election_ticks);
+        let purpose = self.node.raft.term.wrapping_mul(0x1_0000_0001).wrapping_add(self.timeouts);
+        self.rng.split(purpose).between(low, 2 * low - 1) as usize
     }
 
     /// One tick of time passed.
     pub fn tick(&mut self) {
+        let runs_out = self.node.raft.election_elapsed + 1 >= self.wait();
+        if runs_out && self.role() != Role::Leader {
+            self.timeouts += 1;
+        }
         self.node.tick();
-        self.redraw_timeout();
+        self.set_timeout();
     }
 
     /// A message arrived.
@@ -133,7 +142,7 @@ impl Group {
             return Err(StepError(format!("implausible {:?}", message.kind)));
         }
         let result = self.node.step(message.to_engine()).map_err(|e| StepError(e.to_string()));
-        self.redraw_timeout();
+        self.set_timeout();
         result
     }
 
@@ -160,16 +169,16 @@ impl Group {
         }
         let term = self.node.raft.term;
         self.node.raft.become_follower(term, raft::INVALID_ID);
-        self.redraw_timeout();
-        let wait = (ticks as usize).min(self.drawn);
-        self.node.raft.election_elapsed = self.drawn - wait;
+        self.set_timeout();
+        let whole = self.wait();
+        self.node.raft.election_elapsed = whole - (ticks as usize).min(whole);
     }
 
     /// Starts an election now.
     pub fn campaign(&mut self) {
         // The engine refuses only what cannot campaign anyway (a learner, a replica with a pending snapshot).
         let _ = self.node.campaign();
-        self.redraw_timeout();
+        self.set_timeout();
     }
 
     /// Hands leadership to `to`, once it has caught up.
@@ -226,7 +235,7 @@ impl Group {
     /// Everything up to and including ready `number` is durable.
     pub fn persisted(&mut self, number: u64) {
         self.node.on_persist_ready(number);
-        self.redraw_timeout();
+        self.set_timeout();
     }
 
     /// The state machine has applied up to `point`.

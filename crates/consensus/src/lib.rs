@@ -5,7 +5,8 @@
 //! [`Group::ready`] gives back what must be persisted, sent and applied, in that order of obligation.
 //!
 //! What this crate adds around the engine, each because it bit somebody:
-//! - The election timeout is drawn from our seed after every step that may have redrawn it from the thread's randomness.
+//! - The election timeout is a function of our seed, put in place after every step that may have redrawn it from the thread's
+//!   randomness.
 //! - Messages are encoded by us ([`Message::encode`]); the engine's protobuf 2 decoder never sees bytes from outside.
 //! - Only quorum-confirmed reads (`ReadIndex`); the engine's lease reads have no clock in them and are never used.
 //! - Membership is set at start and by [`Group::apply_membership`], never decoded from protobuf.

@@ -1,1 +1,40 @@
-//! Placeholder.
+//! The simulator: the whole cluster below the sockets in one thread, from one seed.
+//!
+//! ```text
+//!   plan (drawn from the seed) ──> world: one heap of events, ordered by (time, sequence)
+//!     clients ── requests ──> nodes (the real core) ── outputs ──> disk, net, clock (cruel) ──> inputs
+//!                                      └── every step ──> checks
+//! ```
+//!
+//! The nodes are `cluster::Node`, the log is `storage::wal`, the bytes between nodes are the real encoding; the store is the model
+//! store, and for every eighth seed the real engine. What is simulated is the world. A run is safe when no check objects, and live when,
+//! after all faults have healed, every node serves again and all replicas agree.
+//!
+//! docs/simulator.md lists faults, checks and planted bugs.
+
+mod checks;
+mod client;
+mod clock;
+mod disk;
+mod driver;
+mod history;
+mod model;
+mod net;
+mod plan;
+mod planted;
+
+pub use driver::{MARKS, Report, run_seed};
+pub use history::Violation;
+pub use planted::{PLANTED, Planted, planted};
+
+/// What to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// A safety mechanism that is switched off.
+    pub planted: Option<&'static Planted>,
+    /// Keep a line per event.
+    pub trace: bool,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! Raft's five properties, and what the disk owes them, judged at every step from outside: from what each node wrote, not from what it says.
+
+use crate::history::{Violation, demand};
+use bytes::Bytes;
+use quorate_cluster::Inspection;
+use quorate_consensus::Role;
+use quorate_env::{LogIndex, ShardId, Term};
+use quorate_storage::wal::{LogRecord, RecoveredLog};
+use std::collections::BTreeMap;
+
+/// One node's log of one shard, as its writes say.
+#[derive(Clone, Debug, Default)]
+struct Shadow {
+    start: LogIndex,
+    entries: BTreeMap<LogIndex, (Term, Bytes)>,
+    term: Term,
+}
+
+impl Shadow {
+    fn write(&mut self, record: &LogRecord) {
+        match record {
+            LogRecord::Entry(entry) => {
+                self.entries.split_off(&entry.index);
+                self.entries.insert(entry.index, (entry.term, entry.payload.clone()));
+            }
+            LogRecord::HardState(hard_state) => self.term = hard_state.term,
+            LogRecord::Start { index, discard_after, .. } => {
+                self.entries = if *discard_after { BTreeMap::new() } else { self.entries.split_off(&index.next()) };
+                self.start = *index;
+            }
+        }
+    }
+
+    fn holds(&self, index: LogIndex, term: Term) -> bool {
+        index <= self.start || self.entries.get(&index).is_some_and(|(t, _)| *t == term)
+    }
+}
+
+fn shard_of(record: &LogRecord) -> ShardId {
+    match record {
+        LogRecord::Entry(entry) => entry.shard,
+        LogRecord::HardState(hard_state) => hard_state.shard,
+        LogRecord::Start { shard, .. } => *shard,
+    }
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    written: Shadow,
+    durable: Shadow,
+    /// The highest term in which it gave a vote or acknowledged an entry.
+    promised: Term,
+    applied: LogIndex,
+    term: Term,
+}
+
+/// An entry that became committed, in order.
+#[derive(Clone, Debug)]
+pub(crate) struct Committed {
+    pub index: LogIndex,
+    pub payload: Bytes,
+}
+
+#[derive(Debug)]
+pub(crate) struct RaftCheck {
+    nodes: usize,
+    watched: BTreeMap<(usize, ShardId), Watched>,
+    leaders: BTreeMap<(ShardId, Term), usize>,
+    committed: BTreeMap<ShardId, Vec<(Term, Bytes)>>,
+    hashes: BTreeMap<(ShardId, LogIndex), u64>,
+}
+
+impl RaftCheck {
+    pub fn new(nodes: usize) -> Self {
+        Self {
+            nodes,
+            watched: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            hashes: BTreeMap::new(),
+        }
+    }
+
+    /// A node handed records to its disk.
+    pub fn wrote(&mut self, node: usize, records: &[LogRecord]) {
+        for record in records {
+            self.watched.entry((node, shard_of(record))).or_default().written.write(record);
+        }
+    }
+
+    /// Its disk said that they are durable.
+    pub fn synced(&mut self, node: usize, records: &[LogRecord]) {
+        for record in records {
+            self.watched.entry((node, shard_of(record))).or_default().durable.write(record);
+        }
+    }
+
+    /// It gave a vote or acknowledged entries in `term`.
+    pub fn promised(&mut self, node: usize, shard: ShardId, term: Term) {
+        let watched = self.watched.entry((node, shard)).or_default();
+        watched.promised = watched.promised.max(term);
+    }
+
+    /// It starts again with what its disk holds.
+    pub fn recovered(&mut self, node: usize, shard: ShardId, log: &RecoveredLog) -> Result<(), Violation> {
+        let mut found =
+            Shadow { start: log.start.0, term: log.hard_state.map_or(Term(0), |h| h.term), ..Shadow::default() };
+        found.entries = log.entries.iter().map(|e| (e.index, (e.term, e.payload.clone()))).collect();
+        let watched = self.watched.entry((node, shard)).or_default();
+        for (index, (term, _)) in &watched.durable.entries {
+            match found.entries.get(index) {
+                Some((t, _)) if t == term => {}
+                // A later write replaced the tail from here on, and happened to survive.
+                Some((t, _)) if t > term => break,
+                _ if *index <= found.start => {}
+                other => {
+                    let now = other.map(|(t, _)| *t);
+                    return Err(Violation {
+                        rule: "durable entries survive",
+                        detail: format!(
+                            "node {node} {shard}: entry {index} of {term} was durable, after the crash it is {now:?}"
+                        ),
+                    });
+                }
+            }
+        }
+        watched.written = found.clone();
+        watched.durable = found;
+        watched.applied = LogIndex(0);
+        Ok(())
+    }
+
+    /// What a node looks like after its start.
+    pub fn booted(&mut self, node: usize, shard: ShardId, now: &Inspection) -> Result<(), Violation> {
+        let watched = self.watched.entry((node, shard)).or_default();
+        watched.applied = now.applied;
+        watched.term = now.term;
+        demand(now.term >= watched.promised, "promises are remembered", || {
+            format!("node {node} {shard} promised in {} and came back in {}", watched.promised, now.term)
+        })
+    }
+
+    /// What a node looks like after a step. Returns entries that nobody had applied before.
+    pub fn observe(&mut self, node: usize, shard: ShardId, now: &Inspection) -> Result<Vec<Committed>, Violation> {
+        let watched = self.watched.entry((node, shard)).or_default();
+        demand(now.term >= watched.term, "terms do not go back", || {
+            format!("node {node} {shard}: {} after {}", now.term, watched.term)
+        })?;
+        watched.term = now.term;
+        let from = watched.applied;
+        demand(now.applied >= from, "applied does not go back", || {
+            format!("node {node} {shard}: {} after {from}", now.applied)
+        })?;
+        watched.applied = now.applied;
+        if now.role == Role::Leader {
+            let elected = !self.leaders.contains_key(&(shard, now.term));
+            let leader = *self.leaders.entry((shard, now.term)).or_insert(node);
+            demand(leader == node, "election safety", || {
+                format!("{shard} {}: nodes {leader} and {node} both lead", now.term)
+            })?;
+            // An entry of a later term says nothing about this leader: it may be deposed and not know it.
+            let earlier = |(term, _): &(Term, Bytes)| *term < now.term;
+            let known = self.committed.get(&shard).map_or(0, |log| log.partition_point(earlier)) as u64;
+            demand(!elected || now.last.0 >= known, "leader completeness", || {
+                format!(
+                    "node {node} leads {shard} in {} with a log up to {}, {known} entries are committed",
+                    now.term, now.last
+                )
+            })?;
+        }
+        // What a snapshot brought was not applied from this node's log, which may still hold what the snapshot replaced.
+        let from_log = from.max(now.log_start.min(now.applied));
+        let known = self.committed(shard) as u64;
+        demand(from_log == from || from_log.0 <= known, "snapshots hold what is committed", || {
+            format!("node {node} {shard} installed {from_log}, {known} entries are committed")
+        })?;
+        let fresh = self.applied(node, shard, from_log, now.applied)?;
+        if now.applied > from {
+            let hash = *self.hashes.entry((shard, now.applied)).or_insert(now.state_hash);
+            demand(hash == now.state_hash, "equal state at equal index", || {
+                format!("node {node} {shard} at {}: {:016x}, another had {hash:016x}", now.applied, now.state_hash)
+            })?;
+        }
+        Ok(fresh)
+    }
+
+    fn applied(
+        &mut self,
+        node: usize,
+        shard: ShardId,
+        from: LogIndex,
+        to: LogIndex,
+    ) -> Result<Vec<Committed>, Violation> {
+        let mut fresh = Vec::new();
+        for index in (from.0 + 1..=to.0).map(LogIndex) {
+            let known = self.committed.entry(shard).or_default();
+            let written = self.watched[&(node, shard)].written.entries.get(&index);
+            match (known.get(index.0 as usize - 1), written) {
+                (Some(known), Some(written)) => demand(known == written, "state machine safety", || {
+                    format!("{shard} {index}: node {node} applies another entry than one before it")
+                })?,
+                // It came with a snapshot.
+                (Some(_), None) => {}
+                (None, None) => {
+                    let detail = format!("node {node} {shard} applied {index}, which nobody has");
+                    return Err(Violation { rule: "state machine safety", detail });
+                }
+                (None, Some((term, payload))) => {
+                    let (term, payload) = (*term, payload.clone());
+                    let holders = (0..self.nodes)
+                        .filter(|n| self.watched.get(&(*n, shard)).is_some_and(|w| w.durable.holds(index, term)))
+                        .count();
+                    demand(holders > self.nodes / 2, "committed is durable on a quorum", || {
+                        format!(
+                            "{shard} {index} of {term} is applied by node {node} and durable on {holders} of {}",
+                            self.nodes
+                        )
+                    })?;
+                    known.push((term, payload.clone()));
+                    fresh.push(Committed { index, payload });
+                }
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// The commands that are committed, in number.
+    pub fn committed(&self, shard: ShardId) -> usize {
+        self.committed.get(&shard).map_or(0, Vec::len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_env::ReplicaId;
+    use quorate_storage::wal::LogEntry;
+
+    const S: ShardId = ShardId(2);
+
+    fn entry(index: u64, term: u64) -> LogRecord {
+        let (index, term) = (LogIndex(index), Term(term));
+        LogRecord::Entry(LogEntry { shard: S, index, term, kind: 0, payload: Bytes::new() })
+    }
+
+    fn look(role: Role, term: u64, applied: u64, hash: u64) -> Inspection {
+        Inspection {
+            replica: ReplicaId(1),
+            role,
+            term: Term(term),
+            leader: None,
+            committed: LogIndex(applied),
+            applied: LogIndex(applied),
+            state_hash: hash,
+            revision: quorate_kv::Revision(1),
+            log_start: LogIndex(0),
+            last: LogIndex(9),
+        }
+    }
+
+    fn rule(result: Result<impl std::fmt::Debug, Violation>) -> &'static str {
+        result.expect_err("an objection").rule
+    }
+
+    #[test]
+    fn two_leaders_in_one_term_are_noticed() {
+        let mut check = RaftCheck::new(3);
+        check.observe(0, S, &look(Role::Leader, 4, 0, 0)).expect("one leader");
+        assert_eq!(rule(check.observe(1, S, &look(Role::Leader, 4, 0, 0))), "election safety");
+    }
+
+    #[test]
+    fn an_entry_that_is_not_durable_on_a_quorum_is_noticed() {
+        let mut check = RaftCheck::new(3);
+        check.wrote(0, &[entry(1, 1)]);
+        check.synced(0, &[entry(1, 1)]);
+        assert_eq!(rule(check.observe(0, S, &look(Role::Leader, 1, 1, 0))), "committed is durable on a quorum");
+    }
+
+    #[test]
+    fn diverging_logs_and_states_are_noticed() {
+        let mut check = RaftCheck::new(3);
+        for node in 0..2 {
+            check.wrote(node, &[entry(1, 1)]);
+            check.synced(node, &[entry(1, 1)]);
+        }
+        check.observe(0, S, &look(Role::Leader, 1, 1, 7)).expect("committed");
+        assert_eq!(rule(check.observe(1, S, &look(Role::Follower, 1, 1, 8))), "equal state at equal index");
+        check.wrote(2, &[entry(1, 2)]);
+        assert_eq!(rule(check.observe(2, S, &look(Role::Follower, 2, 1, 7))), "state machine safety");
+    }
+
+    #[test]
+    fn lost_entries_and_forgotten_promises_are_noticed() {
+        let mut check = RaftCheck::new(3);
+        check.wrote(0, &[entry(1, 1)]);
+        check.synced(0, &[entry(1, 1)]);
+        check.promised(0, S, Term(3));
+        assert_eq!(rule(check.recovered(0, S, &RecoveredLog::default())), "durable entries survive");
+        assert_eq!(rule(check.booted(0, S, &look(Role::Follower, 2, 0, 0))), "promises are remembered");
+    }
+}

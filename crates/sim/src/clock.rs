@@ -1,0 +1,39 @@
+//! Clocks that differ: each node's monotonic clock runs at its own rate, its wall clock jumps.
+
+use quorate_env::{Instant, Rng, WallMs};
+
+/// How far a monotonic clock may run from true time: one part in a hundred. Leases are checked with this in mind.
+pub(crate) const DRIFT_PER_MILLE: i64 = 10;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Clock {
+    rate_per_mille: i64,
+    origin: u64,
+    wall_offset_ms: i64,
+}
+
+impl Clock {
+    pub fn draw(rng: &mut Rng) -> Self {
+        let spread = 2 * DRIFT_PER_MILLE as u64;
+        Self {
+            rate_per_mille: rng.between(0, spread) as i64 - DRIFT_PER_MILLE,
+            origin: rng.below(1 << 40),
+            wall_offset_ms: rng.between(0, 7_200_000) as i64 - 3_600_000,
+        }
+    }
+
+    /// The monotonic clock at true time `now` (microseconds).
+    pub fn monotonic(&self, now: u64) -> Instant {
+        let skewed = now as i64 + now as i64 / 1000 * self.rate_per_mille;
+        Instant(self.origin + skewed.max(0) as u64)
+    }
+
+    pub fn wall(&self, now: u64) -> WallMs {
+        WallMs((4_000_000_000 + (now / 1000) as i64 + self.wall_offset_ms).max(0) as u64)
+    }
+
+    /// The wall clock is set by up to an hour in either direction.
+    pub fn jump(&mut self, rng: &mut Rng) {
+        self.wall_offset_ms += rng.between(0, 7_200_000) as i64 - 3_600_000;
+    }
+}

@@ -1,0 +1,1025 @@
+//! The world of one run: a heap of events, the nodes, and what connects them. Nothing here depends on anything but the seed.
+
+use crate::Options;
+use crate::checks::leases::LeaseCheck;
+use crate::checks::order::OrderCheck;
+use crate::checks::raft::RaftCheck;
+use crate::checks::watch::WatchCheck;
+use crate::client::{Client, InFlight, Kind, SHARD};
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::history::{Violation, demand};
+use crate::net::{CALM, Net};
+use crate::plan::Plan;
+use crate::planted::DriverBug;
+use bytes::Bytes;
+use quorate_cluster::{
+    BootMember, Input, Node, NodeConfig, Outputs, PeerBody, Persist, Reply, RequestId, Sabotage, Timing, WatchOutput,
+    WatchRequest, wire,
+};
+use quorate_consensus::MessageKind;
+use quorate_env::checksum::chain;
+use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
+use quorate_kv::{Error, KeyRange, Refusal, Revision, WatchSpec};
+use quorate_shard::{View, WatcherKey};
+use quorate_storage::store::{FlushJob, LsmOptions, LsmStore, ModelStore, Store};
+use quorate_storage::wal::{DiskOp, LogRecord, Wal, WalIdentity, WalLimits};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+use std::time::Duration;
+
+const SHARDS: [ShardId; 2] = [ShardId(1), SHARD];
+const CLUSTER: ClusterId = ClusterId(1);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A client gives up by itself after this long: its node may be paused.
+const CLIENT_PATIENCE_US: u64 = 6_000_000;
+
+const LIMITS: WalLimits =
+    WalLimits { segment_bytes: 256 << 10, record_bytes: 96 << 10, segments_target: 4, rewrite_bytes: 64 << 10 };
+
+/// What a run was.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// The rule that was broken, if one was, and when (microseconds of simulated time).
+    pub violation: Option<(u64, Violation)>,
+    /// A hash over everything that left any node.
+    pub output_hash: u64,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// Operations that clients completed.
+    pub operations: u64,
+    /// Faults that were injected.
+    pub faults: u64,
+    /// Interesting things that happened, and how often.
+    pub marks: BTreeMap<&'static str, u64>,
+    /// A line per event, if asked for.
+    pub trace: Vec<String>,
+}
+
+/// Interesting things that a campaign should have seen at least once.
+pub const MARKS: &[&str] = &[
+    "crash",
+    "power cut",
+    "cut",
+    "pause",
+    "wall clock jump",
+    "torn write",
+    "crash between outputs",
+    "leader deposed with entries in flight",
+    "unknown outcome",
+    "retry recognised",
+    "snapshot installed",
+    "store flushed",
+    "history read by a watch",
+    "watch compacted",
+    "lease expired",
+    "lease renewed",
+    "read refused as compacted",
+    "real store",
+];
+
+enum Event {
+    Tick { node: usize, life: u64 },
+    Deliver { from: usize, to: usize, frame: Bytes },
+    Synced { node: usize, life: u64 },
+    Flushed { node: usize, life: u64 },
+    PeerDown { node: usize, peer: usize },
+    Restart { node: usize },
+    Resume { node: usize },
+    Client { client: usize },
+    Patience { client: usize, operation: u64 },
+    Watch { watcher: usize },
+    Crash,
+    Cut,
+    Heal,
+    Pause,
+    Jump,
+    PowerCut,
+    Calm,
+}
+
+enum StoreKind {
+    Model(Arc<ModelStore>),
+    Real { dir: tempfile::TempDir, store: Option<Arc<LsmStore>> },
+}
+
+struct Syncing {
+    ops: Vec<DiskOp>,
+    ticket: u64,
+    records: Vec<LogRecord>,
+}
+
+struct SimNode {
+    node: Option<Node>,
+    life: u64,
+    paused: bool,
+    parked: Vec<Input>,
+    clock: Clock,
+    disk: Disk,
+    wal: Option<Wal>,
+    store: StoreKind,
+    queue: Vec<Persist>,
+    syncing: Option<Syncing>,
+    flushing: Option<(u64, Box<dyn FlushJob>)>,
+    /// Outputs after which it crashes.
+    doomed: Option<u64>,
+}
+
+struct Watcher {
+    key: WatcherKey,
+    node: usize,
+    check: WatchCheck,
+    catching_up: Option<View>,
+}
+
+struct World {
+    plan: Plan,
+    options: Options,
+    now: u64,
+    sequence: u64,
+    heap: BinaryHeap<Reverse<(u64, u64)>>,
+    events: BTreeMap<(u64, u64), Event>,
+    rng: Rng,
+    disk_rng: Rng,
+    nodes: Vec<SimNode>,
+    net: Net,
+    clients: Vec<Client>,
+    requests: BTreeMap<RequestId, usize>,
+    next_request: RequestId,
+    next_operation: u64,
+    watchers: Vec<Watcher>,
+    next_key: WatcherKey,
+    raft: RaftCheck,
+    order: OrderCheck,
+    leases: LeaseCheck,
+    leaders_busy: BTreeMap<usize, bool>,
+    calm: bool,
+    /// Nodes through which each client must still write before the run may end well.
+    to_prove: BTreeSet<usize>,
+    report: Report,
+}
+
+type Step = Result<(), Violation>;
+
+/// Runs one seed.
+#[must_use]
+pub fn run_seed(seed: u64, options: &Options) -> Report {
+    let mut world = World::new(seed, *options);
+    if let Err(violation) = world.run() {
+        let at = world.now;
+        world.trace(|| format!("VIOLATION  {violation}"));
+        world.report.violation = Some((at, violation));
+    }
+    world.report.simulated = Duration::from_micros(world.now);
+    world.report
+}
+
+impl World {
+    fn new(seed: u64, options: Options) -> Self {
+        let plan = Plan::draw(seed);
+        let root = Rng::new(seed);
+        let mut clock_rng = root.split(2);
+        let nodes = (0..plan.nodes).map(|_| SimNode {
+            node: None,
+            life: 0,
+            paused: false,
+            parked: Vec::new(),
+            clock: Clock::draw(&mut clock_rng),
+            disk: Disk::default(),
+            wal: None,
+            store: if plan.real_store {
+                StoreKind::Real { dir: memory_folder(), store: None }
+            } else {
+                StoreKind::Model(Arc::new(ModelStore::new()))
+            },
+            queue: Vec::new(),
+            syncing: None,
+            flushing: None,
+            doomed: None,
+        });
+        let nodes: Vec<SimNode> = nodes.collect();
+        let watchers = (0..plan.watchers).map(|n| Watcher {
+            key: 0,
+            node: 0,
+            check: WatchCheck {
+                range: if n % 2 == 0 { KeyRange::prefix("k/") } else { KeyRange::single("k/3") },
+                next: 1,
+            },
+            catching_up: None,
+        });
+        Self {
+            net: Net::new(plan.weather, root.split(3)),
+            rng: root.split(4),
+            disk_rng: root.split(5),
+            clients: (0..plan.clients as u64).map(|n| Client::new(n, root.split(100 + n))).collect(),
+            watchers: watchers.collect(),
+            raft: RaftCheck::new(plan.nodes),
+            order: OrderCheck::new(),
+            leases: LeaseCheck::default(),
+            report: Report { seed, ..Report::default() },
+            options,
+            now: 0,
+            sequence: 0,
+            heap: BinaryHeap::new(),
+            events: BTreeMap::new(),
+            nodes,
+            requests: BTreeMap::new(),
+            next_request: 1,
+            next_operation: 1,
+            next_key: 1,
+            leaders_busy: BTreeMap::new(),
+            calm: false,
+            to_prove: BTreeSet::new(),
+            plan,
+        }
+    }
+
+    fn run(&mut self) -> Step {
+        if self.plan.real_store {
+            self.mark("real store");
+        }
+        for node in 0..self.nodes.len() {
+            self.start(node)?;
+        }
+        for client in 0..self.clients.len() {
+            self.after(10_000, Event::Client { client });
+        }
+        for watcher in 0..self.watchers.len() {
+            self.after(300_000, Event::Watch { watcher });
+        }
+        for fault in [Event::Crash, Event::Cut, Event::Pause, Event::Jump, Event::PowerCut] {
+            self.schedule_fault(fault);
+        }
+        self.after(self.plan.storm_us, Event::Calm);
+        let end = self.plan.storm_us + self.plan.calm_us;
+        while let Some(Reverse(at)) = self.heap.pop() {
+            if at.0 > end {
+                break;
+            }
+            self.now = at.0;
+            let event = self.events.remove(&at).expect("every heap entry has its event");
+            self.happen(event)?;
+        }
+        self.finish()
+    }
+
+    // ---- time
+
+    fn after(&mut self, us: u64, event: Event) {
+        self.sequence += 1;
+        let at = (self.now + us.max(1), self.sequence);
+        self.heap.push(Reverse(at));
+        self.events.insert(at, event);
+    }
+
+    fn schedule_fault(&mut self, fault: Event) {
+        let every = match fault {
+            Event::Crash => self.plan.crash_every_us,
+            Event::Cut => self.plan.cut_every_us,
+            Event::Pause => self.plan.pause_every_us,
+            Event::Jump => self.plan.jump_every_us,
+            Event::PowerCut => self.plan.power_cut_every_us,
+            _ => None,
+        };
+        if let Some(every) = every
+            && !self.calm
+        {
+            let wait = self.rng.between(every / 4, every * 2);
+            self.after(wait, fault);
+        }
+    }
+
+    fn mark(&mut self, what: &'static str) {
+        *self.report.marks.entry(what).or_default() += 1;
+    }
+
+    fn trace(&mut self, line: impl FnOnce() -> String) {
+        if self.options.trace {
+            self.report.trace.push(format!("{:>12.6}  {}", self.now as f64 / 1e6, line()));
+        }
+    }
+
+    fn driver_bug(&self) -> Option<DriverBug> {
+        self.options.planted.and_then(|planted| planted.driver)
+    }
+
+    // ---- events
+
+    fn happen(&mut self, event: Event) -> Step {
+        match event {
+            Event::Tick { node, life } => {
+                if self.nodes[node].life == life {
+                    let wall = self.nodes[node].clock.wall(self.now);
+                    self.after(Timing::default().tick.as_micros() as u64, Event::Tick { node, life });
+                    self.feed(node, Input::Tick { wall })?;
+                }
+            }
+            Event::Deliver { from, to, frame } => {
+                let messages = wire::decode_batch(frame)
+                    .map_err(|e| Violation { rule: "frames can be read", detail: e.to_string() })?;
+                for message in messages {
+                    self.feed(to, Input::Peer { from: id_of(from), message })?;
+                }
+            }
+            Event::Synced { node, life } => self.synced(node, life)?,
+            Event::Flushed { node, life } => {
+                if self.nodes[node].life == life
+                    && let Some((ticket, job)) = self.nodes[node].flushing.take()
+                {
+                    job.run().map_err(|e| Violation { rule: "the store flushes", detail: e.to_string() })?;
+                    self.mark("store flushed");
+                    self.feed(node, Input::Flushed { ticket })?;
+                }
+            }
+            Event::PeerDown { node, peer } => {
+                if !self.net.is_cut(peer, node) {
+                    self.feed(node, Input::PeerDown(id_of(peer)))?;
+                }
+            }
+            Event::Restart { node } => {
+                if self.nodes[node].node.is_none() {
+                    self.start(node)?;
+                }
+            }
+            Event::Resume { node } => {
+                self.nodes[node].paused = false;
+                self.trace(|| format!("n{}  resumes", node + 1));
+                for input in std::mem::take(&mut self.nodes[node].parked) {
+                    self.feed(node, input)?;
+                }
+            }
+            Event::Client { client } => self.client_turn(client)?,
+            Event::Patience { client, operation } => {
+                let waits = self.clients[client].in_flight.as_ref().is_some_and(|(_, f)| f.operation == operation);
+                if waits {
+                    self.give_up(client);
+                }
+            }
+            Event::Watch { watcher } => self.watch_turn(watcher)?,
+            Event::Calm => self.become_calm()?,
+            fault => self.fault(fault)?,
+        }
+        Ok(())
+    }
+
+    fn fault(&mut self, fault: Event) -> Step {
+        if self.calm {
+            return Ok(());
+        }
+        let node = self.rng.below(self.nodes.len() as u64) as usize;
+        match fault {
+            Event::Crash => {
+                // Some crash at once, some between two outputs of a later step.
+                if self.rng.chance(500) {
+                    self.crash(node, "crash");
+                } else {
+                    let outputs = self.rng.below(6);
+                    self.nodes[node].doomed = Some(outputs);
+                }
+            }
+            Event::PowerCut => {
+                for node in 0..self.nodes.len() {
+                    self.crash(node, "power cut");
+                }
+            }
+            Event::Cut => {
+                self.mark("cut");
+                self.report.faults += 1;
+                let one_way = self.rng.chance(300);
+                let inbound = self.rng.chance(500);
+                for other in (0..self.nodes.len()).filter(|other| *other != node) {
+                    if !one_way || inbound {
+                        self.net.cut(other, node);
+                    }
+                    if !one_way || !inbound {
+                        self.net.cut(node, other);
+                    }
+                }
+                self.trace(|| format!("n{}  is cut off{}", node + 1, if one_way { ", one way" } else { "" }));
+                let wait = self.rng.between(200_000, 4_000_000);
+                self.after(wait, Event::Heal);
+            }
+            Event::Heal => {
+                self.net.heal();
+                self.trace(|| "    all cuts heal".into());
+                return Ok(());
+            }
+            Event::Pause => {
+                self.mark("pause");
+                self.report.faults += 1;
+                self.nodes[node].paused = true;
+                self.trace(|| format!("n{}  is paused", node + 1));
+                let wait = self.rng.between(100_000, 3_000_000);
+                self.after(wait, Event::Resume { node });
+            }
+            Event::Jump => {
+                self.mark("wall clock jump");
+                self.report.faults += 1;
+                let rng = &mut self.rng;
+                self.nodes[node].clock.jump(rng);
+            }
+            _ => {}
+        }
+        self.schedule_fault(fault);
+        Ok(())
+    }
+
+    fn become_calm(&mut self) -> Step {
+        self.calm = true;
+        self.net.heal();
+        self.net.weather = CALM;
+        self.trace(|| "    all faults end".into());
+        for node in 0..self.nodes.len() {
+            self.nodes[node].doomed = None;
+            if self.nodes[node].node.is_none() {
+                self.start(node)?;
+            }
+            if self.nodes[node].paused {
+                self.happen(Event::Resume { node })?;
+            }
+        }
+        self.to_prove = (0..self.nodes.len()).collect();
+        self.clients.iter_mut().for_each(|client| client.renews = false);
+        Ok(())
+    }
+
+    // ---- nodes
+
+    fn config(&self, node: usize) -> NodeConfig {
+        let members = (0..self.nodes.len()).map(|n| BootMember {
+            id: id_of(n),
+            name: format!("n{}", n + 1),
+            peer_address: String::new(),
+        });
+        NodeConfig {
+            cluster: CLUSTER,
+            node: id_of(node),
+            members: members.collect(),
+            timing: Timing::default(),
+            flush_bytes: self.plan.flush_bytes,
+            log_keep_bytes: self.plan.log_keep_bytes,
+            chunk_bytes: self.plan.chunk_bytes,
+            sabotage: self.options.planted.map_or_else(Sabotage::default, |planted| planted.sabotage),
+        }
+    }
+
+    fn start(&mut self, node: usize) -> Step {
+        let config = self.config(node);
+        let identity = WalIdentity { cluster: CLUSTER, node: id_of(node), incarnation: Incarnation(node as u64) };
+        let failed = |what: &dyn std::fmt::Display| Violation {
+            rule: "a node starts again",
+            detail: format!("node {node}: {what}"),
+        };
+        let this = &mut self.nodes[node];
+        this.life += 1;
+        let files = this.disk.files();
+        let (wal, recovered, ops) = if files.is_empty() {
+            let (wal, ops) = Wal::create(identity, LIMITS);
+            (wal, Default::default(), ops)
+        } else {
+            Wal::recover(identity, LIMITS, files).map_err(|e| failed(&e))?
+        };
+        ops.iter().for_each(|op| this.disk.run(op));
+        this.wal = Some(wal);
+        let store: Arc<dyn Store> = match &mut this.store {
+            StoreKind::Model(store) => store.clone(),
+            StoreKind::Real { dir, store } => {
+                let opened = LsmStore::open(dir.path(), LsmOptions { cache_bytes: 1 << 20, ..LsmOptions::default() });
+                let opened = Arc::new(opened.map_err(|e| failed(&e))?);
+                *store = Some(opened.clone());
+                opened
+            }
+        };
+        for shard in SHARDS {
+            if let Some(log) = recovered.shards.get(&shard) {
+                self.raft.recovered(node, shard, log)?;
+            }
+        }
+        let this = &mut self.nodes[node];
+        let seed = self.rng.next_u64();
+        let now = this.clock.monotonic(self.now);
+        let booted = Node::boot(config, store, &recovered, now, seed).map_err(|e| failed(&e))?;
+        for shard in SHARDS {
+            let look = booted.inspect(shard).expect("a first shard");
+            self.raft.booted(node, shard, &look)?;
+        }
+        this.node = Some(booted);
+        let life = this.life;
+        self.trace(|| format!("n{}  starts, life {life}", node + 1));
+        self.after(1, Event::Tick { node, life });
+        Ok(())
+    }
+
+    fn crash(&mut self, node: usize, what: &'static str) {
+        let this = &mut self.nodes[node];
+        if this.node.take().is_none() {
+            return;
+        }
+        this.life += 1;
+        this.paused = false;
+        this.parked.clear();
+        this.doomed = None;
+        this.queue.clear();
+        this.flushing = None;
+        this.wal = None;
+        if let Some(syncing) = this.syncing.take() {
+            // What was on its way to the disk got some way.
+            let done = self.disk_rng.below(syncing.ops.len() as u64 + 1) as usize;
+            syncing.ops[..done].iter().for_each(|op| this.disk.run(op));
+        }
+        let torn = this.disk.crash(&mut self.disk_rng);
+        match &mut this.store {
+            StoreKind::Model(store) => *store = Arc::new(store.crash()),
+            StoreKind::Real { store, .. } => *store = None,
+        }
+        self.mark(what);
+        if torn {
+            self.mark("torn write");
+        }
+        if self.leaders_busy.get(&node) == Some(&true) {
+            self.mark("leader deposed with entries in flight");
+        }
+        self.report.faults += 1;
+        self.trace(|| format!("n{}  crashes ({what})", node + 1));
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
+            let wait = self.rng.between(200, 3_000);
+            self.after(wait, Event::PeerDown { node: peer, peer: node });
+        }
+        for client in 0..self.clients.len() {
+            if self.clients[client].in_flight.as_ref().is_some_and(|(_, f)| f.node == node) {
+                self.give_up(client);
+            }
+        }
+        for watcher in 0..self.watchers.len() {
+            if self.watchers[watcher].node == node {
+                self.watchers[watcher].catching_up = None;
+                self.watchers[watcher].key = 0;
+                self.after(100_000, Event::Watch { watcher });
+            }
+        }
+        let wait = self.rng.between(20_000, 3_000_000);
+        self.after(wait, Event::Restart { node });
+    }
+
+    fn feed(&mut self, node: usize, input: Input) -> Step {
+        let this = &mut self.nodes[node];
+        if this.paused {
+            if this.parked.len() < 10_000 {
+                this.parked.push(input);
+            }
+            return Ok(());
+        }
+        let now = this.clock.monotonic(self.now);
+        let Some(core) = &mut this.node else { return Ok(()) };
+        core.step(now, input);
+        let outputs = core.drain(now);
+        let looks = SHARDS.map(|shard| (shard, core.inspect(shard).expect("a first shard")));
+        if let Some(why) = outputs.fatal {
+            return Err(Violation { rule: "replicas agree with themselves and each other", detail: why });
+        }
+        if let Some(persist) = &outputs.persist {
+            self.raft.wrote(node, &persist.records);
+        }
+        for (shard, look) in looks {
+            for committed in self.raft.observe(node, shard, &look)? {
+                if shard == SHARD {
+                    self.order.commit(committed.index, &committed.payload)?;
+                }
+            }
+            if shard == SHARD {
+                let busy = look.role == quorate_consensus::Role::Leader && look.last > look.committed;
+                self.leaders_busy.insert(node, busy);
+            }
+        }
+        for lease in std::mem::take(&mut self.order.model.expired) {
+            self.report.marks.entry("lease expired").and_modify(|n| *n += 1).or_insert(1);
+            self.leases.expired(lease, self.now)?;
+            self.clients.iter_mut().for_each(|client| client.lost(lease));
+        }
+        self.carry_out(node, outputs)
+    }
+
+    fn carry_out(&mut self, node: usize, outputs: Outputs) -> Step {
+        let doomed = self.nodes[node].doomed;
+        let mut left = doomed.unwrap_or(u64::MAX);
+        let mut spend = || {
+            let some = left > 0;
+            left = left.saturating_sub(1);
+            some
+        };
+        let anything = outputs.persist.is_some() || !outputs.messages.is_empty() || !outputs.replies.is_empty();
+        if let Some(persist) = outputs.persist
+            && spend()
+        {
+            self.persist(node, persist);
+        }
+        let mut by_peer: BTreeMap<NodeId, Vec<_>> = BTreeMap::new();
+        for (to, message) in outputs.messages {
+            by_peer.entry(to).or_default().push(message);
+        }
+        for (to, messages) in by_peer {
+            if spend() {
+                self.send(node, to, &messages);
+            }
+        }
+        for (request, answer) in outputs.replies {
+            if spend() {
+                self.answer(request, answer)?;
+            }
+        }
+        for (key, output) in outputs.watch {
+            if spend() {
+                self.watch_output(key, output)?;
+            }
+        }
+        if let Some(task) = outputs.flush {
+            let (low, high) = self.plan.flush_us;
+            let wait = self.disk_rng.between(low, high);
+            let life = self.nodes[node].life;
+            self.nodes[node].flushing = Some((task.ticket, task.job));
+            self.after(wait, Event::Flushed { node, life });
+        }
+        if doomed.is_some() && anything {
+            self.mark("crash between outputs");
+            self.crash(node, "crash");
+        }
+        Ok(())
+    }
+
+    fn hash(&mut self, bytes: &[u8]) {
+        self.report.output_hash = chain(self.report.output_hash ^ self.now, bytes);
+    }
+
+    // ---- disk
+
+    fn persist(&mut self, node: usize, mut persist: Persist) {
+        if self.driver_bug() == Some(DriverBug::ForgetVote) {
+            persist.records.retain(|record| !matches!(record, LogRecord::HardState(_)));
+        }
+        self.hash(format!("{persist:?}").as_bytes());
+        self.nodes[node].queue.push(persist);
+        if self.nodes[node].syncing.is_none() {
+            self.start_sync(node);
+        }
+    }
+
+    /// Everything queued goes into one flush: group commit.
+    fn start_sync(&mut self, node: usize) {
+        let (low, high) = self.plan.sync_us;
+        let wait = self.disk_rng.between(low, high);
+        let this = &mut self.nodes[node];
+        let Some(ticket) = this.queue.last().map(|persist| persist.ticket) else { return };
+        let records: Vec<LogRecord> = this.queue.drain(..).flat_map(|persist| persist.records).collect();
+        let wal = this.wal.as_mut().expect("a running node has a log");
+        let mut ops = Vec::new();
+        wal.append(&records, &mut ops);
+        wal.upkeep(&mut ops);
+        this.syncing = Some(Syncing { ops, ticket, records });
+        let life = this.life;
+        self.after(wait, Event::Synced { node, life });
+    }
+
+    fn synced(&mut self, node: usize, life: u64) -> Step {
+        let skip = self.driver_bug() == Some(DriverBug::SkipSync);
+        let this = &mut self.nodes[node];
+        if this.life != life {
+            return Ok(());
+        }
+        let Some(syncing) = this.syncing.take() else { return Ok(()) };
+        for op in &syncing.ops {
+            if !(skip && matches!(op, DiskOp::Sync { .. })) {
+                this.disk.run(op);
+            }
+        }
+        self.raft.synced(node, &syncing.records);
+        self.start_sync(node);
+        self.feed(node, Input::Persisted { ticket: syncing.ticket })
+    }
+
+    // ---- network
+
+    fn send(&mut self, from: usize, to: NodeId, messages: &[quorate_cluster::PeerMessage]) {
+        let to_node = to.0 as usize - 1;
+        for message in messages {
+            if let PeerBody::Raft(raft) = &message.body {
+                let promise = match raft.kind {
+                    MessageKind::AppendResponse | MessageKind::RequestVoteResponse => !raft.reject,
+                    _ => false,
+                };
+                if promise {
+                    self.raft.promised(from, message.shard, raft.term);
+                }
+                if raft.kind == MessageKind::Snapshot {
+                    self.mark("snapshot offered");
+                }
+            }
+            if let PeerBody::Chunk { chunk, .. } = &message.body
+                && chunk.next.is_none()
+            {
+                self.mark("snapshot installed");
+            }
+        }
+        let frame = Bytes::from(wire::encode_batch(messages.iter()));
+        self.hash(&frame);
+        if self.options.trace {
+            for message in messages {
+                let line = format!("n{} -> n{}  {} {}", from + 1, to_node + 1, message.shard, describe(&message.body));
+                self.trace(|| line);
+            }
+        }
+        for wait in self.net.send(from, to_node) {
+            self.after(wait, Event::Deliver { from, to: to_node, frame: frame.clone() });
+        }
+    }
+
+    // ---- clients
+
+    fn client_turn(&mut self, client: usize) -> Step {
+        if self.clients[client].in_flight.is_some() {
+            return Ok(());
+        }
+        let operation = self.next_operation;
+        self.next_operation += 1;
+        let known = self.order.floor().revision;
+        let proof = self.to_prove.pop_first();
+        let (node, (kind, request)) = match proof {
+            Some(node) => (node, self.clients[client].plain_write(operation)),
+            None => {
+                let node = self.clients[client].pick_node(self.nodes.len());
+                (node, self.clients[client].next(operation, known))
+            }
+        };
+        let request_id = self.next_request;
+        self.next_request += 1;
+        let in_flight = InFlight { operation, node, kind, began: self.order.floor(), began_us: self.now };
+        if self.options.trace {
+            let line = format!("c{client} -> n{}  operation {operation}: {}", node + 1, short(&format!("{request:?}")));
+            self.trace(|| line);
+        }
+        if proof.is_some() {
+            self.mark("proof of life asked");
+        }
+        self.clients[client].in_flight = Some((request_id, in_flight));
+        self.requests.insert(request_id, client);
+        self.after(CLIENT_PATIENCE_US, Event::Patience { client, operation });
+        if self.nodes[node].node.is_none() {
+            self.give_up(client);
+            return Ok(());
+        }
+        self.feed(node, Input::Request { id: request_id, timeout: REQUEST_TIMEOUT, request })
+    }
+
+    fn give_up(&mut self, client: usize) {
+        if let Some((request, in_flight)) = self.clients[client].in_flight.take() {
+            self.requests.remove(&request);
+            self.mark("unknown outcome");
+            if self.calm && matches!(in_flight.kind, Kind::Write) {
+                // It may still be applied; another write must prove that the node serves.
+                self.to_prove.insert(in_flight.node);
+            }
+            let wait = self.clients[client].think(self.plan.think_us);
+            self.after(wait, Event::Client { client });
+        }
+    }
+
+    fn answer(&mut self, request: RequestId, answer: Result<Reply, Error>) -> Step {
+        let Some(client) = self.requests.remove(&request) else { return Ok(()) };
+        let Some((_, in_flight)) = self.clients[client].in_flight.take() else { return Ok(()) };
+        let InFlight { operation, kind, began, began_us, node } = in_flight;
+        if self.options.trace {
+            let line = match &answer {
+                Ok(Reply::Applied(applied)) => format!("done at revision {}", applied.header.revision.0),
+                Ok(_) => "answered".into(),
+                Err(e) => e.to_string(),
+            };
+            self.trace(|| format!("n{} -> c{client}  operation {operation}: {line}", node + 1));
+        }
+        self.hash(&operation.to_le_bytes());
+        let judged = match (&kind, answer) {
+            (_, Err(Error::Unavailable(_))) => false,
+            (_, Err(Error::UnknownOutcome(_))) => {
+                self.mark("unknown outcome");
+                false
+            }
+            (Kind::Write | Kind::Grant { .. }, answer) => {
+                let answer = match answer {
+                    Ok(Reply::Applied(applied)) => Ok(applied),
+                    Err(Error::Refused(refusal)) => Err(refusal),
+                    _ => return Err(Violation { rule: "answers fit", detail: format!("operation {operation}") }),
+                };
+                self.order.answered(operation, began, &answer)?;
+                if let (Kind::Grant { id, ttl_s }, Ok(_)) = (&kind, &answer)
+                    && self.order.model.lease_exists(*id)
+                {
+                    self.leases.renewed(*id, *ttl_s, began_us);
+                    self.clients[client].granted(*id);
+                }
+                true
+            }
+            (Kind::Renew { id }, Ok(Reply::Lease(read))) => {
+                if self.order.model.lease_exists(*id) {
+                    self.mark("lease renewed");
+                    self.leases.renewed(*id, read.result.granted_s, began_us);
+                }
+                true
+            }
+            (Kind::Renew { id }, Err(Error::Refused(refusal))) => {
+                demand(
+                    refusal == Refusal::LeaseNotFound && !self.order.model.lease_exists(*id),
+                    "leases are not lost",
+                    || format!("lease {} exists, a renewal was answered {refusal:?}", id.0),
+                )?;
+                self.clients[client].lost(*id);
+                true
+            }
+            (Kind::Compact, _) => true,
+            (Kind::Read { op, linearizable }, Ok(Reply::View { view, .. })) => {
+                let result =
+                    view.range(op).map_err(|e| Violation { rule: "views can be read", detail: e.to_string() })?;
+                match result {
+                    Ok(result) => self.order.read(op, *linearizable, began, view.revision().0, &result)?,
+                    Err(Refusal::RevisionCompacted { compacted }) => {
+                        self.mark("read refused as compacted");
+                        let known = self.order.model.compacted.unwrap_or(0);
+                        let asked = op.revision.map_or(u64::MAX, |revision| revision.0);
+                        demand(compacted.0 <= known && asked < compacted.0, "only the compacted is refused", || {
+                            format!("a read at {asked} was refused at compaction {}", compacted.0)
+                        })?;
+                    }
+                    // A stale replica may not have the revision yet.
+                    Err(Refusal::RevisionInFuture { .. }) if !linearizable => {}
+                    Err(other) => {
+                        return Err(Violation { rule: "reads are answered", detail: format!("{op:?}: {other}") });
+                    }
+                }
+                true
+            }
+            (kind, _) => return Err(Violation { rule: "answers fit", detail: format!("{kind:?}") }),
+        };
+        if judged {
+            self.report.operations += 1;
+            self.clients[client].completed += 1;
+        } else if self.calm && matches!(kind, Kind::Write) {
+            self.to_prove.insert(node);
+        }
+        let wait = self.clients[client].think(self.plan.think_us);
+        self.after(wait, Event::Client { client });
+        Ok(())
+    }
+
+    // ---- watches
+
+    fn watch_turn(&mut self, watcher: usize) -> Step {
+        if let Some(view) = self.watchers[watcher].catching_up.take() {
+            return self.catch_up(watcher, &view);
+        }
+        if self.watchers[watcher].key != 0 {
+            return Ok(());
+        }
+        let node = self.rng.below(self.nodes.len() as u64) as usize;
+        if self.nodes[node].node.is_none() {
+            self.after(100_000, Event::Watch { watcher });
+            return Ok(());
+        }
+        self.watchers[watcher].node = node;
+        self.attach(watcher)
+    }
+
+    fn attach(&mut self, watcher: usize) -> Step {
+        let key = self.next_key;
+        self.next_key += 1;
+        let this = &mut self.watchers[watcher];
+        let old = std::mem::replace(&mut this.key, key);
+        let range = this.check.range.clone();
+        let from = Some(Revision(this.check.next));
+        let spec = WatchSpec { range, start: from, no_put: false, no_delete: false, prev_kv: true };
+        let node = this.node;
+        if old != 0 {
+            self.feed(node, Input::Watch { key: old, shard: SHARD, request: WatchRequest::Detach })?;
+        }
+        self.feed(node, Input::Watch { key, shard: SHARD, request: WatchRequest::Attach { spec, from } })
+    }
+
+    fn catch_up(&mut self, watcher: usize, view: &View) -> Step {
+        self.mark("history read by a watch");
+        let check = &mut self.watchers[watcher].check;
+        let page = view
+            .events(&check.range, Revision(check.next), true, 2_000)
+            .map_err(|e| Violation { rule: "views can be read", detail: e.to_string() })?;
+        check.events(&self.order.model, &page.events)?;
+        check.next = check.next.max(page.next.0);
+        if page.next > view.revision() {
+            return self.attach(watcher);
+        }
+        self.watchers[watcher].catching_up = Some(view.clone());
+        self.after(1_000, Event::Watch { watcher });
+        Ok(())
+    }
+
+    fn watch_output(&mut self, key: WatcherKey, output: WatchOutput) -> Step {
+        let Some(watcher) = self.watchers.iter().position(|watcher| watcher.key == key) else { return Ok(()) };
+        if self.driver_bug() == Some(DriverBug::LoseWatchEvents)
+            && matches!(output, WatchOutput::Events { .. })
+            && self.rng.chance(50)
+        {
+            return Ok(());
+        }
+        let check = &mut self.watchers[watcher].check;
+        match output {
+            WatchOutput::Attached { backlog, .. } => {
+                for events in backlog {
+                    check.events(&self.order.model, &events)?;
+                }
+                let node = self.watchers[watcher].node;
+                return self.feed(node, Input::Watch { key, shard: SHARD, request: WatchRequest::Progress });
+            }
+            WatchOutput::Behind { view, from } => {
+                demand(from.0 == check.next, "watches resume where they were", || {
+                    format!("{} not {}", from.0, check.next)
+                })?;
+                self.watchers[watcher].catching_up = Some(view);
+                self.after(500, Event::Watch { watcher });
+            }
+            WatchOutput::Compacted { compacted, .. } => {
+                let known = self.order.model.compacted.unwrap_or(0);
+                demand(compacted.0 <= known && check.next < compacted.0, "only the compacted is refused", || {
+                    format!("a watch from {} was refused at compaction {}", check.next, compacted.0)
+                })?;
+                check.next = compacted.0;
+                self.mark("watch compacted");
+                self.watchers[watcher].key = 0;
+                self.after(1_000, Event::Watch { watcher });
+            }
+            WatchOutput::Events { events, .. } => check.events(&self.order.model, &events)?,
+            WatchOutput::Progress { revision } => check.progress(&self.order.model, revision.0)?,
+            WatchOutput::Detached => return self.attach(watcher),
+        }
+        Ok(())
+    }
+
+    // ---- the end
+
+    fn finish(&mut self) -> Step {
+        if self.order.retries > 0 {
+            self.mark("retry recognised");
+        }
+        demand(self.to_prove.is_empty(), "every node serves again", || format!("not nodes {:?}", self.to_prove))?;
+        let waiting = self
+            .clients
+            .iter()
+            .filter(|c| c.in_flight.as_ref().is_some_and(|(_, f)| self.now > f.began_us + 5_000_000));
+        demand(waiting.count() == 0, "no request hangs", || "a client waits for seconds in the calm".into())?;
+        for client in &self.clients {
+            demand(client.completed > 0, "every client gets served", || format!("{client:?}"))?;
+        }
+        for shard in SHARDS {
+            let looks: Vec<_> = self.nodes.iter().filter_map(|n| n.node.as_ref()?.inspect(shard)).collect();
+            let most = self.raft.committed(shard) as u64;
+            // The last entries may just be on their way.
+            let behind = looks.iter().any(|look| look.applied.0 + 50 < most);
+            demand(looks.len() == self.nodes.len() && !behind, "replicas catch up", || format!("{shard}: {looks:?}"))?;
+        }
+        for watcher in &self.watchers {
+            // The last events may just be on their way.
+            watcher.check.finished(&self.order.model, self.order.model.revision.saturating_sub(100))?;
+        }
+        let leases = self.order.model.lease_count();
+        demand(leases == 0, "leases end", || {
+            format!("{leases} leases are left, {} s after the last was renewed", self.plan.calm_us / 1_000_000)
+        })
+    }
+}
+
+fn id_of(node: usize) -> NodeId {
+    NodeId(node as u64 + 1)
+}
+
+/// A folder in memory, where there is one.
+fn memory_folder() -> tempfile::TempDir {
+    let shm = std::path::Path::new("/dev/shm");
+    let made = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
+    made.or_else(|_| tempfile::tempdir()).expect("a folder can be made")
+}
+
+fn describe(body: &PeerBody) -> String {
+    match body {
+        PeerBody::Raft(m) => format!(
+            "{:?} {} index {} entries {} commit {}{}",
+            m.kind,
+            m.term,
+            m.index.0,
+            m.entries.len(),
+            m.commit.0,
+            if m.reject { " reject" } else { "" }
+        ),
+        other => short(&format!("{other:?}")),
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(160).collect()
+}

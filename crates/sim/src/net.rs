@@ -1,0 +1,59 @@
+//! A network that delays, drops, duplicates, reorders and cuts.
+
+use quorate_env::Rng;
+use std::collections::BTreeSet;
+
+/// How bad it is, per message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weather {
+    pub delay_us: (u64, u64),
+    pub drop_per_mille: u64,
+    pub duplicate_per_mille: u64,
+    /// Messages that take much longer than others, and so arrive out of order.
+    pub straggler_per_mille: u64,
+}
+
+/// Calm.
+pub(crate) const CALM: Weather =
+    Weather { delay_us: (100, 1_000), drop_per_mille: 0, duplicate_per_mille: 0, straggler_per_mille: 0 };
+
+#[derive(Debug)]
+pub(crate) struct Net {
+    pub weather: Weather,
+    cuts: BTreeSet<(usize, usize)>,
+    rng: Rng,
+}
+
+impl Net {
+    pub fn new(weather: Weather, rng: Rng) -> Self {
+        Self { weather, cuts: BTreeSet::new(), rng }
+    }
+
+    /// When copies of a message arrive, in microseconds from now; none if it is lost.
+    pub fn send(&mut self, from: usize, to: usize) -> Vec<u64> {
+        if self.cuts.contains(&(from, to)) || self.rng.chance(self.weather.drop_per_mille) {
+            return Vec::new();
+        }
+        let copies = 1 + u64::from(self.rng.chance(self.weather.duplicate_per_mille));
+        let (low, high) = self.weather.delay_us;
+        let mut arrivals = Vec::new();
+        for _ in 0..copies {
+            let far = self.rng.chance(self.weather.straggler_per_mille);
+            arrivals.push(self.rng.between(low, high) * if far { 20 } else { 1 });
+        }
+        arrivals
+    }
+
+    /// Cuts one direction.
+    pub fn cut(&mut self, from: usize, to: usize) {
+        self.cuts.insert((from, to));
+    }
+
+    pub fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cuts.contains(&(from, to))
+    }
+
+    pub fn heal(&mut self) {
+        self.cuts.clear();
+    }
+}

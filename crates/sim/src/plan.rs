@@ -1,0 +1,74 @@
+//! What a seed does: every seed draws its own mix of faults, rates and sizes (swarm testing, Groce et al., ISSTA 2012).
+
+use crate::net::Weather;
+use quorate_env::Rng;
+
+/// The plan of one run. Times are microseconds of true time.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub nodes: usize,
+    pub clients: usize,
+    pub watchers: usize,
+    /// The part with faults.
+    pub storm_us: u64,
+    /// The part in which everything must recover.
+    pub calm_us: u64,
+    pub weather: Weather,
+    /// Mean time between faults of each kind; `None` is never.
+    pub crash_every_us: Option<u64>,
+    pub cut_every_us: Option<u64>,
+    pub pause_every_us: Option<u64>,
+    pub jump_every_us: Option<u64>,
+    pub power_cut_every_us: Option<u64>,
+    pub sync_us: (u64, u64),
+    pub flush_us: (u64, u64),
+    pub think_us: (u64, u64),
+    pub flush_bytes: u64,
+    pub log_keep_bytes: u64,
+    pub chunk_bytes: usize,
+    /// The real engine, or the model of a store.
+    pub real_store: bool,
+}
+
+impl Plan {
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = Rng::new(seed).split(1);
+        let mut sometimes = |per_mille: u64, low: u64, high: u64| {
+            let every = rng.between(low, high);
+            rng.chance(per_mille).then_some(every)
+        };
+        let second = 1_000_000;
+        let crash_every_us = sometimes(800, second, 8 * second);
+        let cut_every_us = sometimes(600, 2 * second, 8 * second);
+        let pause_every_us = sometimes(400, 2 * second, 8 * second);
+        let jump_every_us = sometimes(300, second, 5 * second);
+        let power_cut_every_us = sometimes(300, 8 * second, 20 * second);
+        let stormy = rng.chance(600);
+        let rate = |rng: &mut Rng, max: u64| if stormy { rng.between(0, max) } else { 0 };
+        Self {
+            nodes: if rng.chance(700) { 3 } else { 5 },
+            clients: rng.between(3, 8) as usize,
+            watchers: rng.between(1, 4) as usize,
+            storm_us: rng.between(15, 30) * second,
+            calm_us: 20 * second,
+            weather: Weather {
+                delay_us: (rng.between(50, 500), rng.between(1_000, 20_000)),
+                drop_per_mille: rate(&mut rng, 200),
+                duplicate_per_mille: rate(&mut rng, 300),
+                straggler_per_mille: rate(&mut rng, 100),
+            },
+            crash_every_us,
+            cut_every_us,
+            pause_every_us,
+            jump_every_us,
+            power_cut_every_us,
+            sync_us: (rng.between(50, 300), rng.between(500, 15_000)),
+            flush_us: (1_000, rng.between(5_000, 500_000)),
+            think_us: (1_000, rng.between(10_000, 100_000)),
+            flush_bytes: rng.between(4 << 10, 128 << 10),
+            log_keep_bytes: rng.between(0, 16 << 10),
+            chunk_bytes: rng.between(256, 16 << 10) as usize,
+            real_store: seed.is_multiple_of(8),
+        }
+    }
+}
