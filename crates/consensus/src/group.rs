@@ -1,7 +1,7 @@
 //! The group itself: the engine, its log, and the order in which its wishes are handed out.
 
 use crate::log::{Log, Restored, SnapshotPoint};
-use crate::{Config, Entry, HardState, Membership, Message, Snapshot};
+use crate::{Config, Entry, HardState, Membership, Message, MessageKind, Snapshot};
 use quorate_env::{LogIndex, ReplicaId, Rng, Term};
 use raft::{RawNode, SnapshotStatus, StateRole, Storage};
 use std::fmt;
@@ -79,6 +79,9 @@ pub struct Group {
     /// Elections that this replica has started because its wait ran out.
     timeouts: u64,
     persisted_hard_state: HardState,
+    /// A snapshot that was accepted and is not yet durable: the ready that must be persisted, and the snapshot's index. Until then
+    /// the engine holds neither the snapshot nor the entries below it, and would panic if it tried to campaign.
+    installing: Option<(u64, LogIndex)>,
 }
 
 impl Group {
@@ -108,6 +111,7 @@ impl Group {
             election_ticks: config.election_ticks,
             timeouts: 0,
             persisted_hard_state: restored.hard_state,
+            installing: None,
         };
         group.set_timeout();
         group
@@ -128,6 +132,9 @@ impl Group {
 
     /// One tick of time passed.
     pub fn tick(&mut self) {
+        if self.installing.is_some() {
+            return;
+        }
         let runs_out = self.node.raft.election_elapsed + 1 >= self.wait();
         if runs_out && self.role() != Role::Leader {
             self.timeouts += 1;
@@ -140,6 +147,9 @@ impl Group {
     pub fn step(&mut self, message: &Message) -> Result<(), StepError> {
         if !message.is_plausible() {
             return Err(StepError(format!("implausible {:?}", message.kind)));
+        }
+        if self.installing.is_some() && message.kind == MessageKind::TimeoutNow {
+            return Err(StepError("a snapshot is being installed".into()));
         }
         let result = self.node.step(message.to_engine()).map_err(|e| StepError(e.to_string()));
         self.set_timeout();
@@ -176,6 +186,9 @@ impl Group {
 
     /// Starts an election now.
     pub fn campaign(&mut self) {
+        if self.installing.is_some() {
+            return;
+        }
         // The engine refuses only what cannot campaign anyway (a learner, a replica with a pending snapshot).
         let _ = self.node.campaign();
         self.set_timeout();
@@ -219,6 +232,7 @@ impl Group {
             let snapshot = Snapshot::from_engine(rd.snapshot());
             let point = SnapshotPoint { index: snapshot.index, term: snapshot.term };
             self.node.mut_store().restart_at(point, &snapshot.membership);
+            self.installing = Some((ready.number, snapshot.index));
             ready.snapshot = Some(snapshot);
         }
         self.node.mut_store().append(rd.entries());
@@ -235,6 +249,9 @@ impl Group {
     /// Everything up to and including ready `number` is durable.
     pub fn persisted(&mut self, number: u64) {
         self.node.on_persist_ready(number);
+        if let Some((_, index)) = self.installing.take_if(|(installing, _)| *installing <= number) {
+            self.node.advance_apply_to(index.0);
+        }
         self.set_timeout();
     }
 
