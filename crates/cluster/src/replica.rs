@@ -26,6 +26,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Ticks between the elections that replicas start when their leader's process is gone: longer than an election takes.
+const CAMPAIGN_GAP_TICKS: u32 = 3;
+
 /// What a replica works with during one step.
 pub(crate) struct Context<'a> {
     pub now: Instant,
@@ -106,7 +109,6 @@ pub(crate) struct Replica {
     expected_hashes: BTreeMap<LogIndex, u64>,
     hash_sent: Instant,
     seen: (Role, Term, Option<ReplicaId>),
-    rng: Rng,
     fatal: Option<String>,
 }
 
@@ -138,7 +140,6 @@ impl Replica {
             expected_hashes: BTreeMap::new(),
             hash_sent: now,
             seen,
-            rng,
             fatal: None,
         }
     }
@@ -249,8 +250,10 @@ impl Replica {
     pub fn peer_down(&mut self, node: NodeId) {
         match self.group.leader() {
             Some(leader) if node_of(leader) == node => {
-                let ticks = self.rng.between(1, 4) as u32;
-                self.group.leader_lost(ticks);
+                // One after the other: two that campaign at once split the vote, and then wait out a whole timeout.
+                let survivors = self.group.membership().voters.into_iter().filter(|voter| *voter != leader);
+                let rank = survivors.take_while(|voter| *voter < self.id).count() as u32;
+                self.group.leader_lost(1 + CAMPAIGN_GAP_TICKS * rank);
             }
             _ if self.group.role() == Role::Leader => self.group.unreachable(ReplicaId(node.0)),
             _ => {}
