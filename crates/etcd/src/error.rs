@@ -15,7 +15,6 @@ pub(crate) const TOO_MANY_OPS: EtcdError =
     EtcdError(Code::InvalidArgument, "etcdserver: too many operations in txn request");
 pub(crate) const DUPLICATE_KEY: EtcdError =
     EtcdError(Code::InvalidArgument, "etcdserver: duplicate key given in txn request");
-pub(crate) const INVALID_SORT: EtcdError = EtcdError(Code::InvalidArgument, "etcdserver: invalid sort option");
 pub(crate) const TOO_LARGE: EtcdError = EtcdError(Code::InvalidArgument, "etcdserver: request is too large");
 pub(crate) const TXN_TOO_DEEP: EtcdError = EtcdError(Code::InvalidArgument, "etcdserver: txn nested too deep");
 pub(crate) const COMPACTED: EtcdError =

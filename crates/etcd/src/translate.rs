@@ -30,6 +30,8 @@ fn bound(n: i64) -> u64 {
 }
 
 pub(crate) fn range(r: RangeRequest) -> RangeOp {
+    // An unknown order or target leaves the result as it is: ascending by key.
+    let known = SortOrder::try_from(r.sort_order).is_ok() && SortTarget::try_from(r.sort_target).is_ok();
     let by = match r.sort_target() {
         SortTarget::Key => SortBy::Key,
         SortTarget::Version => SortBy::Version,
@@ -40,6 +42,7 @@ pub(crate) fn range(r: RangeRequest) -> RangeOp {
     // Without an order, anything but the key is sorted ascending; by key it is ascending anyway.
     let sort = match (r.sort_order(), by) {
         (SortOrder::None | SortOrder::Ascend, SortBy::Key) => None,
+        _ if !known => None,
         (order, by) => Some(Sort { by, descending: order == SortOrder::Descend }),
     };
     RangeOp {
