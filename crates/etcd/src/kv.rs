@@ -1,6 +1,6 @@
 //! The KV service.
 
-use crate::error::{COMPACTED, TOO_LARGE, status};
+use crate::error::{COMPACTED, KEY_NOT_FOUND, LEASE_NOT_FOUND, TOO_LARGE, status};
 use crate::metrics::{Method, Metrics};
 use crate::proto::etcdserverpb::kv_server::Kv;
 use crate::proto::etcdserverpb::{
@@ -10,7 +10,8 @@ use crate::proto::etcdserverpb::{
 use crate::{Options, check, translate};
 use prost::Message;
 use quorate_kv::{
-    Applied, Command, Consistency, Db, Header, KeyspaceId, Op, OpResult, Outcome, Revision, Txn, TxnResult,
+    Applied, Command, Consistency, Db, Header, KeyspaceId, LeaseId, Op, OpResult, Outcome, Refusal, Revision, Txn,
+    TxnResult,
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -53,11 +54,20 @@ impl KvService {
     async fn do_put(&self, r: PutRequest) -> Result<PutResponse, Status> {
         check::put(&r)?;
         self.check_size(&r)?;
-        match self.one(Op::Put(translate::put(r))).await? {
-            (header, OpResult::Put(result)) => {
+        let lease = LeaseId(r.lease);
+        match self.one(Op::Put(translate::put(r))).await {
+            // A put that fails for two reasons: alone, unlike within a transaction, etcd names the lease first.
+            Err(e) if lease != LeaseId::NONE && e.message() == KEY_NOT_FOUND.1 => {
+                match self.db.lease_info(KEYSPACE, lease, false).await {
+                    Err(Error::Refused(Refusal::LeaseNotFound)) => Err(LEASE_NOT_FOUND.into()),
+                    _ => Err(e),
+                }
+            }
+            Err(e) => Err(e),
+            Ok((header, OpResult::Put(result))) => {
                 Ok(translate::put_response(translate::header(self.db.identity(), header), result))
             }
-            _ => Err(Status::internal("a put was answered with something else")),
+            Ok(_) => Err(Status::internal("a put was answered with something else")),
         }
     }
 
