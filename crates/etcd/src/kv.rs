@@ -10,8 +10,8 @@ use crate::proto::etcdserverpb::{
 use crate::{Options, check, translate};
 use prost::Message;
 use quorate_kv::{
-    Applied, Command, Consistency, Db, Header, KeyspaceId, LeaseId, Op, OpResult, Outcome, Refusal, Revision, Txn,
-    TxnResult,
+    Applied, Command, Consistency, Db, Error, Header, KeyspaceId, LeaseId, Op, OpResult, Outcome, Refusal, Revision,
+    Txn, TxnResult,
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
