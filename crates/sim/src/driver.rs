@@ -93,6 +93,7 @@ enum Event {
     Client { client: usize },
     Patience { client: usize, operation: u64 },
     Watch { watcher: usize },
+    Progress { key: WatcherKey },
     Crash,
     Cut,
     Heal,
@@ -360,6 +361,12 @@ impl World {
                 }
             }
             Event::Watch { watcher } => self.watch_turn(watcher)?,
+            Event::Progress { key } => {
+                if let Some(watcher) = self.watchers.iter().find(|watcher| watcher.key == key) {
+                    let node = watcher.node;
+                    self.feed(node, Input::Watch { key, shard: SHARD, request: WatchRequest::Progress })?;
+                }
+            }
             Event::Calm => self.become_calm()?,
             fault => self.fault(fault)?,
         }
@@ -611,7 +618,10 @@ impl World {
             left = left.saturating_sub(1);
             some
         };
-        let anything = outputs.persist.is_some() || !outputs.messages.is_empty() || !outputs.replies.is_empty();
+        let anything = outputs.persist.is_some()
+            || !outputs.messages.is_empty()
+            || !outputs.replies.is_empty()
+            || !outputs.watch.is_empty();
         if let Some(persist) = outputs.persist
             && spend()
         {
@@ -934,8 +944,8 @@ impl World {
                 for events in backlog {
                     check.events(&self.order.model, &events)?;
                 }
-                let node = self.watchers[watcher].node;
-                return self.feed(node, Input::Watch { key, shard: SHARD, request: WatchRequest::Progress });
+                // Not at once: the node's remaining outputs come first.
+                self.after(200, Event::Progress { key });
             }
             WatchOutput::Behind { view, from } => {
                 demand(from.0 == check.next, "watches resume where they were", || {
