@@ -8,7 +8,7 @@ use crate::entry::EntryPayload;
 use crate::eval::{self, RowError};
 use crate::leases::{self, Leases};
 use crate::meta::{Meta, OpenError};
-use crate::rows::{self, EventRow, Slot};
+use crate::rows::{self, Slot};
 use crate::sessions::{Seen, Sessions};
 use crate::source::Source;
 use crate::view::View;
@@ -218,7 +218,8 @@ pub struct Transaction<'a> {
     /// The revision that the running command writes at, once it has written.
     writing: Option<Revision>,
     events: Vec<Event>,
-    rows: Vec<EventRow>,
+    /// The last revision that removed a key.
+    removed: Option<Revision>,
 }
 
 impl<'a> Transaction<'a> {
@@ -235,7 +236,7 @@ impl<'a> Transaction<'a> {
             fresh: HashMap::new(),
             writing: None,
             events: Vec::new(),
-            rows: Vec::new(),
+            removed: None,
         }
     }
 
@@ -266,8 +267,8 @@ impl<'a> Transaction<'a> {
     }
 
     fn finish(mut self) -> Result<Vec<Event>, MachineError> {
-        if let Some(last) = self.rows.last().map(|row| row.revision) {
-            let row = rows::encode_events(&self.rows);
+        if let Some(last) = self.events.last().map(|event| event.kv.mod_revision) {
+            let row = rows::encode_events(&self.events);
             self.put_row(self.slot.events(last), row.into());
         }
         self.batch.put(self.slot.meta(), self.meta.encode());
@@ -309,7 +310,7 @@ impl<'a> Transaction<'a> {
         Ok(row.map(|row| rows::decode_value(key.clone(), row)).transpose()?)
     }
 
-    /// Writes a key; returns what was there.
+    /// Writes a key; returns what was there. Within one revision only the last change of a key is kept.
     pub fn put(&mut self, key: &Bytes, value: Bytes, lease: LeaseId) -> Result<Option<KeyValue>, MachineError> {
         let revision = self.write_revision();
         let row_key = self.slot.current(key);
@@ -323,7 +324,9 @@ impl<'a> Transaction<'a> {
             version: prev.as_ref().map_or(1, |p| p.version + 1),
             lease,
         };
-        if let (Some(old), Some(row)) = (&prev, &old_row) {
+        if let (Some(old), Some(row)) = (&prev, &old_row)
+            && old.mod_revision < revision
+        {
             self.put_row(self.slot.history(key, old.mod_revision), rows::encode_former(Some(row)).into());
         }
         let row = Bytes::from(rows::encode_value(&kv));
@@ -347,7 +350,9 @@ impl<'a> Transaction<'a> {
         let Some(row) = self.current_row(&row_key)? else { return Ok(None) };
         let prev = rows::decode_value(key.clone(), row.clone())?;
         let revision = self.write_revision();
-        self.put_row(self.slot.history(key, prev.mod_revision), rows::encode_former(Some(&row)).into());
+        if prev.mod_revision < revision {
+            self.put_row(self.slot.history(key, prev.mod_revision), rows::encode_former(Some(&row)).into());
+        }
         self.put_row(self.slot.history(key, revision), rows::encode_former(None).into());
         self.delete_row(row_key.clone());
         self.fresh.insert(row_key, None);
@@ -375,10 +380,33 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    fn event(&mut self, kind: EventKind, kv: KeyValue, prev: Option<KeyValue>) {
-        let prev_revision = prev.as_ref().map_or(Revision(0), |p| p.mod_revision);
-        self.rows.push(EventRow { revision: kv.mod_revision, kind, prev: prev_revision, key: kv.key.clone() });
+    /// Notes a change. A revision is one step: if its command changed the key before, the two changes become one, or none.
+    fn event(&mut self, kind: EventKind, kv: KeyValue, mut prev: Option<KeyValue>) {
+        let changed_again = match &prev {
+            Some(prev) => prev.mod_revision == kv.mod_revision,
+            None => self.removed == Some(kv.mod_revision),
+        };
+        if changed_again && let Some(first) = self.change_in(kv.mod_revision, &kv.key) {
+            let first = self.events.remove(first);
+            prev = first.prev;
+            if first.kind == EventKind::Delete || prev.is_none() && kind == EventKind::Delete {
+                self.delete_row(self.slot.history(&kv.key, kv.mod_revision));
+            }
+            if prev.is_none() && kind == EventKind::Delete {
+                return;
+            }
+        }
+        if kind == EventKind::Delete {
+            self.removed = Some(kv.mod_revision);
+        }
         self.events.push(Event { kind, kv, prev });
+    }
+
+    /// Where in the list of events a key's change at `revision`, the newest one, stands.
+    fn change_in(&self, revision: Revision, key: &Bytes) -> Option<usize> {
+        let newest = self.events.iter().rev().take_while(|event| event.kv.mod_revision == revision);
+        let back = newest.zip(1..).find(|(event, _)| event.kv.key == *key)?.1;
+        Some(self.events.len() - back)
     }
 
     fn keys_in(&mut self, range: &KeyRange) -> Result<Vec<Bytes>, MachineError> {

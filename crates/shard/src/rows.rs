@@ -15,7 +15,7 @@
 
 use bytes::Bytes;
 use quorate_env::{DecodeError, Reader, Writer};
-use quorate_kv::{EventKind, KeyValue, LeaseId, Revision, SessionId};
+use quorate_kv::{Event, EventKind, KeyValue, LeaseId, Revision, SessionId};
 use std::ops::Bound;
 
 /// Where a replica's rows live in its node's store. Local to the node, never reused.
@@ -206,17 +206,17 @@ pub(crate) struct EventRow {
     pub key: Bytes,
 }
 
-pub(crate) fn encode_events(events: &[EventRow]) -> Vec<u8> {
+pub(crate) fn encode_events(events: &[Event]) -> Vec<u8> {
     let mut w = Writer::new();
     w.varint(events.len() as u64);
     for event in events {
-        w.varint(event.revision.0);
+        w.varint(event.kv.mod_revision.0);
         w.u8(match event.kind {
             EventKind::Put => 0,
             EventKind::Delete => 1,
         });
-        w.varint(event.prev.0);
-        w.bytes(&event.key);
+        w.varint(event.prev.as_ref().map_or(0, |prev| prev.mod_revision.0));
+        w.bytes(&event.kv.key);
     }
     w.finish()
 }
