@@ -37,12 +37,15 @@ pub struct Stream {
     revision: i64,
     watches: Vec<i64>,
     short_leases: i64,
+    /// Whether the transaction in the making may delete up to the end of all keys. Only such a delete may stand beside a put of a key that
+    /// it removes; and if that put is to keep the key's value or lease, etcd 3.5 ends with a panic. So either the one or the other.
+    open_ended: bool,
 }
 
 impl Stream {
     /// The stream of a seed.
     pub fn new(seed: u64) -> Self {
-        Self { rng: Rng::new(seed), revision: 1, watches: Vec::new(), short_leases: SHORT_LEASES }
+        Self { rng: Rng::new(seed), revision: 1, watches: Vec::new(), short_leases: SHORT_LEASES, open_ended: true }
     }
 
     /// What the last step led to.
@@ -57,7 +60,10 @@ impl Stream {
             0..290 => Request::Put(self.put()),
             290..530 => Request::Range(self.range()),
             530..620 => Request::Delete(self.delete()),
-            620..885 => Request::Txn(self.txn(0)),
+            620..885 => {
+                self.open_ended = self.one_in(2);
+                Request::Txn(self.txn(0))
+            }
             885..903 => Request::Compact(self.compact()),
             903..930 => Request::Grant(self.grant()),
             930..940 => Request::Revoke(LeaseRevokeRequest { id: self.pick(&[1, 2, -3, 9, 0, -1]) }),
@@ -157,11 +163,24 @@ impl Stream {
         match self.rng.below(200) {
             0 => None,
             1..70 => Some(Op::RequestRange(self.range())),
-            70..150 => Some(Op::RequestPut(self.put())),
-            150..175 => Some(Op::RequestDeleteRange(self.delete())),
-            _ if depth < DEPTH_MAX => Some(Op::RequestTxn(self.txn(depth + 1))),
-            _ => Some(Op::RequestPut(self.put())),
+            150..175 => Some(Op::RequestDeleteRange(self.delete_in_txn())),
+            175.. if depth < DEPTH_MAX => Some(Op::RequestTxn(self.txn(depth + 1))),
+            _ => Some(Op::RequestPut(self.put_in_txn())),
         }
+    }
+
+    fn put_in_txn(&mut self) -> PutRequest {
+        let keeps = !self.open_ended;
+        let put = self.put();
+        PutRequest { ignore_value: put.ignore_value && keeps, ignore_lease: put.ignore_lease && keeps, ..put }
+    }
+
+    fn delete_in_txn(&mut self) -> DeleteRangeRequest {
+        let mut delete = self.delete();
+        if !self.open_ended && delete.range_end[..] == [0] {
+            delete.range_end = Bytes::from_static(b"z");
+        }
+        delete
     }
 
     fn compare(&mut self) -> Compare {

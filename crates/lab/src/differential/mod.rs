@@ -59,7 +59,9 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
 /// Whether a seed finds no difference; the first one is printed.
 async fn same(quorate: &Path, etcd: &Path, seed: u64, ops: u64) -> Result<bool, Failure> {
     let began = Instant::now();
-    let (quorate, etcd) = tokio::try_join!(Server::quorate(quorate, 1), Server::etcd(etcd))?;
+    // One after the other: a port that was free a moment ago would sometimes be given to both.
+    let etcd = Server::etcd(etcd).await?;
+    let quorate = Server::quorate(quorate, 1).await?;
     let mut pair = Pair::new(&quorate, &etcd).await?;
     let mut stream = Stream::new(seed);
     for op in 0..ops {
