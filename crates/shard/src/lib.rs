@@ -22,6 +22,8 @@ mod meta;
 mod rows;
 mod sessions;
 mod source;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod view;
 mod watch;
