@@ -16,6 +16,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("sim", &["env", "kv", "consensus", "storage", "shard", "cluster"]),
     ("etcd", &["env", "kv"]),
     ("app", &["env", "kv", "cluster", "runtime", "sim", "etcd"]),
+    ("lab", &["env", "etcd"]),
 ];
 
 /// Crates below the sockets: nothing in them may read a clock, draw randomness, start a thread or open a file.

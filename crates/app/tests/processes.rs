@@ -2,7 +2,10 @@
 
 mod support;
 
-use quorate_etcd::proto::etcdserverpb::{PutRequest, RangeRequest};
+use quorate_etcd::proto::etcdserverpb::watch_request::RequestUnion;
+use quorate_etcd::proto::etcdserverpb::{
+    CompactionRequest, PutRequest, RangeRequest, WatchCancelRequest, WatchCreateRequest,
+};
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
@@ -130,6 +133,37 @@ async fn a_python_client_is_content() {
         \x20       assert await c.get(b'l') is None\n\
         asyncio.run(main())\nprint('content')\n";
     assert_eq!(support::run(Command::new(python).args(["-c", script, &port]), ""), "content\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_a_compaction_ended_keeps_its_id_until_it_is_cancelled() {
+    let cluster = Cluster::start(1).await;
+    let endpoint = cluster.endpoints()[0].clone();
+    let mut client = kv(&endpoint).await.expect("a connection");
+    for value in ["1", "2", "3"] {
+        let put = PutRequest { key: "k".into(), value: value.into(), ..Default::default() };
+        client.put(put).await.expect("put");
+    }
+    client.compact(CompactionRequest { revision: 3, physical: false }).await.expect("compacted");
+    let mut watches = support::Watches::open(&endpoint).await;
+    let create = |start_revision, watch_id| {
+        let create = WatchCreateRequest { key: "k".into(), start_revision, watch_id, ..Default::default() };
+        RequestUnion::CreateRequest(create)
+    };
+    let cancel = || RequestUnion::CancelRequest(WatchCancelRequest { watch_id: 7 });
+    // No revision is below 0, so etcd calls it compacted before it looks at anything else.
+    let refused = watches.ask(create(-1, 7)).await;
+    assert_eq!(refused.cancel_reason, "etcdserver: mvcc: required revision has been compacted");
+    assert_eq!((refused.watch_id, refused.created, refused.canceled), (-1, true, true));
+    let opened = watches.ask(create(2, 7)).await;
+    assert_eq!((opened.watch_id, opened.created, opened.canceled), (7, true, false));
+    let ended = watches.next().await;
+    assert_eq!((ended.watch_id, ended.canceled, ended.compact_revision), (7, true, 3));
+    let taken = watches.ask(create(0, 7)).await;
+    assert_eq!(taken.cancel_reason, "mvcc: duplicate watch ID provided on the WatchStream");
+    let cancelled = watches.ask(cancel()).await;
+    assert_eq!((cancelled.watch_id, cancelled.canceled, cancelled.compact_revision), (7, true, 0));
+    assert_eq!(watches.ask(create(0, 7)).await.watch_id, 7);
 }
 
 #[tokio::test(flavor = "multi_thread")]

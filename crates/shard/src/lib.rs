@@ -24,6 +24,8 @@ mod sessions;
 mod source;
 #[cfg(test)]
 mod stories;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod view;
 mod watch;

@@ -8,7 +8,7 @@ use crate::entry::EntryPayload;
 use crate::eval::{self, RowError};
 use crate::leases::{self, Leases};
 use crate::meta::{Meta, OpenError};
-use crate::rows::{self, Slot};
+use crate::rows::{self, EventRow, Slot};
 use crate::sessions::{Seen, Sessions};
 use crate::source::Source;
 use crate::view::View;
@@ -19,7 +19,7 @@ use quorate_kv::{
     OpResult, Outcome, ProcedureId, PutOp, PutResult, Refusal, Revision, SessionId, Txn, TxnResult, limits,
 };
 use quorate_storage::store::{Store, StoreError, WriteBatch};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -203,6 +203,9 @@ impl Machine {
     }
 }
 
+/// Whether an operation may be done.
+type Verdict = Result<(), Refusal>;
+
 /// The writes of one entry, in the making.
 pub struct Transaction<'a> {
     store: &'a Arc<dyn Store>,
@@ -217,9 +220,10 @@ pub struct Transaction<'a> {
     fresh: HashMap<Bytes, Option<Bytes>>,
     /// The revision that the running command writes at, once it has written.
     writing: Option<Revision>,
+    /// Keys that the running command removed.
+    removed: HashSet<Bytes>,
     events: Vec<Event>,
-    /// The last revision that removed a key.
-    removed: Option<Revision>,
+    rows: Vec<EventRow>,
 }
 
 impl<'a> Transaction<'a> {
@@ -235,8 +239,9 @@ impl<'a> Transaction<'a> {
             batch: WriteBatch::new(),
             fresh: HashMap::new(),
             writing: None,
+            removed: HashSet::new(),
             events: Vec::new(),
-            removed: None,
+            rows: Vec::new(),
         }
     }
 
@@ -263,12 +268,13 @@ impl<'a> Transaction<'a> {
         if let Some(revision) = self.writing.take() {
             self.meta.revision = revision;
         }
+        self.removed.clear();
         Ok(result)
     }
 
     fn finish(mut self) -> Result<Vec<Event>, MachineError> {
-        if let Some(last) = self.events.last().map(|event| event.kv.mod_revision) {
-            let row = rows::encode_events(&self.events);
+        if let Some(last) = self.rows.last().map(|row| row.revision) {
+            let row = rows::encode_events(&self.rows);
             self.put_row(self.slot.events(last), row.into());
         }
         self.batch.put(self.slot.meta(), self.meta.encode());
@@ -310,7 +316,7 @@ impl<'a> Transaction<'a> {
         Ok(row.map(|row| rows::decode_value(key.clone(), row)).transpose()?)
     }
 
-    /// Writes a key; returns what was there. Within one revision only the last change of a key is kept.
+    /// Writes a key; returns what was there.
     pub fn put(&mut self, key: &Bytes, value: Bytes, lease: LeaseId) -> Result<Option<KeyValue>, MachineError> {
         let revision = self.write_revision();
         let row_key = self.slot.current(key);
@@ -324,10 +330,11 @@ impl<'a> Transaction<'a> {
             version: prev.as_ref().map_or(1, |p| p.version + 1),
             lease,
         };
-        if let (Some(old), Some(row)) = (&prev, &old_row)
-            && old.mod_revision < revision
-        {
-            self.put_row(self.slot.history(key, old.mod_revision), rows::encode_former(Some(row)).into());
+        if let (Some(old), Some(row)) = (&prev, &old_row) {
+            self.make_former(old, row, revision);
+        } else if self.removed.remove(key) {
+            // At this revision the key was not gone after all.
+            self.delete_row(self.slot.history(key, revision));
         }
         let row = Bytes::from(rows::encode_value(&kv));
         self.put_row(row_key.clone(), row.clone());
@@ -350,12 +357,11 @@ impl<'a> Transaction<'a> {
         let Some(row) = self.current_row(&row_key)? else { return Ok(None) };
         let prev = rows::decode_value(key.clone(), row.clone())?;
         let revision = self.write_revision();
-        if prev.mod_revision < revision {
-            self.put_row(self.slot.history(key, prev.mod_revision), rows::encode_former(Some(&row)).into());
-        }
+        self.make_former(&prev, &row, revision);
         self.put_row(self.slot.history(key, revision), rows::encode_former(None).into());
         self.delete_row(row_key.clone());
         self.fresh.insert(row_key, None);
+        self.removed.insert(key.clone());
         self.detach(prev.lease, key);
         let gone = KeyValue {
             key: key.clone(),
@@ -380,33 +386,29 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Notes a change. A revision is one step: if its command changed the key before, the two changes become one, or none.
-    fn event(&mut self, kind: EventKind, kv: KeyValue, mut prev: Option<KeyValue>) {
-        let changed_again = match &prev {
-            Some(prev) => prev.mod_revision == kv.mod_revision,
-            None => self.removed == Some(kv.mod_revision),
-        };
-        if changed_again && let Some(first) = self.change_in(kv.mod_revision, &kv.key) {
-            let first = self.events.remove(first);
-            prev = first.prev;
-            if first.kind == EventKind::Delete || prev.is_none() && kind == EventKind::Delete {
-                self.delete_row(self.slot.history(&kv.key, kv.mod_revision));
-            }
-            if prev.is_none() && kind == EventKind::Delete {
-                return;
-            }
+    /// Keeps a value that `revision` replaces or removes.
+    fn make_former(&mut self, old: &KeyValue, row: &Bytes, revision: Revision) {
+        if old.mod_revision < revision {
+            self.put_row(self.slot.history(&old.key, old.mod_revision), rows::encode_former(Some(row)).into());
+        } else if let Some(put) = self.rows.iter_mut().rev().find(|put| put.key == old.key) {
+            // The same revision wrote it: no reader ever sees it, only the event tells of it.
+            put.overtaken = Some(row.clone());
         }
-        if kind == EventKind::Delete {
-            self.removed = Some(kv.mod_revision);
-        }
-        self.events.push(Event { kind, kv, prev });
     }
 
-    /// Where in the list of events a key's change at `revision`, the newest one, stands.
-    fn change_in(&self, revision: Revision, key: &Bytes) -> Option<usize> {
-        let newest = self.events.iter().rev().take_while(|event| event.kv.mod_revision == revision);
-        let back = newest.zip(1..).find(|(event, _)| event.kv.key == *key)?.1;
-        Some(self.events.len() - back)
+    fn event(&mut self, kind: EventKind, kv: KeyValue, prev: Option<KeyValue>) {
+        let prev = match prev {
+            // What an event compares with is the revision before, not a step within its own.
+            Some(step) if step.mod_revision == kv.mod_revision => {
+                let same = |event: &&Event| event.kv.key == kv.key;
+                self.events.iter().rev().find(same).and_then(|put| put.prev.clone())
+            }
+            prev => prev,
+        };
+        let prev_revision = prev.as_ref().map_or(Revision(0), |p| p.mod_revision);
+        let (revision, key) = (kv.mod_revision, kv.key.clone());
+        self.rows.push(EventRow { revision, kind, prev: prev_revision, key, overtaken: None });
+        self.events.push(Event { kind, kv, prev });
     }
 
     fn keys_in(&mut self, range: &KeyRange) -> Result<Vec<Bytes>, MachineError> {
@@ -423,8 +425,11 @@ impl<'a> Transaction<'a> {
     fn transact(&mut self, txn: &Txn, wanted: bool) -> Result<Result<TxnResult, Refusal>, MachineError> {
         let mut path = Vec::new();
         self.decide(txn, &mut path)?;
-        if let Err(refusal) = self.check(txn, &mut path.iter().copied())? {
-            return Ok(Err(refusal));
+        // All writes are judged before all reads, as etcd does: of two reasons to refuse, clients get the same one.
+        for check in [Self::check_write, Self::check_read] {
+            if let Err(refusal) = self.check(txn, &mut path.iter().copied(), check)? {
+                return Ok(Err(refusal));
+            }
         }
         Ok(Ok(self.run(txn, &mut path.iter().copied(), wanted)?))
     }
@@ -451,14 +456,17 @@ impl<'a> Transaction<'a> {
     }
 
     /// Refuses what cannot be done, before anything is.
-    fn check(&mut self, txn: &Txn, path: &mut impl Iterator<Item = bool>) -> Result<Result<(), Refusal>, MachineError> {
+    fn check(
+        &self,
+        txn: &Txn,
+        path: &mut impl Iterator<Item = bool>,
+        check: fn(&Self, &Op) -> Result<Verdict, MachineError>,
+    ) -> Result<Verdict, MachineError> {
         let holds = path.next().expect("one decision for each transaction");
         for op in branch(txn, holds) {
             let checked = match op {
-                Op::Range(op) => eval::check_revision(op, self.meta.revision, self.meta.compacted),
-                Op::Put(op) => self.check_put(op)?,
-                Op::Delete(_) => Ok(()),
-                Op::Txn(nested) => self.check(nested, path)?,
+                Op::Txn(nested) => self.check(nested, path, check)?,
+                op => check(self, op)?,
             };
             if checked.is_err() {
                 return Ok(checked);
@@ -467,7 +475,13 @@ impl<'a> Transaction<'a> {
         Ok(Ok(()))
     }
 
-    fn check_put(&self, op: &PutOp) -> Result<Result<(), Refusal>, MachineError> {
+    fn check_read(&self, op: &Op) -> Result<Verdict, MachineError> {
+        let Op::Range(op) = op else { return Ok(Ok(())) };
+        Ok(eval::check_revision(op, self.meta.revision, self.meta.compacted))
+    }
+
+    fn check_write(&self, op: &Op) -> Result<Verdict, MachineError> {
+        let Op::Put(op) = op else { return Ok(Ok(())) };
         if (op.ignore_value || op.ignore_lease) && self.get(&op.key)?.is_none() {
             return Ok(Err(Refusal::KeyNotFound));
         }

@@ -1,12 +1,15 @@
 //! Clusters of real processes, ended with the test.
 
-use quorate_etcd::proto::etcdserverpb::RangeRequest;
 use quorate_etcd::proto::etcdserverpb::kv_client::KvClient;
+use quorate_etcd::proto::etcdserverpb::watch_client::WatchClient;
+use quorate_etcd::proto::etcdserverpb::watch_request::RequestUnion;
+use quorate_etcd::proto::etcdserverpb::{RangeRequest, WatchRequest, WatchResponse};
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
 /// Nodes on loopback, each a process, with their data in a temporary folder.
@@ -108,6 +111,32 @@ impl Cluster {
 pub async fn kv(endpoint: &str) -> Option<KvClient<Channel>> {
     let endpoint = Endpoint::from_shared(format!("http://{endpoint}")).expect("an address");
     endpoint.connect_timeout(Duration::from_secs(1)).connect().await.ok().map(KvClient::new)
+}
+
+/// A watch stream.
+pub struct Watches {
+    requests: tokio::sync::mpsc::Sender<WatchRequest>,
+    responses: tonic::Streaming<WatchResponse>,
+}
+
+impl Watches {
+    pub async fn open(endpoint: &str) -> Self {
+        let (requests, stream) = tokio::sync::mpsc::channel(1);
+        let mut client = WatchClient::connect(format!("http://{endpoint}")).await.expect("a connection");
+        let responses = client.watch(ReceiverStream::new(stream)).await.expect("a stream").into_inner();
+        Self { requests, responses }
+    }
+
+    /// Sends a request and returns the next response.
+    pub async fn ask(&mut self, request: RequestUnion) -> WatchResponse {
+        self.requests.send(WatchRequest { request_union: Some(request) }).await.expect("sent");
+        self.next().await
+    }
+
+    pub async fn next(&mut self) -> WatchResponse {
+        let next = tokio::time::timeout(Duration::from_secs(10), self.responses.message()).await;
+        next.expect("in time").expect("no error").expect("the stream goes on")
+    }
 }
 
 /// etcdctl, if it is installed.

@@ -3,7 +3,7 @@
 //! ```text
 //!   put KEY VALUE [lease=N] [prev] [keep-value] [keep-lease]
 //!   del KEY [END] [prev]                     END is the first key not meant; `onwards` means no end
-//!   get KEY [END] [rev=N] [limit=N] [sort=mod] [desc] [keys] [count] [min-mod=N] [max-mod=N] [min-create=N] [max-create=N]
+//!   get KEY [END] [rev=N] [limit=N] [sort=mod] [desc] [after-limit] [keys] [count] [min-mod=N] [max-mod=N] [min-create=N] [max-create=N]
 //!   if TARGET KEY [END] eq|ne|gt|lt X {and ...} then OP {also OP} else OP {also OP}
 //!   nest TXN done                            as an operation; TARGET is version, create, mod, value or lease
 //! ```
@@ -78,7 +78,7 @@ impl Words {
     /// A key and, if there is one, the end of the range.
     pub fn range(&mut self) -> Read<KeyRange> {
         let start = Bytes::from(self.word()?);
-        let options = ["eq", "ne", "gt", "lt", "prev", "keys", "count", "desc", "no-put", "no-del"];
+        let options = ["eq", "ne", "gt", "lt", "prev", "keys", "count", "desc", "after-limit", "no-put", "no-del"];
         let more = self.words.front().is_some_and(|(word, value)| {
             value.is_none() && !BREAKS.contains(&word.as_str()) && !options.contains(&word.as_str())
         });
@@ -155,7 +155,7 @@ impl Words {
         op.max_create = self.option("max-create")?.unwrap_or(0);
         op.keys_only = self.flag("keys");
         op.count_only = self.flag("count");
-        let descending = self.flag("desc");
+        let (descending, after_limit) = (self.flag("desc"), self.flag("after-limit"));
         let by = match self.option::<String>("sort")?.as_deref() {
             None => return Ok(op),
             Some("key") => SortBy::Key,
@@ -165,7 +165,7 @@ impl Words {
             Some("value") => SortBy::Value,
             Some(other) => return Err(format!("no such order: {other}").into()),
         };
-        op.sort = Some(Sort { by, descending });
+        op.sort = Some(Sort { by, descending, after_limit });
         Ok(op)
     }
 
