@@ -10,15 +10,18 @@
 //! and texts in [`error`] and nowhere else.
 
 mod check;
+pub mod codec;
 pub mod compat;
 mod error;
 mod http;
+mod intervals;
 mod kv;
 mod lease;
 mod maintenance;
 mod metrics;
 mod options;
 mod server;
+mod shape;
 mod translate;
 mod watch;
 

@@ -1,5 +1,6 @@
 //! What can be set, and every bound of the layer with its reason.
 
+use quorate_kv::limits;
 use std::time::Duration;
 
 /// How the layer behaves.
@@ -23,7 +24,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             max_txn_ops: 128,
-            max_request_bytes: quorate_kv::limits::REQUEST_BYTES_MAX,
+            max_request_bytes: limits::REQUEST_BYTES_MAX,
             version: "3.5.21",
             min_lease_ttl_s: 2,
             progress_interval: Duration::from_secs(600),
@@ -55,3 +56,13 @@ pub(crate) const RESPONSES_QUEUED_MAX: usize = 64;
 
 /// Bytes around a request that count towards the message but not towards the request.
 pub(crate) const OVERHEAD_BYTES: usize = 512 << 10;
+
+/// Operations and compares in a transaction with all that are nested in it. etcd bounds them along each path only, so that two branches
+/// per level double them with every level; 65,536 are more than any client sends, and decoded they take some 10 MB.
+pub(crate) const TXN_PARTS_MAX: usize = 1 << 16;
+
+/// Levels of nested transactions that etcd accepts with its default bound on operations, which each level takes one from. Deeper ones
+/// are refused in its words; from [`limits::TXN_DEPTH_MAX`] on in ours.
+pub(crate) const TXN_DEPTH_ETCD: usize = 127;
+
+const _: () = assert!(limits::TXN_DEPTH_MAX < TXN_DEPTH_ETCD);
