@@ -39,8 +39,15 @@ pub(crate) const CONNECTIONS_MAX: usize = 10_000;
 /// Streams that one connection may have open at once: clients multiplex hundreds of calls and watches.
 pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 8_192;
 
-/// A connection that has not sent its first request after this long is closed.
-pub(crate) const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that has not said enough to be told from a stray connection after this long is closed, and so is one of HTTP/1 whose
+/// request headers take longer.
+pub(crate) const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A message that has begun must have come after this long: 8 MiB at a modem's pace, 140 KB/s.
+pub(crate) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Lines about what clients do wrong are logged this often at most, each kind by itself.
+pub(crate) const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// A connection without a sign of life is probed this often, and closed when a probe is not answered in time.
 pub(crate) const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
@@ -53,6 +60,9 @@ pub(crate) const WATCHES_PER_STREAM_MAX: usize = 100_000;
 
 /// Responses that wait for a slow client of one stream; the rest stays in history until it has taken them.
 pub(crate) const RESPONSES_QUEUED_MAX: usize = 64;
+
+/// Bytes of the responses that wait for a slow client of one stream. A single larger response waits alone.
+pub(crate) const RESPONSE_BYTES_QUEUED_MAX: usize = 2 << 20;
 
 /// Bytes around a request that count towards the message but not towards the request.
 pub(crate) const OVERHEAD_BYTES: usize = 512 << 10;
