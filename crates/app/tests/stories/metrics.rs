@@ -32,7 +32,7 @@ async fn every_call_and_every_leader_is_counted() {
     while renewals.message().await.expect("no error").is_some() {}
     let mut watching = Watching::on(&endpoint).await;
     watching.created(WatchCreateRequest { key: "k".into(), ..Default::default() }).await;
-    drop(watching);
+    watching.close().await;
 
     let deadline = Instant::now() + PATIENCE;
     let expected = [

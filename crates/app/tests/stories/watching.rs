@@ -1,6 +1,7 @@
 //! What a watch says, and when.
 
-use crate::support::{Cluster, Watching, kv, put};
+use crate::support::{Cluster, Here, Watching, kv, put, serves};
+use quorate_etcd::Options;
 use quorate_etcd::proto::etcdserverpb::kv_client::KvClient;
 use quorate_etcd::proto::etcdserverpb::request_op::Request;
 use quorate_etcd::proto::etcdserverpb::watch_create_request::FilterType;
@@ -8,6 +9,7 @@ use quorate_etcd::proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, RequestOp, TxnRequest, WatchCreateRequest, WatchResponse,
 };
 use quorate_etcd::proto::mvccpb::event::EventType;
+use std::time::Duration;
 use tonic::transport::Channel;
 
 async fn begin() -> (Cluster, KvClient<Channel>, Watching) {
@@ -188,4 +190,23 @@ async fn a_response_too_large_comes_in_fragments_if_that_was_asked_for() {
     assert!((5..=6).contains(&fragments), "{fragments}");
     assert!(keys.is_sorted());
     watching.is_quiet().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_watch_is_told_its_progress_if_that_was_asked_for() {
+    let period = Duration::from_millis(500);
+    let here = Here::start(Options { progress_interval: period, ..Default::default() }).await;
+    let mut watching = Watching::on(&here.endpoint).await;
+    watching.created(WatchCreateRequest { watch_id: 1, progress_notify: true, ..on("k", "") }).await;
+    watching.created(WatchCreateRequest { watch_id: 2, ..on("k", "") }).await;
+    let revision = serves(&here.endpoint).await;
+    // Only the watch that asked for it, again and again, with the revision up to which it has seen everything.
+    let mut told = 0;
+    for _ in 0..3 {
+        let progress = watching.next().await;
+        assert!(progress.events.is_empty() && !progress.created && !progress.canceled, "{progress:?}");
+        assert_eq!(progress.watch_id, 1);
+        told = progress.header.expect("a header").revision;
+    }
+    assert_eq!(told, revision);
 }

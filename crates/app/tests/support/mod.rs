@@ -1,8 +1,10 @@
 //! Clusters of real processes, ended with the test, and clients for them.
 
+mod here;
 mod raw;
 mod watching;
 
+pub use here::Here;
 pub use raw::{call, page};
 pub use watching::Watching;
 

@@ -58,6 +58,13 @@ impl Watching {
         created
     }
 
+    /// Says that there are no more requests, which ends the stream.
+    pub async fn close(mut self) {
+        drop(self.requests);
+        let end = timeout(PATIENCE, self.responses.message()).await.expect("an end in time");
+        assert!(end.expect("no error").is_none(), "nothing comes after the end");
+    }
+
     /// Why the stream ends.
     pub async fn end(&mut self) -> Status {
         let end = timeout(PATIENCE, self.responses.message()).await.expect("an end in time");
