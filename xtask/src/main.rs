@@ -6,7 +6,7 @@ mod tidy;
 use std::process::{Command, ExitCode};
 
 /// Verbs that `quorate-lab` knows.
-const EXPERIMENTS: &[&str] = &["differential"];
+const EXPERIMENTS: &[&str] = &["differential", "clients"];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         }
         Some(verb) if EXPERIMENTS.contains(&verb) => experiment(&args),
         _ => {
-            eprintln!("usage: cargo xtask tidy | differential [--seeds N] [--ops M] [--seed S]");
+            eprintln!("usage: cargo xtask tidy | differential [--seeds N] [--ops M] [--seed S] | clients");
             ExitCode::from(64)
         }
     }

@@ -49,6 +49,9 @@ pub enum Failure {
     /// Two servers answered differently; the difference was printed.
     #[error("{0} of the seeds found a difference")]
     Different(usize),
+    /// Clients were not content; what they said was printed.
+    #[error("not content: {}", .0.join(", "))]
+    NotContent(Vec<String>),
     /// The operating system refused.
     #[error("{0}")]
     Io(#[from] std::io::Error),

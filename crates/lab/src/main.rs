@@ -1,8 +1,9 @@
 //! Looks at Quorate from outside, as its users do: real processes, real sockets, and beside them what Quorate is measured against.
 //!
-//! `cargo xtask differential` sends one stream of random requests to Quorate and to etcd and compares the answers. It knows nothing of
-//! Quorate but its port and its command line.
+//! `cargo xtask differential` sends one stream of random requests to Quorate and to etcd and compares the answers; `cargo xtask clients`
+//! lets clients that others wrote work against clusters. Neither knows anything of Quorate but its port and its command line.
 
+mod clients;
 mod differential;
 mod failure;
 mod programs;
@@ -23,12 +24,15 @@ struct Cli {
 enum Verb {
     /// Send the same random requests to Quorate and to etcd, and compare the answers.
     Differential(differential::Args),
+    /// Let clients that others wrote work against clusters of three.
+    Clients,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Differential(args) => differential::run(&args).await,
+        Verb::Clients => clients::run().await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

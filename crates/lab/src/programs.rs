@@ -4,30 +4,54 @@ use crate::failure::Failure;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// How one of our programs is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// As the tests have it, so that nothing is compiled twice.
+    Dev,
+    /// As users have it.
+    Release,
+}
+
 /// The root of the workspace.
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// The cargo that runs this experiment.
-fn cargo() -> Command {
+pub fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// The `quorate` that `QUORATE_BINARY` names, else the one of this workspace as users have it, built if it is not.
-pub fn quorate() -> Result<PathBuf, Failure> {
-    if let Some(path) = std::env::var_os("QUORATE_BINARY") {
-        return Ok(path.into());
-    }
-    let status =
-        cargo().current_dir(root()).args(["build", "--locked", "--release", "--package", "quorate"]).status()?;
-    if !status.success() {
-        return Err(Failure::Build { what: "quorate" });
-    }
-    // This program lies in <target>/debug.
+/// Where cargo puts what it builds: this program lies in <target>/debug.
+pub fn target() -> Result<PathBuf, Failure> {
     let me = std::env::current_exe()?;
-    let target = me.parent().and_then(Path::parent).unwrap_or(Path::new("target"));
-    Ok(target.join("release/quorate"))
+    Ok(me.parent().and_then(Path::parent).unwrap_or(Path::new("target")).to_path_buf())
+}
+
+/// Builds a program of the workspace, unless it is built already, and returns where it is.
+pub fn build(package: &'static str, binary: &str, profile: Profile) -> Result<PathBuf, Failure> {
+    let (flag, folder) = match profile {
+        Profile::Dev => (None, "debug"),
+        Profile::Release => (Some("--release"), "release"),
+    };
+    let mut command = cargo();
+    command
+        .current_dir(root())
+        .args(["build", "--locked", "--quiet", "--package", package, "--bin", binary])
+        .args(flag);
+    if !command.status()?.success() {
+        return Err(Failure::Build { what: package });
+    }
+    Ok(target()?.join(folder).join(binary))
+}
+
+/// The `quorate` that `QUORATE_BINARY` names, else the one of this workspace.
+pub fn quorate(profile: Profile) -> Result<PathBuf, Failure> {
+    match std::env::var_os("QUORATE_BINARY") {
+        Some(path) => Ok(path.into()),
+        None => build("quorate", "quorate", profile),
+    }
 }
 
 /// A program that is not ours: the one that `variable` names, else the one called `name` on the PATH; `None` if it does not run.
@@ -36,6 +60,7 @@ pub fn find(variable: &str, name: &str, version_flag: &str) -> Option<PathBuf> {
     runs(&path, version_flag).then_some(path)
 }
 
-fn runs(path: &Path, version_flag: &str) -> bool {
+/// Whether a program can be started.
+pub fn runs(path: &Path, version_flag: &str) -> bool {
     Command::new(path).arg(version_flag).env("ETCDCTL_API", "3").output().is_ok()
 }

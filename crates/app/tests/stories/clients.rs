@@ -36,15 +36,6 @@ async fn a_python_client_is_content() {
         return;
     };
     let port = cluster.endpoints()[0].rsplit_once(':').expect("host:port").1.to_owned();
-    let script = "import asyncio, sys, aetcd\n\
-        async def main():\n\
-        \x20   async with aetcd.Client(host='127.0.0.1', port=int(sys.argv[1])) as c:\n\
-        \x20       await c.put(b'k', b'v')\n\
-        \x20       assert (await c.get(b'k')).value == b'v'\n\
-        \x20       lease = await c.lease(30)\n\
-        \x20       await c.put(b'l', b'v', lease=lease)\n\
-        \x20       await lease.revoke()\n\
-        \x20       assert await c.get(b'l') is None\n\
-        asyncio.run(main())\nprint('content')\n";
-    assert_eq!(support::run(Command::new(python).args(["-c", script, &port]), ""), "content\n");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/aetcd/content.py");
+    assert_eq!(support::run(Command::new(python).args([script, &port]), ""), "content\n");
 }

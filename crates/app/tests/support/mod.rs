@@ -207,9 +207,10 @@ pub async fn serves(endpoint: &str) -> i64 {
     written.header.expect("a header").revision
 }
 
-/// etcdctl, if it is installed.
+/// etcdctl, if it is installed; the first of several.
 pub fn etcdctl() -> Option<PathBuf> {
-    let path = std::env::var_os("QUORATE_ETCDCTL").map_or_else(|| PathBuf::from("etcdctl"), PathBuf::from);
+    let listed = std::env::var_os("QUORATE_ETCDCTL").unwrap_or_else(|| "etcdctl".into());
+    let path = std::env::split_paths(&listed).next()?;
     Command::new(&path).arg("version").env("ETCDCTL_API", "3").output().ok().map(|_| path)
 }
 

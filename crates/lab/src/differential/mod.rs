@@ -18,7 +18,7 @@ mod request;
 mod watched;
 
 use crate::failure::Failure;
-use crate::programs;
+use crate::programs::{self, Profile};
 use crate::server::Server;
 use generate::Stream;
 use pair::Pair;
@@ -47,7 +47,7 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
         );
         return Ok(());
     };
-    let quorate = programs::quorate()?;
+    let quorate = programs::quorate(Profile::Release)?;
     let seeds = args.seed.map_or(1..=args.seeds, |seed| seed..=seed);
     let mut different = 0;
     for seed in seeds {
