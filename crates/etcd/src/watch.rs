@@ -58,6 +58,8 @@ struct Session {
     service: WatchService,
     control: Box<dyn WatchControl>,
     watches: BTreeMap<WatchId, Opened>,
+    /// Watches that a compaction ended. Their ids stay taken until the client cancels them too.
+    overtaken: BTreeSet<WatchId>,
     next_id: i64,
     progress: Option<ProgressRequest>,
     term: quorate_env::Term,
@@ -98,7 +100,8 @@ impl Session {
         let period = service.options.progress_interval;
         let mut periodic = interval_at(Instant::now() + period, period);
         let (watches, progress, term) = (BTreeMap::new(), None, quorate_env::Term(0));
-        let mut session = Self { service, control, watches, next_id: 0, progress, term, outbox };
+        let overtaken = BTreeSet::new();
+        let mut session = Self { service, control, watches, overtaken, next_id: 0, progress, term, outbox };
         session.learn_term().await;
         let end = tokio::select! {
             end = session.serve(&mut requests, notices.as_mut(), &mut periodic) => end,
@@ -176,11 +179,12 @@ impl Session {
             RequestUnion::CreateRequest(r) => self.create(r).await,
             RequestUnion::CancelRequest(r) => {
                 let id = WatchId(r.watch_id);
-                if self.watches.remove(&id).is_none() {
+                if self.watches.remove(&id).is_some() {
+                    self.control.close(id);
+                    self.forget(id).await?;
+                } else if !self.overtaken.remove(&id) {
                     return Ok(());
                 }
-                self.control.close(id);
-                self.forget(id).await?;
                 let revision = self.present_revision().await;
                 let header = self.header(revision);
                 self.send(WatchResponse { header, watch_id: id.0, canceled: true, ..Default::default() }).await
@@ -198,6 +202,10 @@ impl Session {
         }
     }
 
+    fn taken(&self, id: WatchId) -> bool {
+        self.watches.contains_key(&id) || self.overtaken.contains(&id)
+    }
+
     async fn create(&mut self, r: WatchCreateRequest) -> Result<(), Gone> {
         // The empty key stands for the first one.
         let key = if r.key.is_empty() { Bytes::from_static(&[0]) } else { r.key.clone() };
@@ -207,9 +215,9 @@ impl Session {
             Some(COMPACTED.1)
         } else if empty {
             Some("mvcc: watcher range is empty")
-        } else if r.watch_id != 0 && self.watches.contains_key(&WatchId(r.watch_id)) {
+        } else if r.watch_id != 0 && self.taken(WatchId(r.watch_id)) {
             Some("mvcc: duplicate watch ID provided on the WatchStream")
-        } else if self.watches.len() >= WATCHES_PER_STREAM_MAX {
+        } else if self.watches.len() + self.overtaken.len() >= WATCHES_PER_STREAM_MAX {
             Some("etcdserver: too many requests")
         } else {
             None
@@ -229,7 +237,7 @@ impl Session {
             return self.send(refused).await;
         }
         let id = if r.watch_id == 0 {
-            while self.watches.contains_key(&WatchId(self.next_id)) {
+            while self.taken(WatchId(self.next_id)) {
                 self.next_id += 1;
             }
             self.next_id += 1;
@@ -274,6 +282,7 @@ impl Session {
         if self.watches.remove(&id).is_none() {
             return Ok(());
         }
+        self.overtaken.insert(id);
         self.forget(id).await?;
         let (header, compact_revision) = (self.header(revision), compacted.0 as i64);
         let ended = WatchResponse { header, watch_id: id.0, canceled: true, compact_revision, ..Default::default() };

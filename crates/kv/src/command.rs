@@ -221,7 +221,7 @@ mod tests {
             failure: vec![Op::Range(RangeOp {
                 limit: 3,
                 revision: Some(Revision(9)),
-                sort: Some(Sort { by: SortBy::Mod, descending: true }),
+                sort: Some(Sort { by: SortBy::Mod, descending: true, after_limit: true }),
                 keys_only: true,
                 max_create: 77,
                 ..RangeOp::of(KeyRange::prefix("b"))
@@ -236,8 +236,10 @@ mod tests {
 
     #[test]
     fn envelopes_survive_the_wire() {
+        let of_revision_0 = RangeOp { revision: Some(Revision(0)), ..RangeOp::of(KeyRange::single("k")) };
         let commands = [
             sample().command,
+            Command::Transact(Txn::just(Op::Range(of_revision_0))),
             Command::LeaseGrant { id: LeaseId(-9), ttl_s: 60 },
             Command::LeaseRevoke { id: LeaseId(i64::MAX) },
             Command::LeaseExpire { id: LeaseId(8), granted_at: LogIndex(99) },

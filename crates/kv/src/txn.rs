@@ -89,6 +89,8 @@ pub struct Sort {
     pub by: SortBy,
     /// Largest first.
     pub descending: bool,
+    /// Order only what the limit would leave of the rows in key order, and one more; filters have no say in that.
+    pub after_limit: bool,
 }
 
 /// A read of a range of keys.
@@ -96,9 +98,9 @@ pub struct Sort {
 pub struct RangeOp {
     /// The keys.
     pub range: KeyRange,
-    /// At most this many results; 0 means all. Applied after filters and sort.
+    /// At most this many results; 0 means all. Applied after filters and sort, unless the sort says otherwise.
     pub limit: u64,
-    /// As of this revision; `None` is now.
+    /// As of this revision; `None` is now. There is no revision 0: it reads as now, but is refused once anything was compacted.
     pub revision: Option<Revision>,
     /// `None` is ascending by key.
     pub sort: Option<Sort>,
@@ -390,7 +392,7 @@ impl RangeOp {
         w.varint(self.revision.map_or(0, |r| r.0));
         w.u8(match self.sort {
             None => 0,
-            Some(Sort { by, descending }) => {
+            Some(Sort { by, descending, after_limit }) => {
                 let by = match by {
                     SortBy::Key => 1,
                     SortBy::Version => 2,
@@ -398,10 +400,12 @@ impl RangeOp {
                     SortBy::Mod => 4,
                     SortBy::Value => 5,
                 };
-                by | u8::from(descending) << 4
+                by | u8::from(descending) << 4 | u8::from(after_limit) << 5
             }
         });
-        w.u8(u8::from(self.keys_only) | u8::from(self.count_only) << 1);
+        // A varint of 0 says that no revision is given, so the revision 0 has a flag.
+        let zero = self.revision == Some(Revision(0));
+        w.u8(u8::from(self.keys_only) | u8::from(self.count_only) << 1 | u8::from(zero) << 2);
         for bound in [self.min_mod, self.max_mod, self.min_create, self.max_create] {
             w.varint(bound);
         }
@@ -410,8 +414,11 @@ impl RangeOp {
     fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
         let range = KeyRange::decode(r)?;
         let limit = r.varint("limit")?;
-        let revision = Some(Revision(r.varint("revision")?)).filter(|rev| rev.0 != 0);
+        let revision = Revision(r.varint("revision")?);
         let sort = r.u8("sort")?;
+        if sort & 0xC0 != 0 {
+            return Err(r.error("sort"));
+        }
         let by = match sort & 0x0F {
             0 if sort == 0 => None,
             1 => Some(SortBy::Key),
@@ -421,11 +428,13 @@ impl RangeOp {
             5 => Some(SortBy::Value),
             _ => return Err(r.error("sort")),
         };
-        let sort = by.map(|by| Sort { by, descending: sort & 0x10 != 0 });
+        let sort = by.map(|by| Sort { by, descending: sort & 0x10 != 0, after_limit: sort & 0x20 != 0 });
         let flags = r.u8("range flags")?;
-        if flags > 3 {
+        let zero = flags & 4 != 0;
+        if flags > 7 || zero && revision.0 != 0 {
             return Err(r.error("range flags"));
         }
+        let revision = (zero || revision.0 != 0).then_some(revision);
         Ok(Self {
             range,
             limit,

@@ -188,7 +188,7 @@ impl Iterator for FormerAt {
 pub(crate) fn check_revision(op: &RangeOp, now: Revision, compacted: Option<Revision>) -> Result<(), Refusal> {
     match op.revision {
         Some(at) if at > now => Err(Refusal::RevisionInFuture { current: now }),
-        Some(at) if compacted.is_some_and(|compacted| at < compacted) => {
+        Some(at) if compacted.is_some_and(|compacted| at < compacted || at == Revision(0)) => {
             Err(Refusal::RevisionCompacted { compacted: compacted.unwrap_or_default() })
         }
         _ => Ok(()),
@@ -197,9 +197,9 @@ pub(crate) fn check_revision(op: &RangeOp, now: Revision, compacted: Option<Revi
 
 /// Evaluates a read. The revision was checked. `now` is the revision that present rows belong to.
 pub(crate) fn range(source: &Source, slot: Slot, op: &RangeOp, now: Revision) -> Result<RangeResult, RowError> {
-    let at = op.revision.filter(|at| *at < now);
+    let at = op.revision.filter(|at| *at < now && *at != Revision(0));
     let filtered = [op.min_mod, op.max_mod, op.min_create, op.max_create].iter().any(|bound| *bound != 0);
-    let all = op.sort.is_some() || filtered || op.limit == 0;
+    let all = op.sort.is_some_and(|sort| !sort.after_limit) || filtered || op.limit == 0;
     let keep_max = if all { usize::MAX } else { usize::try_from(op.limit).unwrap_or(usize::MAX).saturating_add(1) };
     let mut result = RangeResult::default();
     visit(source, slot, &op.range, at, &mut |mut kv| {

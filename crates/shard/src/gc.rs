@@ -7,11 +7,12 @@
 //! tombstone makes itself unreachable too. So one pass over the events finds every dead row by its exact key.
 
 use crate::machine::{Machine, MachineError};
-use crate::rows::{self, EVENTS};
+use crate::rows::{self, EVENTS, EventRow};
 use bytes::Bytes;
 use quorate_env::{DecodeError, Reader, Writer};
 use quorate_kv::{EventKind, Revision};
 use quorate_storage::store::WriteBatch;
+use std::collections::HashSet;
 use std::ops::Bound;
 
 impl Machine {
@@ -29,16 +30,19 @@ impl Machine {
         let mut batch = WriteBatch::new();
         let mut reached = compacted;
         let mut seen = 0;
-        let from = Bound::Included(slot.events(Revision(done.0 + 1)));
+        // The row that ends at the last compaction was still readable then.
+        let from = Bound::Included(slot.events(done));
         for row in source.scan(from, slot.kind_end(EVENTS)) {
             let (key, value) = row?;
             let last = rows::parse_events(&key).ok_or(DecodeError { what: "events key", at: 0 })?;
             let events = rows::decode_events(value)?;
+            // A key that was removed and then written by the same revision has its value under the tombstone's name.
+            let kept: HashSet<_> = events.iter().filter(|e| outlived(e)).map(|e| (e.revision, &e.key)).collect();
             for event in events.iter().filter(|e| e.revision > done && e.revision <= compacted) {
                 if event.prev.0 != 0 {
                     batch.delete(slot.history(&event.key, event.prev));
                 }
-                if event.kind == EventKind::Delete {
+                if event.kind == EventKind::Delete && !kept.contains(&(event.revision, &event.key)) {
                     batch.delete(slot.history(&event.key, event.revision));
                 }
                 seen += 1;
@@ -61,4 +65,9 @@ impl Machine {
         store.publish();
         Ok(reached < compacted)
     }
+}
+
+/// Whether an event is a put whose value its own revision left in place.
+fn outlived(event: &EventRow) -> bool {
+    event.kind == EventKind::Put && event.overtaken.is_none()
 }

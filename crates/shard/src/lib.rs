@@ -22,6 +22,10 @@ mod meta;
 mod rows;
 mod sessions;
 mod source;
+#[cfg(test)]
+mod stories;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod view;
 mod watch;

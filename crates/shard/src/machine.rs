@@ -19,7 +19,7 @@ use quorate_kv::{
     OpResult, Outcome, ProcedureId, PutOp, PutResult, Refusal, Revision, SessionId, Txn, TxnResult, limits,
 };
 use quorate_storage::store::{Store, StoreError, WriteBatch};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -203,6 +203,9 @@ impl Machine {
     }
 }
 
+/// Whether an operation may be done.
+type Verdict = Result<(), Refusal>;
+
 /// The writes of one entry, in the making.
 pub struct Transaction<'a> {
     store: &'a Arc<dyn Store>,
@@ -217,6 +220,8 @@ pub struct Transaction<'a> {
     fresh: HashMap<Bytes, Option<Bytes>>,
     /// The revision that the running command writes at, once it has written.
     writing: Option<Revision>,
+    /// Keys that the running command removed.
+    removed: HashSet<Bytes>,
     events: Vec<Event>,
     rows: Vec<EventRow>,
 }
@@ -234,6 +239,7 @@ impl<'a> Transaction<'a> {
             batch: WriteBatch::new(),
             fresh: HashMap::new(),
             writing: None,
+            removed: HashSet::new(),
             events: Vec::new(),
             rows: Vec::new(),
         }
@@ -262,6 +268,7 @@ impl<'a> Transaction<'a> {
         if let Some(revision) = self.writing.take() {
             self.meta.revision = revision;
         }
+        self.removed.clear();
         Ok(result)
     }
 
@@ -324,7 +331,10 @@ impl<'a> Transaction<'a> {
             lease,
         };
         if let (Some(old), Some(row)) = (&prev, &old_row) {
-            self.put_row(self.slot.history(key, old.mod_revision), rows::encode_former(Some(row)).into());
+            self.make_former(old, row, revision);
+        } else if self.removed.remove(key) {
+            // At this revision the key was not gone after all.
+            self.delete_row(self.slot.history(key, revision));
         }
         let row = Bytes::from(rows::encode_value(&kv));
         self.put_row(row_key.clone(), row.clone());
@@ -347,10 +357,11 @@ impl<'a> Transaction<'a> {
         let Some(row) = self.current_row(&row_key)? else { return Ok(None) };
         let prev = rows::decode_value(key.clone(), row.clone())?;
         let revision = self.write_revision();
-        self.put_row(self.slot.history(key, prev.mod_revision), rows::encode_former(Some(&row)).into());
+        self.make_former(&prev, &row, revision);
         self.put_row(self.slot.history(key, revision), rows::encode_former(None).into());
         self.delete_row(row_key.clone());
         self.fresh.insert(row_key, None);
+        self.removed.insert(key.clone());
         self.detach(prev.lease, key);
         let gone = KeyValue {
             key: key.clone(),
@@ -375,9 +386,28 @@ impl<'a> Transaction<'a> {
         }
     }
 
+    /// Keeps a value that `revision` replaces or removes.
+    fn make_former(&mut self, old: &KeyValue, row: &Bytes, revision: Revision) {
+        if old.mod_revision < revision {
+            self.put_row(self.slot.history(&old.key, old.mod_revision), rows::encode_former(Some(row)).into());
+        } else if let Some(put) = self.rows.iter_mut().rev().find(|put| put.key == old.key) {
+            // The same revision wrote it: no reader ever sees it, only the event tells of it.
+            put.overtaken = Some(row.clone());
+        }
+    }
+
     fn event(&mut self, kind: EventKind, kv: KeyValue, prev: Option<KeyValue>) {
+        let prev = match prev {
+            // What an event compares with is the revision before, not a step within its own.
+            Some(step) if step.mod_revision == kv.mod_revision => {
+                let same = |event: &&Event| event.kv.key == kv.key;
+                self.events.iter().rev().find(same).and_then(|put| put.prev.clone())
+            }
+            prev => prev,
+        };
         let prev_revision = prev.as_ref().map_or(Revision(0), |p| p.mod_revision);
-        self.rows.push(EventRow { revision: kv.mod_revision, kind, prev: prev_revision, key: kv.key.clone() });
+        let (revision, key) = (kv.mod_revision, kv.key.clone());
+        self.rows.push(EventRow { revision, kind, prev: prev_revision, key, overtaken: None });
         self.events.push(Event { kind, kv, prev });
     }
 
@@ -395,8 +425,11 @@ impl<'a> Transaction<'a> {
     fn transact(&mut self, txn: &Txn, wanted: bool) -> Result<Result<TxnResult, Refusal>, MachineError> {
         let mut path = Vec::new();
         self.decide(txn, &mut path)?;
-        if let Err(refusal) = self.check(txn, &mut path.iter().copied())? {
-            return Ok(Err(refusal));
+        // All writes are judged before all reads, as etcd does: of two reasons to refuse, clients get the same one.
+        for check in [Self::check_write, Self::check_read] {
+            if let Err(refusal) = self.check(txn, &mut path.iter().copied(), check)? {
+                return Ok(Err(refusal));
+            }
         }
         Ok(Ok(self.run(txn, &mut path.iter().copied(), wanted)?))
     }
@@ -423,14 +456,17 @@ impl<'a> Transaction<'a> {
     }
 
     /// Refuses what cannot be done, before anything is.
-    fn check(&mut self, txn: &Txn, path: &mut impl Iterator<Item = bool>) -> Result<Result<(), Refusal>, MachineError> {
+    fn check(
+        &self,
+        txn: &Txn,
+        path: &mut impl Iterator<Item = bool>,
+        check: fn(&Self, &Op) -> Result<Verdict, MachineError>,
+    ) -> Result<Verdict, MachineError> {
         let holds = path.next().expect("one decision for each transaction");
         for op in branch(txn, holds) {
             let checked = match op {
-                Op::Range(op) => eval::check_revision(op, self.meta.revision, self.meta.compacted),
-                Op::Put(op) => self.check_put(op)?,
-                Op::Delete(_) => Ok(()),
-                Op::Txn(nested) => self.check(nested, path)?,
+                Op::Txn(nested) => self.check(nested, path, check)?,
+                op => check(self, op)?,
             };
             if checked.is_err() {
                 return Ok(checked);
@@ -439,7 +475,13 @@ impl<'a> Transaction<'a> {
         Ok(Ok(()))
     }
 
-    fn check_put(&self, op: &PutOp) -> Result<Result<(), Refusal>, MachineError> {
+    fn check_read(&self, op: &Op) -> Result<Verdict, MachineError> {
+        let Op::Range(op) = op else { return Ok(Ok(())) };
+        Ok(eval::check_revision(op, self.meta.revision, self.meta.compacted))
+    }
+
+    fn check_write(&self, op: &Op) -> Result<Verdict, MachineError> {
+        let Op::Put(op) = op else { return Ok(Ok(())) };
         if (op.ignore_value || op.ignore_lease) && self.get(&op.key)?.is_none() {
             return Ok(Err(Refusal::KeyNotFound));
         }

@@ -204,6 +204,8 @@ pub(crate) struct EventRow {
     /// Where the key's former value is; 0 if there was none.
     pub prev: Revision,
     pub key: Bytes,
+    /// The value row of a put that the same revision overtook, by removing the key again: it is found nowhere else.
+    pub overtaken: Option<Bytes>,
 }
 
 pub(crate) fn encode_events(events: &[EventRow]) -> Vec<u8> {
@@ -211,12 +213,16 @@ pub(crate) fn encode_events(events: &[EventRow]) -> Vec<u8> {
     w.varint(events.len() as u64);
     for event in events {
         w.varint(event.revision.0);
-        w.u8(match event.kind {
-            EventKind::Put => 0,
-            EventKind::Delete => 1,
+        w.u8(match (event.kind, &event.overtaken) {
+            (EventKind::Put, None) => 0,
+            (EventKind::Delete, _) => 1,
+            (EventKind::Put, Some(_)) => 2,
         });
         w.varint(event.prev.0);
         w.bytes(&event.key);
+        if let (EventKind::Put, Some(row)) = (event.kind, &event.overtaken) {
+            w.bytes(row);
+        }
     }
     w.finish()
 }
@@ -225,16 +231,16 @@ pub(crate) fn decode_events(row: Bytes) -> Result<Vec<EventRow>, DecodeError> {
     let mut r = Reader::new(row);
     let mut events = Vec::new();
     for _ in 0..r.count("events")? {
-        events.push(EventRow {
-            revision: Revision(r.varint("event revision")?),
-            kind: match r.u8("event kind")? {
-                0 => EventKind::Put,
-                1 => EventKind::Delete,
-                _ => return Err(r.error("event kind")),
-            },
-            prev: Revision(r.varint("previous revision")?),
-            key: r.bytes("event key")?,
-        });
+        let revision = Revision(r.varint("event revision")?);
+        let (kind, overtaken) = match r.u8("event kind")? {
+            0 => (EventKind::Put, false),
+            1 => (EventKind::Delete, false),
+            2 => (EventKind::Put, true),
+            _ => return Err(r.error("event kind")),
+        };
+        let (prev, key) = (Revision(r.varint("previous revision")?), r.bytes("event key")?);
+        let overtaken = if overtaken { Some(r.bytes("overtaken value")?) } else { None };
+        events.push(EventRow { revision, kind, prev, key, overtaken });
     }
     r.end("events")?;
     Ok(events)

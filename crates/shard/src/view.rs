@@ -97,9 +97,10 @@ impl View {
         let (source, slot) = (&self.source, self.slot);
         let prev =
             if with_prev && row.prev.0 != 0 { eval::exactly_at(source, slot, &row.key, row.prev)? } else { None };
-        let kv = match row.kind {
-            EventKind::Put => eval::exactly_at(source, slot, &row.key, row.revision)?,
-            EventKind::Delete => None,
+        let kv = match (row.kind, &row.overtaken) {
+            (EventKind::Put, Some(value)) => Some(rows::decode_value(row.key.clone(), value.clone())?),
+            (EventKind::Put, None) => eval::exactly_at(source, slot, &row.key, row.revision)?,
+            (EventKind::Delete, _) => None,
         };
         let kv = kv.unwrap_or_else(|| KeyValue {
             key: row.key.clone(),

@@ -142,6 +142,24 @@ async fn a_watch_of_what_was_compacted_says_from_where_it_could_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_a_compaction_ended_keeps_its_id_until_it_is_cancelled() {
+    let (_cluster, mut client, mut watching) = begin().await;
+    for value in ["1", "2", "3"] {
+        client.put(put("k", value)).await.expect("written");
+    }
+    client.compact(CompactionRequest { revision: 3, physical: false }).await.expect("compacted");
+    let create = |start_revision| WatchCreateRequest { watch_id: 7, start_revision, ..on("k", "") };
+    watching.created(create(2)).await;
+    assert_eq!(watching.next().await.compact_revision, 3);
+    watching.create(create(0)).await;
+    assert_eq!(refused(&watching.next().await), "mvcc: duplicate watch ID provided on the WatchStream");
+    watching.cancel(7).await;
+    let cancelled = watching.next().await;
+    assert_eq!((cancelled.watch_id, cancelled.canceled, cancelled.compact_revision), (7, true, 0));
+    assert_eq!(watching.created(create(0)).await.watch_id, 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn progress_is_told_when_it_is_asked_for() {
     let (_cluster, mut client, mut watching) = begin().await;
     // Without a watch there is no progress, and etcd does not answer.
