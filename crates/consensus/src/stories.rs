@@ -332,8 +332,9 @@ impl goldenscript::Runner for Teller {
         }
         args.reject_next()?;
         for ((id, now), (_, before)) in self.roles().into_iter().zip(roles_before) {
-            if now != before && before.is_some() && now.is_some() {
-                let (role, term) = now.expect("checked");
+            if let (Some((role, term)), Some(before)) = (now, before)
+                && (role, term) != before
+            {
                 self.say(format!("{id} is {role:?} of term {}", term.0));
             }
         }
