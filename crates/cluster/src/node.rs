@@ -8,7 +8,7 @@ use crate::replica::{Context, Replica};
 use crate::slots::Slots;
 use crate::wire::node_of;
 use quorate_consensus::{Config, Group, Membership};
-use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, Rng, ShardId, WallMs};
+use quorate_env::{Instant, LogIndex, ReplicaId, Rng, ShardId, WallMs};
 use quorate_kv::{Error, KeyspaceId, Refusal};
 use quorate_shard::Procedures;
 use quorate_storage::store::Store;
@@ -200,12 +200,6 @@ impl Node {
     #[must_use]
     pub fn config(&self) -> &NodeConfig {
         &self.config
-    }
-
-    /// The leader of a shard, if one is known here.
-    #[must_use]
-    pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
-        self.replicas.get(&shard).and_then(Replica::leader)
     }
 
     /// Messages that reached the wrong node or replica.

@@ -166,6 +166,11 @@ impl Proposals {
         Some(pending.request)
     }
 
+    /// How many commands have no outcome yet.
+    pub fn outstanding_count(&self) -> u64 {
+        self.pending.len() as u64
+    }
+
     /// Commands without an outcome.
     pub fn outstanding(&self) -> Vec<CommandId> {
         self.pending.keys().map(|seq| self.id(*seq)).collect()

@@ -109,6 +109,7 @@ pub(crate) struct Replica {
     expected_hashes: BTreeMap<LogIndex, u64>,
     hash_sent: Instant,
     seen: (Role, Term, Option<ReplicaId>),
+    leader_changes: u64,
     fatal: Option<String>,
 }
 
@@ -140,6 +141,7 @@ impl Replica {
             expected_hashes: BTreeMap::new(),
             hash_sent: now,
             seen,
+            leader_changes: u64::from(seen.2.is_some()),
             fatal: None,
         }
     }
@@ -446,6 +448,7 @@ impl Replica {
                 self.clock.stop();
                 self.outgoing.clear();
             }
+            self.leader_changes += u64::from(now.2.is_some() && now.2 != leader);
             if (term, leader) != (now.1, now.2) {
                 self.proposals.resend_all();
                 self.reads.restart();
@@ -867,11 +870,9 @@ impl Replica {
             disk_bytes_in_use: disk_bytes,
             learner: !self.group.membership().voters.contains(&self.id),
             no_space: cx.no_space,
+            pending: self.proposals.outstanding_count(),
+            leader_changes: self.leader_changes,
         }
-    }
-
-    pub fn leader(&self) -> Option<NodeId> {
-        self.group.leader().map(node_of)
     }
 
     pub fn applied(&self) -> LogIndex {

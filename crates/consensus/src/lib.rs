@@ -15,6 +15,8 @@ mod config;
 mod group;
 mod log;
 mod message;
+#[cfg(test)]
+mod stories;
 
 pub use config::{Config, Membership};
 pub use group::{Group, ProposeError, Ready, Role, StepError};

@@ -1,6 +1,6 @@
 //! The Lease service.
 
-use crate::error::{LEASE_TTL_TOO_LARGE, status};
+use crate::error::{LEASE_TTL_TOO_LARGE, STOPPED, status};
 use crate::metrics::{Method, Metrics};
 use crate::options::RESPONSES_QUEUED_MAX;
 use crate::proto::etcdserverpb::lease_server::Lease;
@@ -9,6 +9,7 @@ use crate::proto::etcdserverpb::{
     LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse,
 };
+use crate::server::Stop;
 use crate::{Options, translate};
 use quorate_env::checksum::checksum;
 use quorate_kv::{Command, Db, Error, Header, KeyspaceId, LeaseId, Refusal, limits};
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
 
@@ -30,6 +31,7 @@ pub(crate) struct LeaseService {
     pub options: Options,
     pub metrics: Arc<Metrics>,
     pub drawn: Arc<AtomicU64>,
+    pub stop: Stop,
 }
 
 impl LeaseService {
@@ -100,6 +102,32 @@ impl LeaseService {
         Ok(LeaseKeepAliveResponse { header: translate::header(self.db.identity(), header), id: r.id, ttl })
     }
 
+    /// Serves one stream. Its renewals are answered in order, one after the other, as etcd's are: clients match answers by their order, and
+    /// one that waits for a leader delays only those of its own stream.
+    async fn keep_all_alive(
+        &self,
+        requests: &mut Streaming<LeaseKeepAliveRequest>,
+        responses: &mpsc::Sender<Result<LeaseKeepAliveResponse, Status>>,
+    ) -> Result<(), Status> {
+        let mut stop = self.stop.clone();
+        loop {
+            let answer = async {
+                match requests.message().await? {
+                    Some(request) => self.keep_alive(request).await.map(Some),
+                    None => Ok(None),
+                }
+            };
+            let answer = tokio::select! {
+                answer = answer => answer?,
+                () = stop.wait() => return Err(STOPPED.into()),
+            };
+            let Some(answer) = answer else { return Ok(()) };
+            if responses.send(Ok(answer)).await.is_err() {
+                return Err(Status::cancelled("the client has gone"));
+            }
+        }
+    }
+
     async fn list(&self) -> Result<LeaseLeasesResponse, Status> {
         let read = self.db.leases(KEYSPACE).await.map_err(|e| status(&e))?;
         Ok(LeaseLeasesResponse {
@@ -128,12 +156,11 @@ impl Lease for LeaseService {
         let (responses, stream) = mpsc::channel(RESPONSES_QUEUED_MAX);
         let (service, mut requests) = (self.clone(), r.into_inner());
         tokio::spawn(async move {
-            while let Ok(Some(request)) = requests.message().await {
-                let answer = service.keep_alive(request).await;
-                let failed = answer.is_err();
-                if responses.send(answer).await.is_err() || failed {
-                    return;
-                }
+            let ended = service.keep_all_alive(&mut requests, &responses).await;
+            service.metrics.ended(Method::LeaseKeepAlive, ended.as_ref().map_or_else(Status::code, |()| Code::Ok));
+            if let Err(status) = ended {
+                // The client may have gone; then nobody needs to know why.
+                let _ = responses.send(Err(status)).await;
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))

@@ -1,8 +1,8 @@
 //! etcd's v3 API over the core's contract.
 //!
 //! ```text
-//!   one port ──HTTP/2──> gRPC services ──> check ──> translate ──> kv::Db
-//!            └─HTTP/1──> /health /version /metrics
+//!   one port ──> connection ──HTTP/2──> frames ──> codec ──> check ──> translate ──> kv::Db
+//!                    └─HTTP/1──> /health /version /metrics
 //! ```
 //!
 //! This crate knows etcd's words and nothing of consensus, storage or time; it holds a [`quorate_kv::Db`] and translates. What is
@@ -10,16 +10,23 @@
 //! and texts in [`error`] and nowhere else.
 
 mod check;
+pub mod codec;
 pub mod compat;
+mod connection;
 mod error;
+mod frames;
 mod http;
+mod intervals;
 mod kv;
 mod lease;
 mod maintenance;
 mod metrics;
 mod options;
+mod outbox;
 mod server;
+mod shape;
 mod translate;
+mod unserved;
 mod watch;
 
 /// The messages and services, generated from `proto/`.

@@ -7,16 +7,13 @@ use crate::proto::etcdserverpb::cluster_server::Cluster;
 use crate::proto::etcdserverpb::maintenance_server::Maintenance;
 use crate::proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, AuthStatusRequest, AuthStatusResponse, AuthenticateRequest,
-    AuthenticateResponse, DefragmentRequest, DefragmentResponse, DowngradeRequest, DowngradeResponse, HashKvRequest,
-    HashKvResponse, HashRequest, HashResponse, Member, MemberAddRequest, MemberAddResponse, MemberListRequest,
-    MemberListResponse, MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
-    MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse, ResponseHeader, SnapshotRequest,
-    SnapshotResponse, StatusRequest, StatusResponse, alarm_request,
+    AuthenticateResponse, DefragmentRequest, DefragmentResponse, HashKvRequest, HashKvResponse, HashRequest,
+    HashResponse, Member, MemberListRequest, MemberListResponse, ResponseHeader, StatusRequest, StatusResponse,
+    alarm_request,
 };
 use crate::{Options, translate};
 use quorate_kv::{Consistency, Db, KeyspaceId, Revision};
 use std::sync::Arc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
@@ -26,11 +23,6 @@ pub(crate) struct MaintenanceService {
     pub db: Arc<dyn Db>,
     pub options: Options,
     pub metrics: Arc<Metrics>,
-}
-
-/// Calls that this release does not have answer so, by name.
-fn not_yet<T>(what: &str) -> Result<Response<T>, Status> {
-    Err(Status::unimplemented(format!("quorate: {what} is not supported by this release")))
 }
 
 impl MaintenanceService {
@@ -105,8 +97,6 @@ impl MaintenanceService {
 
 #[tonic::async_trait]
 impl Maintenance for MaintenanceService {
-    type SnapshotStream = ReceiverStream<Result<SnapshotResponse, Status>>;
-
     async fn alarm(&self, r: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
         self.metrics.count(Method::Alarm, self.list_alarms(r.into_inner()).await)
     }
@@ -130,18 +120,6 @@ impl Maintenance for MaintenanceService {
         let revision = u64::try_from(r.into_inner().revision).ok().filter(|revision| *revision > 0).map(Revision);
         self.metrics.count(Method::HashKv, self.hash_of(revision).await)
     }
-
-    async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
-        not_yet("Snapshot")
-    }
-
-    async fn move_leader(&self, _: Request<MoveLeaderRequest>) -> Result<Response<MoveLeaderResponse>, Status> {
-        not_yet("MoveLeader")
-    }
-
-    async fn downgrade(&self, _: Request<DowngradeRequest>) -> Result<Response<DowngradeResponse>, Status> {
-        not_yet("Downgrade")
-    }
 }
 
 #[tonic::async_trait]
@@ -149,35 +127,17 @@ impl Cluster for MaintenanceService {
     async fn member_list(&self, r: Request<MemberListRequest>) -> Result<Response<MemberListResponse>, Status> {
         self.metrics.count(Method::MemberList, self.list_members(r.into_inner()).await)
     }
-
-    async fn member_add(&self, _: Request<MemberAddRequest>) -> Result<Response<MemberAddResponse>, Status> {
-        not_yet("MemberAdd")
-    }
-
-    async fn member_remove(&self, _: Request<MemberRemoveRequest>) -> Result<Response<MemberRemoveResponse>, Status> {
-        not_yet("MemberRemove")
-    }
-
-    async fn member_update(&self, _: Request<MemberUpdateRequest>) -> Result<Response<MemberUpdateResponse>, Status> {
-        not_yet("MemberUpdate")
-    }
-
-    async fn member_promote(
-        &self,
-        _: Request<MemberPromoteRequest>,
-    ) -> Result<Response<MemberPromoteResponse>, Status> {
-        not_yet("MemberPromote")
-    }
 }
 
 #[tonic::async_trait]
 impl Auth for MaintenanceService {
     async fn auth_status(&self, _: Request<AuthStatusRequest>) -> Result<Response<AuthStatusResponse>, Status> {
-        let header = self.header().await?;
-        Ok(Response::new(AuthStatusResponse { header, enabled: false, auth_revision: 1 }))
+        let header = self.header().await;
+        let answer = header.map(|header| AuthStatusResponse { header, enabled: false, auth_revision: 1 });
+        self.metrics.count(Method::AuthStatus, answer)
     }
 
     async fn authenticate(&self, _: Request<AuthenticateRequest>) -> Result<Response<AuthenticateResponse>, Status> {
-        Err(AUTH_NOT_ENABLED.into())
+        self.metrics.count(Method::Authenticate, Err(AUTH_NOT_ENABLED.into()))
     }
 }

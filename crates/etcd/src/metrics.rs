@@ -1,5 +1,6 @@
 //! Counters, in Prometheus' text form, under etcd's names where the meaning is the same.
 
+use crate::compat::CALLS;
 use quorate_kv::{Consistency, Db, KeyspaceId};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -24,9 +25,13 @@ pub(crate) enum Method {
     HashKv,
     Alarm,
     Defragment,
+    AuthStatus,
+    Authenticate,
+    Watch,
+    LeaseKeepAlive,
 }
 
-const METHODS: [(Method, &str, &str); 15] = [
+const METHODS: [(Method, &str, &str); 19] = [
     (Method::Range, "etcdserverpb.KV", "Range"),
     (Method::Put, "etcdserverpb.KV", "Put"),
     (Method::DeleteRange, "etcdserverpb.KV", "DeleteRange"),
@@ -42,6 +47,10 @@ const METHODS: [(Method, &str, &str); 15] = [
     (Method::HashKv, "etcdserverpb.Maintenance", "HashKV"),
     (Method::Alarm, "etcdserverpb.Maintenance", "Alarm"),
     (Method::Defragment, "etcdserverpb.Maintenance", "Defragment"),
+    (Method::AuthStatus, "etcdserverpb.Auth", "AuthStatus"),
+    (Method::Authenticate, "etcdserverpb.Auth", "Authenticate"),
+    (Method::Watch, "etcdserverpb.Watch", "Watch"),
+    (Method::LeaseKeepAlive, "etcdserverpb.Lease", "LeaseKeepAlive"),
 ];
 
 const CODES: usize = 17;
@@ -53,6 +62,12 @@ pub(crate) struct Metrics {
     pub watchers: AtomicU64,
     pub events: AtomicU64,
     pub connections: AtomicU64,
+    /// Closed at once, because there were too many.
+    pub connections_refused: AtomicU64,
+    /// Lost before they were accepted.
+    pub connections_failed: AtomicU64,
+    /// By row of [`CALLS`].
+    unserved: [AtomicU64; CALLS.len()],
 }
 
 impl Metrics {
@@ -63,14 +78,26 @@ impl Metrics {
             watchers: AtomicU64::new(0),
             events: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            connections_refused: AtomicU64::new(0),
+            connections_failed: AtomicU64::new(0),
+            unserved: std::array::from_fn(|_| AtomicU64::new(0)),
         })
     }
 
     /// Counts an answer on its way out.
     pub fn count<T>(&self, method: Method, answer: Result<T, Status>) -> Result<Response<T>, Status> {
-        let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        self.handled[method as usize][code as usize].fetch_add(1, Ordering::Relaxed);
+        self.ended(method, answer.as_ref().map_or_else(Status::code, |_| Code::Ok));
         answer.map(Response::new)
+    }
+
+    /// Counts a call that has ended.
+    pub fn ended(&self, method: Method, code: Code) {
+        self.handled[method as usize][code as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a call that is not served, by its row of [`CALLS`].
+    pub fn count_unserved(&self, row: usize) {
+        self.unserved[row].fetch_add(1, Ordering::Relaxed);
     }
 
     fn total(&self, methods: &[Method], code: impl Fn(usize) -> bool) -> u64 {
@@ -94,6 +121,8 @@ pub(crate) async fn page(db: &Arc<dyn Db>, metrics: &Metrics) -> String {
         line("etcd_server_is_learner", "gauge", "Whether this node has no vote.", u64::from(status.learner));
         line("etcd_server_proposals_committed_total", "gauge", "Last committed log index.", status.committed.0);
         line("etcd_server_proposals_applied_total", "gauge", "Last applied log index.", status.applied.0);
+        line("etcd_server_proposals_pending", "gauge", "Proposals waiting for their outcome.", status.pending);
+        line("etcd_server_leader_changes_seen_total", "counter", "Leader changes seen.", status.leader_changes);
         line("etcd_mvcc_db_total_size_in_bytes", "gauge", "Bytes of the store.", status.disk_bytes);
         line("etcd_mvcc_db_total_size_in_use_in_bytes", "gauge", "Bytes in use.", status.disk_bytes_in_use);
         line("etcd_debugging_mvcc_current_revision", "gauge", "The keyspace's revision.", status.header.revision.0);
@@ -120,19 +149,35 @@ pub(crate) async fn page(db: &Arc<dyn Db>, metrics: &Metrics) -> String {
     line("etcd_debugging_mvcc_watcher_total", "gauge", "Watches.", metrics.watchers.load(Ordering::Relaxed));
     line("etcd_debugging_mvcc_events_total", "counter", "Events sent.", metrics.events.load(Ordering::Relaxed));
     line("quorate_client_connections", "gauge", "Client connections.", metrics.connections.load(Ordering::Relaxed));
+    line(
+        "quorate_client_connections_refused_total",
+        "counter",
+        "Client connections closed because there were too many.",
+        metrics.connections_refused.load(Ordering::Relaxed),
+    );
+    line(
+        "quorate_client_connections_failed_total",
+        "counter",
+        "Client connections that could not be accepted.",
+        metrics.connections_failed.load(Ordering::Relaxed),
+    );
     if let Some(bytes) = resident_bytes() {
         line("process_resident_memory_bytes", "gauge", "Resident memory.", bytes);
     }
     page.push_str("# HELP grpc_server_handled_total Calls answered.\n# TYPE grpc_server_handled_total counter\n");
+    let mut handled = |service: &str, name: &str, code: Code, count: u64| {
+        if count > 0 {
+            let labels = format!("grpc_code=\"{code:?}\",grpc_method=\"{name}\",grpc_service=\"{service}\"");
+            let _ = writeln!(page, "grpc_server_handled_total{{{labels}}} {count}");
+        }
+    };
     for (method, service, name) in METHODS {
         for (code, count) in metrics.handled[method as usize].iter().enumerate() {
-            let count = count.load(Ordering::Relaxed);
-            if count > 0 {
-                let code = format!("{:?}", Code::from(code as i32));
-                let labels = format!("grpc_code=\"{code}\",grpc_method=\"{name}\",grpc_service=\"{service}\"");
-                let _ = writeln!(page, "grpc_server_handled_total{{{labels}}} {count}");
-            }
+            handled(service, name, Code::from(code as i32), count.load(Ordering::Relaxed));
         }
+    }
+    for ((service, name, ..), count) in CALLS.iter().zip(&metrics.unserved) {
+        handled(service, name, Code::Unimplemented, count.load(Ordering::Relaxed));
     }
     page
 }

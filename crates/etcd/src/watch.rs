@@ -1,27 +1,29 @@
 //! The Watch service: one gRPC stream is one watch session of the core.
 //!
-//! A task per stream takes the client's requests and the session's notices, whichever comes first, and queues responses. When the client
-//! does not take them the task waits, the session's own queue fills, and the core lets the watch read the rest from history later:
-//! a stalled client holds back only itself.
+//! A task per stream takes the client's requests and the session's notices, whichever comes first, and puts responses into the stream's
+//! outbox. When the client does not take them the task waits, the session's own queue fills, and the core lets the watch read the rest
+//! from history later: a stalled client holds back only itself.
 
-use crate::error::COMPACTED;
-use crate::metrics::Metrics;
-use crate::options::{RESPONSES_QUEUED_MAX, WATCHES_PER_STREAM_MAX};
+use crate::error::{COMPACTED, STOPPED};
+use crate::metrics::{Method, Metrics};
+use crate::options::WATCHES_PER_STREAM_MAX;
+use crate::outbox::{self, Gone, Outbox, Responses};
 use crate::proto::etcdserverpb::watch_create_request::FilterType;
 use crate::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::proto::etcdserverpb::watch_server::Watch;
 use crate::proto::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse};
+use crate::server::Stop;
 use crate::{Options, check, translate};
 use bytes::Bytes;
 use prost::Message;
-use quorate_kv::{Db, Event, Header, KeyspaceId, RangeEnd, Revision, WatchControl, WatchId, WatchNotice, WatchSpec};
+use quorate_kv::{
+    Db, Event, Header, KeyspaceId, RangeEnd, Revision, WatchControl, WatchEvents, WatchId, WatchNotice, WatchSpec,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, interval_at};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tokio::time::{Instant, Interval, interval_at};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
 
@@ -33,6 +35,7 @@ pub(crate) struct WatchService {
     pub db: Arc<dyn Db>,
     pub options: Options,
     pub metrics: Arc<Metrics>,
+    pub stop: Stop,
 }
 
 struct Opened {
@@ -60,62 +63,89 @@ struct Session {
     next_id: i64,
     progress: Option<ProgressRequest>,
     term: quorate_env::Term,
-    responses: mpsc::Sender<Result<WatchResponse, Status>>,
+    outbox: Outbox,
 }
 
-/// The client has gone.
-struct Gone;
+/// Why a stream ends.
+enum End {
+    /// The client closed its half. It may want to go on listening, but etcd's ends the stream then.
+    Closed,
+    Gone,
+    Failed(Status),
+}
+
+impl From<Gone> for End {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
 
 #[tonic::async_trait]
 impl Watch for WatchService {
-    type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
+    type WatchStream = Responses;
 
-    async fn watch(&self, r: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
-        let (responses, stream) = mpsc::channel(RESPONSES_QUEUED_MAX);
-        let service = self.clone();
-        let metrics = self.metrics.clone();
-        tokio::spawn(async move {
-            metrics.watch_streams.fetch_add(1, Ordering::Relaxed);
-            let open = Session::run(service, r.into_inner(), responses).await;
-            metrics.watchers.fetch_sub(open as u64, Ordering::Relaxed);
-            metrics.watch_streams.fetch_sub(1, Ordering::Relaxed);
-        });
-        Ok(Response::new(ReceiverStream::new(stream)))
+    async fn watch(&self, r: Request<Streaming<WatchRequest>>) -> Result<Response<Responses>, Status> {
+        let (outbox, responses) = outbox::pair();
+        tokio::spawn(Session::run(self.clone(), r.into_inner(), outbox));
+        Ok(Response::new(responses))
     }
 }
 
 impl Session {
-    /// Serves one stream; returns the watches that were still open.
-    async fn run(
-        service: WatchService,
-        mut requests: Streaming<WatchRequest>,
-        responses: mpsc::Sender<Result<WatchResponse, Status>>,
-    ) -> usize {
+    /// Serves one stream.
+    async fn run(service: WatchService, mut requests: Streaming<WatchRequest>, outbox: Outbox) {
+        let (metrics, mut stop) = (service.metrics.clone(), service.stop.clone());
+        metrics.watch_streams.fetch_add(1, Ordering::Relaxed);
         let (control, mut notices) = service.db.watch(KEYSPACE);
         let period = service.options.progress_interval;
         let mut periodic = interval_at(Instant::now() + period, period);
         let (watches, progress, term) = (BTreeMap::new(), None, quorate_env::Term(0));
         let overtaken = BTreeSet::new();
-        let mut session = Self { service, control, watches, overtaken, next_id: 0, progress, term, responses };
+        let mut session = Self { service, control, watches, overtaken, next_id: 0, progress, term, outbox };
         session.learn_term().await;
+        let end = tokio::select! {
+            end = session.serve(&mut requests, notices.as_mut(), &mut periodic) => end,
+            // Whatever it is busy with: it ends now.
+            () = stop.wait() => End::Failed(STOPPED.into()),
+        };
+        let code = match end {
+            End::Closed => Code::Ok,
+            End::Gone => Code::Cancelled,
+            End::Failed(status) => {
+                let code = status.code();
+                session.outbox.fail(status).await;
+                code
+            }
+        };
+        metrics.ended(Method::Watch, code);
+        metrics.watchers.fetch_sub(session.watches.len() as u64, Ordering::Relaxed);
+        metrics.watch_streams.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    async fn serve(
+        &mut self,
+        requests: &mut Streaming<WatchRequest>,
+        notices: &mut dyn WatchEvents,
+        periodic: &mut Interval,
+    ) -> End {
         loop {
-            let outcome = tokio::select! {
+            let step = tokio::select! {
                 request = requests.message() => match request {
-                    Ok(Some(WatchRequest { request_union: Some(request) })) => session.request(request).await,
+                    Ok(Some(WatchRequest { request_union: Some(request) })) => self.request(request).await.map_err(End::from),
                     Ok(Some(WatchRequest { request_union: None })) => Ok(()),
-                    // The client may close its half and go on listening, but etcd's ends the stream then.
-                    Ok(None) | Err(_) => Err(Gone),
+                    Ok(None) => Err(End::Closed),
+                    Err(status) => Err(End::Failed(status)),
                 },
-                notice = notices.next() => session.notice(notice).await,
+                notice = notices.next() => self.notice(notice).await,
                 _ = periodic.tick() => {
-                    session.learn_term().await;
-                    session.periodic_progress();
+                    self.learn_term().await;
+                    self.periodic_progress();
                     Ok(())
                 }
-                () = session.responses.closed() => Err(Gone),
+                () = self.outbox.gone() => Err(End::Gone),
             };
-            if outcome.is_err() {
-                return session.watches.len();
+            if let Err(end) = step {
+                return end;
             }
         }
     }
@@ -131,7 +161,7 @@ impl Session {
     }
 
     async fn send(&self, response: WatchResponse) -> Result<(), Gone> {
-        self.responses.send(Ok(response)).await.map_err(|_| Gone)
+        self.outbox.send(response).await
     }
 
     async fn present_revision(&mut self) -> Revision {
@@ -230,32 +260,33 @@ impl Session {
         Ok(())
     }
 
-    async fn notice(&mut self, notice: WatchNotice) -> Result<(), Gone> {
+    async fn notice(&mut self, notice: WatchNotice) -> Result<(), End> {
         match notice {
-            WatchNotice::Created { id, revision } => {
-                let header = self.header(revision);
-                let Some(watch) = self.watches.get_mut(&id) else { return Ok(()) };
-                watch.created = true;
-                self.send(WatchResponse { header, watch_id: id.0, created: true, ..Default::default() }).await
-            }
-            WatchNotice::Events { id, revision, events } => self.events(id, revision, &events).await,
-            WatchNotice::Progress { id, revision } => self.progressed(id, revision).await,
-            WatchNotice::Compacted { id, revision, compacted } => {
-                if self.watches.remove(&id).is_none() {
-                    return Ok(());
-                }
-                self.overtaken.insert(id);
-                self.forget(id).await?;
-                let (header, compact_revision) = (self.header(revision), compacted.0 as i64);
-                let ended =
-                    WatchResponse { header, watch_id: id.0, canceled: true, compact_revision, ..Default::default() };
-                self.send(ended).await
-            }
-            WatchNotice::Closed => {
-                let _ = self.responses.send(Err(crate::error::STOPPED.into())).await;
-                Err(Gone)
-            }
+            WatchNotice::Created { id, revision } => self.created(id, revision).await?,
+            WatchNotice::Events { id, revision, events } => self.events(id, revision, &events).await?,
+            WatchNotice::Progress { id, revision } => self.progressed(id, revision).await?,
+            WatchNotice::Compacted { id, revision, compacted } => self.compacted(id, revision, compacted).await?,
+            WatchNotice::Closed => return Err(End::Failed(STOPPED.into())),
         }
+        Ok(())
+    }
+
+    async fn created(&mut self, id: WatchId, revision: Revision) -> Result<(), Gone> {
+        let header = self.header(revision);
+        let Some(watch) = self.watches.get_mut(&id) else { return Ok(()) };
+        watch.created = true;
+        self.send(WatchResponse { header, watch_id: id.0, created: true, ..Default::default() }).await
+    }
+
+    async fn compacted(&mut self, id: WatchId, revision: Revision, compacted: Revision) -> Result<(), Gone> {
+        if self.watches.remove(&id).is_none() {
+            return Ok(());
+        }
+        self.overtaken.insert(id);
+        self.forget(id).await?;
+        let (header, compact_revision) = (self.header(revision), compacted.0 as i64);
+        let ended = WatchResponse { header, watch_id: id.0, canceled: true, compact_revision, ..Default::default() };
+        self.send(ended).await
     }
 
     async fn events(&mut self, id: WatchId, revision: Revision, events: &[Event]) -> Result<(), Gone> {

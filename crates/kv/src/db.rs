@@ -111,6 +111,10 @@ pub struct Status {
     pub learner: bool,
     /// Whether writes are refused for lack of disk space.
     pub no_space: bool,
+    /// Commands of this node's clients whose outcome is not known yet.
+    pub pending: u64,
+    /// Times that this node saw a leader it had not known before, since it started.
+    pub leader_changes: u64,
 }
 
 /// A hash of what a keyspace holds.

@@ -52,7 +52,7 @@ pub enum Space {
 #[derive(Debug, Error)]
 pub enum DiskError {
     /// Another process has it open.
-    #[error("the data directory {} is in use by another process", .0.display())]
+    #[error("the data directory {} is in use by another process: stop that one, or choose another --data-dir", .0.display())]
     InUse(PathBuf),
     /// It is another node's, damaged, or of a newer release.
     #[error("{}: {source}", .path.display())]

@@ -81,8 +81,6 @@ pub struct LaneStats {
     pub messages: AtomicU64,
     /// Flushes of the store started.
     pub flushes: AtomicU64,
-    /// Changes of the default keyspace's leader that this node saw.
-    pub leader_changes: AtomicU64,
 }
 
 /// What reaches the lane.
@@ -162,7 +160,6 @@ impl Runtime {
             sinks: HashMap::new(),
             tick: options.timing.tick,
             stats: stats.clone(),
-            leader: None,
             dir: opened.dir,
         };
         let thread = std::thread::Builder::new().name("lane-0".into()).spawn(move || worker.run())?;
@@ -214,7 +211,6 @@ struct Lane {
     sinks: HashMap<WatcherKey, (ShardId, Arc<Sink>)>,
     tick: Duration,
     stats: Arc<LaneStats>,
-    leader: Option<NodeId>,
     dir: DataDir,
 }
 
@@ -226,7 +222,6 @@ impl Lane {
             if now >= next_tick {
                 self.node.step(now, Input::Tick { wall: self.clock.wall() });
                 next_tick = now + self.tick;
-                self.count_leaders();
             }
             let first = match self.inputs.recv_timeout(next_tick.since(now)) {
                 Ok(input) => Some(input),
@@ -322,14 +317,6 @@ impl Lane {
             if self.store.flush(task.job, task.ticket).is_err() {
                 stop_process("the store thread has stopped");
             }
-        }
-    }
-
-    fn count_leaders(&mut self) {
-        let leader = self.node.leader(ShardId(quorate_kv::KeyspaceId::DEFAULT.0));
-        if leader.is_some() && leader != self.leader {
-            self.stats.leader_changes.fetch_add(1, Ordering::Relaxed);
-            self.leader = leader;
         }
     }
 }

@@ -5,18 +5,21 @@
 //! dropped: consensus sends again what matters. A peer that sends faster than the lane works is slowed down by TCP.
 //!
 //! The first frame on a connection says who dials: cluster, node, incarnation. The acceptor answers with a welcome or with a reason;
-//! a node that came back with an empty disk under its old name is refused, since it no longer knows what it promised.
+//! a node that came back with an empty disk under its old name is refused, since it no longer knows what it promised. That is final. That
+//! the two are no peers of each other is not: at the address of a peer that is away there may be a stranger, who must not stop those that
+//! he calls strangers. A node gives up when so many refuse it that the rest, with it, are no majority.
 
+use crate::clock::Clock;
 use crate::driver::{LaneInput, describe, refused_by_peer};
 use crate::members::MemberTable;
 use bytes::{Bytes, BytesMut};
 use quorate_cluster::{Input, PeerMessage, wire};
 use quorate_env::checksum::checksum;
-use quorate_env::{ClusterId, Incarnation, NodeId, Reader, Writer};
-use std::collections::BTreeMap;
+use quorate_env::{Brake, ClusterId, Incarnation, NodeId, Reader, Writer};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -39,6 +42,9 @@ const QUEUED_BATCHES_MAX: usize = 1024;
 
 /// Bytes of frames that have been read and that the lane has not yet taken.
 const UNTAKEN_BYTES_MAX: usize = 128 << 20;
+
+/// Lines about what strangers do are logged this often at most, each kind by itself.
+const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// Between two attempts to dial.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
@@ -86,10 +92,20 @@ impl Hello {
     }
 }
 
-/// What the acceptor says. A refusal is final when another disk or another cluster is the reason.
+/// What the acceptor says.
+#[derive(Debug, PartialEq, Eq)]
 enum Welcome {
     Accepted,
-    Refused(String),
+    Refused(Refusal),
+}
+
+/// Why a dialler is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// Dialler and acceptor are no peers. Either may be where it does not belong.
+    Stranger(String),
+    /// The dialler is known, with another disk.
+    OtherDisk(String),
 }
 
 impl Welcome {
@@ -99,8 +115,12 @@ impl Welcome {
         w.u8(VERSION);
         match self {
             Self::Accepted => w.u8(0),
-            Self::Refused(why) => {
-                w.u8(1);
+            Self::Refused(refusal) => {
+                let (verdict, why) = match refusal {
+                    Refusal::Stranger(why) => (1, why),
+                    Refusal::OtherDisk(why) => (2, why),
+                };
+                w.u8(verdict);
                 w.bytes(why.as_bytes());
             }
         }
@@ -113,12 +133,45 @@ impl Welcome {
             if r.u32("magic")? != MAGIC || r.u8("version")? != VERSION {
                 return Err(r.error("welcome"));
             }
-            Ok(match r.u8("verdict")? {
-                0 => Self::Accepted,
-                _ => Self::Refused(String::from_utf8_lossy(&r.bytes("reason")?).into_owned()),
-            })
+            let verdict = r.u8("verdict")?;
+            let mut why = || Ok(String::from_utf8_lossy(&r.bytes("reason")?).into_owned());
+            match verdict {
+                0 => Ok(Self::Accepted),
+                1 => Ok(Self::Refused(Refusal::Stranger(why()?))),
+                2 => Ok(Self::Refused(Refusal::OtherDisk(why()?))),
+                _ => Err(r.error("verdict")),
+            }
         };
         read().map_err(io::Error::other)
+    }
+}
+
+/// Who of the peers calls this node a stranger.
+struct Strangers {
+    /// Of the cluster, this node among them.
+    members: usize,
+    refused_by: Mutex<BTreeSet<NodeId>>,
+    brake: Brake,
+}
+
+impl Strangers {
+    fn among(members: usize) -> Self {
+        Self { members, refused_by: Mutex::default(), brake: Brake::new(LOG_PERIOD) }
+    }
+
+    fn accepted_by(&self, peer: NodeId) {
+        self.lock().remove(&peer);
+    }
+
+    /// Returns whether this node can still be of use: whether a majority may accept it.
+    fn refused_by(&self, peer: NodeId) -> bool {
+        let mut refused_by = self.lock();
+        refused_by.insert(peer);
+        self.members - refused_by.len() > self.members / 2
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.refused_by.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -136,11 +189,12 @@ impl Peers {
         tasks: &mut Vec<tokio::task::JoinHandle<()>>,
     ) -> Self {
         let mut queues = BTreeMap::new();
+        let strangers = Arc::new(Strangers::among(addresses.len()));
         for (peer, address) in addresses {
             if peer != hello.node {
                 let (queue, batches) = mpsc::channel(QUEUED_BATCHES_MAX);
                 queues.insert(peer, queue);
-                tasks.push(tokio::spawn(dial(hello, peer, address, batches, lane.clone())));
+                tasks.push(tokio::spawn(dial(hello, peer, address, batches, lane.clone(), strangers.clone())));
             }
         }
         Self { queues }
@@ -166,12 +220,14 @@ async fn dial(
     address: String,
     mut batches: mpsc::Receiver<Vec<PeerMessage>>,
     lane: Sender<LaneInput>,
+    strangers: Arc<Strangers>,
 ) {
-    let mut pause = REDIAL.0;
+    let (mut pause, clock) = (REDIAL.0, Clock::start());
     loop {
         match open(hello, &address).await {
             Ok((stream, Welcome::Accepted)) => {
                 pause = REDIAL.0;
+                strangers.accepted_by(peer);
                 tracing::info!(%peer, address, "connected");
                 // What was queued while the peer was away is stale.
                 while batches.try_recv().is_ok() {}
@@ -183,7 +239,17 @@ async fn dial(
                     return;
                 }
             }
-            Ok((_, Welcome::Refused(why))) => refused_by_peer(peer, &address, &why, hello.incarnation),
+            Ok((_, Welcome::Refused(Refusal::OtherDisk(why)))) => {
+                refused_by_peer(peer, &address, &why, hello.incarnation)
+            }
+            Ok((_, Welcome::Refused(Refusal::Stranger(why)))) => {
+                if !strangers.refused_by(peer) {
+                    refused_by_peer(peer, &address, &why, hello.incarnation);
+                }
+                if strangers.brake.pass(clock.now()).is_some() {
+                    tracing::error!("who answers at {address} is no peer of this node: {why}");
+                }
+            }
             Err(e) => tracing::debug!(%peer, address, "cannot connect: {e}"),
         }
         tokio::time::sleep(pause).await;
@@ -261,25 +327,36 @@ async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin), bytes_max: usize) 
 pub(crate) async fn accept(listener: TcpListener, hello: Hello, members: Arc<MemberTable>, lane: Sender<LaneInput>) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let untaken = Arc::new(Semaphore::new(UNTAKEN_BYTES_MAX));
+    let clock = Clock::start();
+    let (accepting, crowded, ended) =
+        (Brake::new(LOG_PERIOD), Brake::new(LOG_PERIOD), Arc::new(Brake::new(LOG_PERIOD)));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(e) => {
                 // Out of file descriptors, most likely: wait for some to close.
-                tracing::warn!("cannot accept peers: {e}");
+                if let Some(held) = accepting.pass(clock.now()) {
+                    tracing::warn!("cannot accept peers: {e} ({held} more were not logged)");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
         let Ok(permit) = connections.clone().try_acquire_owned() else {
-            tracing::warn!("too many peer connections: one was closed");
+            if let Some(held) = crowded.pass(clock.now()) {
+                tracing::warn!(
+                    "more than {CONNECTIONS_MAX} peer connections: closed one ({held} more were not logged)"
+                );
+            }
             continue;
         };
-        let (members, lane, untaken) = (members.clone(), lane.clone(), untaken.clone());
+        let (members, lane, untaken, ended) = (members.clone(), lane.clone(), untaken.clone(), ended.clone());
         tokio::spawn(async move {
             let from = describe(stream.peer_addr().ok());
-            if let Err(e) = serve(stream, hello, &members, &lane, &untaken).await {
-                tracing::info!(from, "peer connection ended: {e}");
+            if let Err(e) = serve(stream, hello, &members, &lane, &untaken).await
+                && let Some(held) = ended.pass(clock.now())
+            {
+                tracing::info!(from, "peer connection ended: {e} ({held} more were not logged)");
             }
             drop(permit);
         });
@@ -297,12 +374,13 @@ async fn serve(
     let first = tokio::time::timeout(HANDSHAKE_TIMEOUT, read_frame(&mut stream, 4096))
         .await
         .map_err(|_| io::Error::other("no handshake in time"))??;
-    let verdict = Hello::decode(first).and_then(|hello| judge(own, hello, members).map(|()| hello));
+    let hello = Hello::decode(first).map_err(Refusal::Stranger);
+    let verdict = hello.and_then(|hello| judge(own, hello, members).map(|()| hello));
     let hello = match verdict {
         Ok(hello) => hello,
-        Err(why) => {
-            stream.write_all(&frame(&Welcome::Refused(why.clone()).encode())).await?;
-            return Err(io::Error::other(format!("refused: {why}")));
+        Err(refusal) => {
+            stream.write_all(&frame(&Welcome::Refused(refusal.clone()).encode())).await?;
+            return Err(io::Error::other(format!("refused: {refusal:?}")));
         }
     };
     stream.write_all(&frame(&Welcome::Accepted.encode())).await?;
@@ -311,22 +389,25 @@ async fn serve(
     result
 }
 
-fn judge(own: Hello, hello: Hello, members: &MemberTable) -> Result<(), String> {
+fn judge(own: Hello, hello: Hello, members: &MemberTable) -> Result<(), Refusal> {
     if hello.cluster != own.cluster {
-        return Err(format!(
+        return Err(Refusal::Stranger(format!(
             "this is {}, not {}: check --initial-cluster and the addresses",
             own.cluster, hello.cluster
-        ));
+        )));
     }
     if hello.node == own.node || !members.contains(hello.node) {
-        return Err(format!("{} is not a peer of {}: check --name and --initial-cluster", hello.node, own.node));
+        return Err(Refusal::Stranger(format!(
+            "{} is not a peer of {}: check --name and --initial-cluster",
+            hello.node, own.node
+        )));
     }
     match members.incarnation(hello.node) {
-        Some(known) if known != hello.incarnation => Err(format!(
+        Some(known) if known != hello.incarnation => Err(Refusal::OtherDisk(format!(
             "{} is known with another disk ({known}): a node that lost its data must come back as a new member, \
              since it no longer knows what it promised",
             hello.node
-        )),
+        ))),
         _ => Ok(()),
     }
 }
@@ -346,6 +427,35 @@ async fn receive(
         for message in wire::decode_batch(frame).map_err(io::Error::other)? {
             let input = LaneInput::Core(Input::Peer { from, message }, permit.take());
             lane.send(input).map_err(|_| io::Error::other("stopping"))?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_gives_up_when_the_rest_is_no_majority() {
+        for (members, bearable) in [(2, 0), (3, 1), (4, 1), (5, 2), (7, 3)] {
+            let strangers = Strangers::among(members);
+            for peer in 1..members as u64 {
+                // The same refusal again is one refusal.
+                strangers.refused_by(NodeId(peer));
+                assert_eq!(strangers.refused_by(NodeId(peer)), peer <= bearable, "{peer} of {members}");
+            }
+            // Whoever changes its mind counts no more.
+            (1..members as u64).for_each(|peer| strangers.accepted_by(NodeId(peer)));
+            assert_eq!(strangers.refused_by(NodeId(1)), bearable > 0);
+        }
+    }
+
+    #[test]
+    fn welcomes_survive_the_wire() {
+        let why = || "why".to_owned();
+        let refusals = [Refusal::Stranger(why()), Refusal::OtherDisk(why())].map(Welcome::Refused);
+        for welcome in [Welcome::Accepted].into_iter().chain(refusals) {
+            assert_eq!(Welcome::decode(welcome.encode().into()).expect("decoded"), welcome);
         }
     }
 }

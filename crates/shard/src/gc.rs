@@ -30,7 +30,8 @@ impl Machine {
         let mut batch = WriteBatch::new();
         let mut reached = compacted;
         let mut seen = 0;
-        let from = Bound::Included(slot.events(Revision(done.0 + 1)));
+        // The row that ends at the last compaction was still readable then.
+        let from = Bound::Included(slot.events(done));
         for row in source.scan(from, slot.kind_end(EVENTS)) {
             let (key, value) = row?;
             let last = rows::parse_events(&key).ok_or(DecodeError { what: "events key", at: 0 })?;

@@ -23,6 +23,8 @@ mod rows;
 mod sessions;
 mod source;
 #[cfg(test)]
+mod stories;
+#[cfg(test)]
 mod tests;
 mod transfer;
 mod view;

@@ -908,6 +908,8 @@ impl World {
         let from = Some(Revision(this.check.next));
         let spec = WatchSpec { range, start: from, no_put: false, no_delete: false, prev_kv: true };
         let node = this.node;
+        let next = this.check.next;
+        self.trace(|| format!("w{watcher} -> n{}  watch from {next}", node + 1));
         if old != 0 {
             self.feed(node, Input::Watch { key: old, shard: SHARD, request: WatchRequest::Detach })?;
         }
@@ -938,6 +940,8 @@ impl World {
         {
             return Ok(());
         }
+        let node = self.watchers[watcher].node + 1;
+        self.trace(|| format!("n{node} -> w{watcher}  {}", told(&output)));
         let check = &mut self.watchers[watcher].check;
         match output {
             WatchOutput::Attached { backlog, .. } => {
@@ -1032,4 +1036,23 @@ fn describe(body: &PeerBody) -> String {
 
 fn short(text: &str) -> String {
     text.chars().take(160).collect()
+}
+
+/// What a watch is told, in a few words.
+fn told(output: &WatchOutput) -> String {
+    let span = |events: &[quorate_kv::Event]| {
+        let revision = |event: Option<&quorate_kv::Event>| event.map_or(0, |event| event.kv.mod_revision.0);
+        format!("{}..={}", revision(events.first()), revision(events.last()))
+    };
+    match output {
+        WatchOutput::Attached { backlog, revision } => {
+            let spans: Vec<String> = backlog.iter().map(|events| span(events)).collect();
+            format!("attached at {}, events {}", revision.0, spans.join(" "))
+        }
+        WatchOutput::Events { events, revision } => format!("events {} at {}", span(events), revision.0),
+        WatchOutput::Behind { from, .. } => format!("behind: read history from {}", from.0),
+        WatchOutput::Compacted { compacted, .. } => format!("compacted at {}", compacted.0),
+        WatchOutput::Progress { revision } => format!("progress {}", revision.0),
+        WatchOutput::Detached => String::from("detached"),
+    }
 }

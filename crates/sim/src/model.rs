@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use quorate_env::LogIndex;
 use quorate_kv::{
-    Command, CommandId, Compare, CompareOp, DeleteResult, EventKind, Expected, KeyRange, KeyValue, LeaseId, Op,
-    OpResult, Outcome, PutResult, RangeEnd, RangeOp, RangeResult, Refusal, Revision, Txn, TxnResult,
+    Command, CommandId, Compare, CompareOp, DeleteResult, Envelope, EventKind, Expected, KeyRange, KeyValue, LeaseId,
+    Op, OpResult, Outcome, PutResult, RangeEnd, RangeOp, RangeResult, Refusal, Revision, SessionId, Txn, TxnResult,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -41,6 +41,8 @@ pub(crate) struct Model {
     pub compacted: Option<u64>,
     pub changes: Vec<Change>,
     seen: BTreeSet<CommandId>,
+    /// Per session: every command below this was answered, so one that turns up in the log later has no effect.
+    answered_below: BTreeMap<SessionId, u64>,
     /// Leases that ended by expiry since last asked.
     pub expired: Vec<LeaseId>,
 }
@@ -88,13 +90,15 @@ impl Model {
         RangeResult { kvs, more, count }
     }
 
-    /// Applies a command of the committed log; `None` if it is a retry of one that was applied.
-    pub fn apply(&mut self, index: LogIndex, id: CommandId, command: &Command) -> Option<Expectation> {
-        if !self.seen.insert(id) {
+    /// Applies a command of the committed log; `None` if it is a retry of one that was applied, or comes after its proposer gave it up.
+    pub fn apply(&mut self, index: LogIndex, envelope: &Envelope) -> Option<Expectation> {
+        let floor = self.answered_below.entry(envelope.id.session).or_default();
+        if envelope.id.seq < *floor || !self.seen.insert(envelope.id) {
             return None;
         }
+        *floor = envelope.answered_below.max(*floor);
         let before = self.revision;
-        let answer = match command {
+        let answer = match &envelope.command {
             Command::Transact(txn) => self.transact(txn).map(Outcome::Transacted),
             Command::LeaseGrant { id, ttl_s } => match self.leases.contains_key(id) {
                 true => Err(Refusal::LeaseExists),

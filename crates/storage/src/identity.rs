@@ -40,7 +40,8 @@ pub struct Identity {
 pub enum IdentityError {
     /// It is another node's.
     #[error(
-        "the data directory belongs to node {} ({}) of {}, not to node {} of {}",
+        "the data directory belongs to node {} ({}) of {}, not to node {} of {}: choose another --data-dir, or start the node with the \
+         --name, --initial-cluster and --initial-cluster-token with which it was made",
         found.name, found.node, found.cluster, wanted.0, wanted.1
     )]
     Foreign {

@@ -1,16 +1,25 @@
-//! Clusters of real processes, ended with the test.
+//! Clusters of real processes, ended with the test, and clients for them.
 
+mod here;
+mod raw;
+mod watching;
+
+pub use here::Here;
+pub use raw::{call, page};
+pub use watching::Watching;
+
+use quorate_etcd::proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_etcd::proto::etcdserverpb::kv_client::KvClient;
-use quorate_etcd::proto::etcdserverpb::watch_client::WatchClient;
-use quorate_etcd::proto::etcdserverpb::watch_request::RequestUnion;
-use quorate_etcd::proto::etcdserverpb::{RangeRequest, WatchRequest, WatchResponse};
-use std::io::Write;
+use quorate_etcd::proto::etcdserverpb::{MemberListRequest, PutRequest, RangeRequest};
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
+
+/// What anything may take that should take a moment, on a machine that does other things too.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Nodes on loopback, each a process, with their data in a temporary folder.
 pub struct Cluster {
@@ -44,18 +53,54 @@ impl Cluster {
         cluster
     }
 
-    fn command(&self, node: usize) -> Command {
+    fn args(&self, node: usize) -> Vec<String> {
         let members: Vec<String> =
             self.ports.iter().enumerate().map(|(n, (_, peer))| format!("n{}=127.0.0.1:{peer}", n + 1)).collect();
         let (client, peer) = self.ports[node];
+        [
+            ("--name", format!("n{}", node + 1)),
+            ("--initial-cluster", members.join(",")),
+            ("--data-dir", self.data_dir(node).display().to_string()),
+            ("--listen-client", format!("127.0.0.1:{client}")),
+            ("--listen-peer", format!("127.0.0.1:{peer}")),
+        ]
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .collect()
+    }
+
+    /// Starts a node with some flags changed or added, and returns what it says to standard error before it ends, and how it ends.
+    pub fn refused(&self, node: usize, changes: &[(&str, &str)]) -> (ExitStatus, String) {
+        let mut args = self.args(node);
+        for (flag, value) in changes {
+            match args.iter().position(|arg| arg == flag) {
+                Some(at) => args[at + 1] = (*value).to_owned(),
+                None => args.extend([(*flag).to_owned(), (*value).to_owned()]),
+            }
+        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
-        command
-            .args(["start", "--name", &format!("n{}", node + 1), "--initial-cluster", &members.join(",")])
-            .arg("--data-dir")
-            .arg(self.dir.path().join(format!("n{}", node + 1)))
-            .args(["--listen-client", &format!("127.0.0.1:{client}"), "--listen-peer", &format!("127.0.0.1:{peer}")])
-            .stdin(Stdio::null());
-        command
+        command.arg("start").args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("started");
+        let status = wait(&mut child).expect("it does not go on");
+        let mut said = String::new();
+        child.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
+        (status, said)
+    }
+
+    pub fn data_dir(&self, node: usize) -> PathBuf {
+        self.dir.path().join(format!("n{}", node + 1))
+    }
+
+    pub fn peer_address(&self, node: usize) -> String {
+        format!("127.0.0.1:{}", self.ports[node].1)
+    }
+
+    /// Resident memory of a node's process.
+    pub fn resident_bytes(&self, node: usize) -> u64 {
+        let pid = self.nodes[node].as_ref().expect("it runs").id();
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let line = text.lines().find(|line| line.starts_with("VmRSS:")).expect("a process has memory");
+        line.split_whitespace().nth(1).expect("a number").parse::<u64>().expect("a number") << 10
     }
 
     pub fn endpoints(&self) -> Vec<String> {
@@ -70,23 +115,20 @@ impl Cluster {
         }
     }
 
-    pub fn restart(&mut self, node: usize) {
-        let child = self.command(node).stdout(Stdio::null()).spawn().expect("started");
-        self.nodes[node] = Some(child);
+    /// SIGTERM: asks a node to stop. [`Cluster::stopped`] waits until it has.
+    pub fn terminate(&self, node: usize) {
+        let pid = self.nodes[node].as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").arg(pid).status().expect("ran").success());
     }
 
-    /// What a second process on the only node's data directory says before it ends.
-    pub fn second_process(&self) -> String {
-        let mut command = self.command(0);
-        let at = command.get_args().position(|arg| arg == "--listen-client").expect("it listens");
-        let args: Vec<_> = command
-            .get_args()
-            .enumerate()
-            .map(|(n, arg)| if n == at + 1 { "127.0.0.1:0".into() } else { arg.to_owned() })
-            .collect();
-        command = Command::new(env!("CARGO_BIN_EXE_quorate"));
-        let output = command.args(args).stdin(Stdio::null()).output().expect("ran");
-        String::from_utf8_lossy(&output.stderr).into_owned()
+    pub fn stopped(&mut self, node: usize) -> ExitStatus {
+        wait(&mut self.nodes[node].take().expect("it ran")).expect("it stops when it is told to")
+    }
+
+    pub fn restart(&mut self, node: usize) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+        command.arg("start").args(self.args(node)).stdin(Stdio::null()).stdout(Stdio::null());
+        self.nodes[node] = Some(command.spawn().expect("started"));
     }
 
     /// Waits until every node serves a linearizable read.
@@ -105,38 +147,64 @@ impl Cluster {
             }
         }
     }
+
+    /// Waits until every node knows every other, and its disk: a member that has started is listed with its client URLs.
+    pub async fn registered(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        for endpoint in self.endpoints() {
+            let mut client = ClusterClient::new(connect(&endpoint).await.expect("a connection"));
+            loop {
+                let list =
+                    client.member_list(MemberListRequest { linearizable: false }).await.expect("listed").into_inner();
+                if list.members.iter().all(|member| !member.client_ur_ls.is_empty()) {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{endpoint} does not know all members");
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+        }
+    }
+}
+
+/// Waits for a process' end; kills it if it goes on.
+fn wait(child: &mut Child) -> Option<ExitStatus> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match child.try_wait().expect("waited") {
+            Some(status) => return Some(status),
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            None => {
+                child.kill().expect("killed");
+                child.wait().expect("reaped");
+                return None;
+            }
+        }
+    }
+}
+
+/// A connection, if the server can be reached.
+pub async fn connect(endpoint: &str) -> Option<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{endpoint}")).expect("an address");
+    endpoint.connect_timeout(Duration::from_secs(1)).connect().await.ok()
 }
 
 /// A client, if the server can be reached.
 pub async fn kv(endpoint: &str) -> Option<KvClient<Channel>> {
-    let endpoint = Endpoint::from_shared(format!("http://{endpoint}")).expect("an address");
-    endpoint.connect_timeout(Duration::from_secs(1)).connect().await.ok().map(KvClient::new)
+    connect(endpoint).await.map(KvClient::new)
 }
 
-/// A watch stream.
-pub struct Watches {
-    requests: tokio::sync::mpsc::Sender<WatchRequest>,
-    responses: tonic::Streaming<WatchResponse>,
+pub fn put(key: impl Into<bytes::Bytes>, value: impl Into<bytes::Bytes>) -> PutRequest {
+    PutRequest { key: key.into(), value: value.into(), ..Default::default() }
 }
 
-impl Watches {
-    pub async fn open(endpoint: &str) -> Self {
-        let (requests, stream) = tokio::sync::mpsc::channel(1);
-        let mut client = WatchClient::connect(format!("http://{endpoint}")).await.expect("a connection");
-        let responses = client.watch(ReceiverStream::new(stream)).await.expect("a stream").into_inner();
-        Self { requests, responses }
-    }
-
-    /// Sends a request and returns the next response.
-    pub async fn ask(&mut self, request: RequestUnion) -> WatchResponse {
-        self.requests.send(WatchRequest { request_union: Some(request) }).await.expect("sent");
-        self.next().await
-    }
-
-    pub async fn next(&mut self) -> WatchResponse {
-        let next = tokio::time::timeout(Duration::from_secs(10), self.responses.message()).await;
-        next.expect("in time").expect("no error").expect("the stream goes on")
-    }
+/// Writes something and reads it back; returns the revision of the write.
+pub async fn serves(endpoint: &str) -> i64 {
+    let mut client = kv(endpoint).await.expect("a connection");
+    let written = client.put(put("serves", endpoint.to_owned())).await.expect("written").into_inner();
+    let range = RangeRequest { key: "serves".into(), ..Default::default() };
+    let read = client.range(range).await.expect("read").into_inner();
+    assert_eq!(read.kvs[0].value, endpoint);
+    written.header.expect("a header").revision
 }
 
 /// etcdctl, if it is installed; the first of several.

@@ -51,7 +51,7 @@ impl OrderCheck {
         let entry = EntryPayload::decode(payload.clone());
         let entry = entry.map_err(|e| Violation { rule: "entries can be read", detail: format!("{index}: {e}") })?;
         for envelope in entry.commands {
-            match self.model.apply(index, envelope.id, &envelope.command) {
+            match self.model.apply(index, &envelope) {
                 None => self.retries += 1,
                 Some(expectation) => {
                     if let Some(operation) = operation_of(&envelope.command) {
@@ -165,6 +165,17 @@ mod tests {
         check.commit(LogIndex(2), &entry(1, 7)).expect("a retry under the same id is harmless");
         assert_eq!((check.retries, check.model.revision), (1, 2));
         assert_eq!(rule(check.commit(LogIndex(3), &entry(2, 7))), "applied at most once");
+    }
+
+    #[test]
+    fn a_command_that_its_proposer_gave_up_has_no_effect_later() {
+        let mut check = OrderCheck::new();
+        let late = Envelope { id: CommandId { session: SessionId(1), seq: 1 }, answered_below: 1, command: put(7) };
+        let next = Envelope { id: CommandId { session: SessionId(1), seq: 2 }, answered_below: 2, command: put(8) };
+        let entry = quorate_shard::encode_entry(WallMs(0), [next, late].iter()).into();
+        check.commit(LogIndex(1), &entry).expect("committed");
+        assert_eq!(check.model.revision, 2);
+        assert_eq!(rule(check.answered(7, Floor::default(), &ok(3))), "acknowledged is committed");
     }
 
     #[test]

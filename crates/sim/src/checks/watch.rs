@@ -68,7 +68,7 @@ impl WatchCheck {
 mod tests {
     use super::*;
     use quorate_env::LogIndex;
-    use quorate_kv::{Command, CommandId, KeyValue, LeaseId, Op, PutOp, Revision, SessionId, Txn};
+    use quorate_kv::{Command, CommandId, Envelope, KeyValue, LeaseId, Op, PutOp, Revision, SessionId, Txn};
 
     fn model() -> Model {
         let mut model = Model::new();
@@ -78,7 +78,7 @@ mod tests {
                 success: vec![Op::Put(PutOp::of("a", seq.to_string())), Op::Put(PutOp::of("b", seq.to_string()))],
                 ..Txn::default()
             };
-            model.apply(LogIndex(seq), id, &Command::Transact(txn));
+            model.apply(LogIndex(seq), &Envelope { id, answered_below: 0, command: Command::Transact(txn) });
         }
         model
     }

@@ -5,6 +5,9 @@
 //! a busy disk. So nothing on the hot path takes that lock. A [`View`] pairs our memtables with one immutable version of the tree,
 //! readers clone an `Arc` of it, and a flush or compaction installs the next view when its files are durable.
 //!
+//! A memtable is the crate's skip list with a hash table in front ([`Layer`]): most reads want the newest version of a key, or learn that
+//! this memtable does not know it, and a walk down a skip list costs a dozen cache misses.
+//!
 //! Sequence numbers order the versions of a key inside a memtable. A table is written from a sealed memtable with only the newest
 //! version of each key, and compaction always keeps only the newest: a snapshot needs no old versions in new tables, because
 //! it holds the view (memtables and table files) it was taken on.
@@ -17,6 +20,7 @@ use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, DescriptorTable, InternalValue, Memtable, SequenceNumberCounter, Tree,
     ValueType,
 };
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Bound;
@@ -78,31 +82,73 @@ impl Tables {
         };
         let range = move |view: &View, bounds: Bounds, seq: u64| -> KeyValueIter {
             let mut over = super_version.clone();
-            over.active_memtable = Arc::clone(&view.active);
-            let sealed = view.sealed.as_ref().map(|sealed| (Arc::clone(sealed), seq));
+            over.active_memtable = Arc::clone(&view.active.ordered);
+            let sealed = view.sealed.as_ref().map(|sealed| (Arc::clone(&sealed.ordered), seq));
             Box::new(Tree::create_internal_range(over, &bounds, seq, sealed))
         };
         Self { look_up: Box::new(look_up), range: Box::new(range), disk_bytes }
     }
 }
 
+/// The newest version of a key in one memtable: its sequence number, and its value unless it was a delete.
+type Newest = (u64, Option<Bytes>);
+
+/// One memtable: all its versions in order, and the newest of each key by hash.
+struct Layer {
+    ordered: Arc<Memtable>,
+    newest: RwLock<HashMap<Bytes, Newest>>,
+}
+
+impl Layer {
+    fn new(id: u64) -> Arc<Self> {
+        Arc::new(Self { ordered: Arc::new(Memtable::new(id)), newest: RwLock::default() })
+    }
+
+    /// Takes a batch, whose rows get the sequence numbers from `next` on.
+    fn write(&self, batch: &mut WriteBatch, next: &mut u64) {
+        let mut newest = self.newest.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, value) in batch.drain() {
+            let row = match &value {
+                Some(value) => InternalValue::from_components(key.clone(), value.clone(), *next, ValueType::Value),
+                None => InternalValue::new_tombstone(key.clone(), *next),
+            };
+            self.ordered.insert(row);
+            newest.insert(key, (*next, value));
+            *next += 1;
+        }
+    }
+
+    /// The version of a key that a reader below `seq` sees: `None` if this memtable has none, `Some(None)` if it was deleted.
+    fn get(&self, key: &[u8], seq: u64) -> Option<Option<Bytes>> {
+        let (written, value) = self.newest.read().unwrap_or_else(PoisonError::into_inner).get(key)?.clone();
+        if written < seq {
+            return Some(value);
+        }
+        let older = self.ordered.get(key, seq)?;
+        Some((!older.is_tombstone()).then(|| older.value.into()))
+    }
+
+    /// Bytes that it takes up, without the hash table.
+    fn bytes(&self) -> u64 {
+        self.ordered.size()
+    }
+}
+
 /// Everything a reader needs, frozen except that the active memtable still takes rows with higher sequence numbers.
 #[derive(Clone)]
 struct View {
-    active: Arc<Memtable>,
-    sealed: Option<Arc<Memtable>>,
+    active: Arc<Layer>,
+    sealed: Option<Arc<Layer>>,
     tables: Arc<Tables>,
 }
 
 impl View {
     fn get(&self, key: &[u8], seq: u64) -> Result<Option<Bytes>, StoreError> {
-        let found = match self.active.get(key, seq) {
-            Some(found) => Some(found),
-            None => match self.sealed.as_ref().and_then(|sealed| sealed.get(key, seq)) {
-                Some(found) => Some(found),
-                None => (self.tables.look_up)(key, seq).map_err(error)?,
-            },
-        };
+        let layers = [Some(&self.active), self.sealed.as_ref()];
+        if let Some(found) = layers.into_iter().flatten().find_map(|layer| layer.get(key, seq)) {
+            return Ok(found);
+        }
+        let found = (self.tables.look_up)(key, seq).map_err(error)?;
         Ok(found.filter(|row| !row.is_tombstone()).map(|row| row.value.into()))
     }
 
@@ -167,7 +213,7 @@ impl LsmStore {
         }
         // Sequence number 0 is never visible, and must lie below every reader.
         let next = tree.get_highest_persisted_seqno().unwrap_or(0) + 1;
-        let view = View { active: Arc::new(Memtable::new(0)), sealed: None, tables: Arc::new(Tables::of(&tree)) };
+        let view = View { active: Layer::new(0), sealed: None, tables: Arc::new(Tables::of(&tree)) };
         Ok(Self {
             shared: Arc::new(Shared {
                 path: path.to_path_buf(),
@@ -278,15 +324,7 @@ impl Store for LsmStore {
         batch.check()?;
         let mut next = lock(&self.shared.writer);
         // The view cannot lose its active memtable while the writer's lock is held: seal takes that lock too.
-        let active = Arc::clone(&self.shared.view().active);
-        for (key, value) in batch.drain() {
-            let row = match value {
-                Some(value) => InternalValue::from_components(key, value, *next, ValueType::Value),
-                None => InternalValue::new_tombstone(key, *next),
-            };
-            active.insert(row);
-            *next += 1;
-        }
+        self.shared.view().active.write(batch, &mut next);
         self.shared.written.store(*next, Ordering::Release);
         Ok(())
     }
@@ -303,14 +341,14 @@ impl Store for LsmStore {
 
     fn memory_bytes(&self) -> u64 {
         let view = self.shared.view();
-        view.active.size() + view.sealed.as_ref().map_or(0, |sealed| sealed.size())
+        view.active.bytes() + view.sealed.as_ref().map_or(0, |sealed| sealed.bytes())
     }
 
     fn seal(&self) -> Option<Box<dyn FlushJob>> {
         let _writer = lock(&self.shared.writer);
         self.publish();
         let view = self.shared.view();
-        if view.sealed.is_none() && view.active.is_empty() {
+        if view.sealed.is_none() && view.active.ordered.is_empty() {
             return None;
         }
         if self.shared.flushing.swap(true, Ordering::AcqRel) {
@@ -320,7 +358,7 @@ impl Store for LsmStore {
             // An earlier job was given up; its rows come first.
             sealed
         } else {
-            let fresh = Arc::new(Memtable::new(self.shared.memtables.fetch_add(1, Ordering::Relaxed)));
+            let fresh = Layer::new(self.shared.memtables.fetch_add(1, Ordering::Relaxed));
             let sealed = Arc::clone(&view.active);
             self.shared.change_view(|view| view.sealed = Some(std::mem::replace(&mut view.active, fresh)));
             sealed
@@ -362,7 +400,7 @@ impl Drop for Flushing {
 
 struct LsmFlush {
     shared: Arc<Shared>,
-    work: Mutex<Option<(Arc<Memtable>, Flushing)>>,
+    work: Mutex<Option<(Arc<Layer>, Flushing)>>,
 }
 
 impl FlushJob for LsmFlush {
@@ -370,7 +408,7 @@ impl FlushJob for LsmFlush {
         let _job = lock(&self.shared.job);
         let mut work = lock(&self.work);
         if let Some((sealed, _)) = &*work {
-            self.shared.flush(sealed)?;
+            self.shared.flush(&sealed.ordered)?;
             let tables = Arc::new(Tables::of(&self.shared.tree));
             self.shared.change_view(|view| {
                 view.tables = tables;

@@ -7,8 +7,9 @@ use super::{BLOCK, DiskOp, FileName, LogRecord, RECORD_BYTES_MAX, WalError, WalI
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-/// Dead segments that are kept to be recycled; more are deleted.
-const DEAD_KEPT: usize = 1;
+/// Dead segments that are kept to be recycled; more are deleted. One flush of the store kills a few at once, and a new segment must be
+/// filled with zeroes before it is used, which costs more than it holds.
+const DEAD_KEPT: usize = 3;
 
 /// The writer's state. See the module's page for what it guarantees.
 #[derive(Clone, Debug)]

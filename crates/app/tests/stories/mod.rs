@@ -1,0 +1,14 @@
+//! One file per story.
+
+mod bad_requests;
+mod clients;
+mod connections;
+mod directories;
+mod hashes;
+mod killing;
+mod leases;
+mod metrics;
+mod peers;
+mod slow_watcher;
+mod stopping;
+mod watching;

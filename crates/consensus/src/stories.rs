@@ -1,0 +1,384 @@
+//! Stories about a group: scripts in `stories/`, each with the output that it should have.
+//!
+//! Replicas stand in one process; a script says when messages arrive, when the disk is done, and who crashes. Everything that a replica
+//! does of its own accord is printed. `UPDATE_GOLDENFILES=1 cargo test -p quorate-consensus` fills answers in, and somebody reads them.
+//!
+//! ```text
+//!   group 3                     voters 1 to 3
+//!   campaign 1                  starts an election now; lost 1: learns that its leader is gone
+//!   tick 1 [n]                  time passes, once or n times; tick all [n]
+//!   propose 1 x                 an entry
+//!   read 1 r1                   a linearizable read
+//!   transfer 1 2                leadership from 1 to 2
+//!   deliver [2 to=1 from=1]     what is on its way arrives, once; only that to or from a replica
+//!   settle                      until nothing is on its way
+//!   drop [to=2 from=1]          what is on its way is lost
+//!   cut 1 [2], heal             nothing travels between 1 and the others (or 2) from now on
+//!   slow-disk 2, disk 2         what 2 writes waits; is durable now
+//!   crash 2, start 2            forgets what is not durable; comes back with the rest
+//!   compact 1 4                 the log begins after entry 4
+//!   status                      one line per replica
+//! ```
+
+use crate::{
+    Config, Entry, Group, HardState, Membership, Message, MessageKind, Ready, Restored, Role, Snapshot, SnapshotPoint,
+};
+use goldenscript::{ArgumentConsumer, Context};
+use quorate_env::{LogIndex, ReplicaId, Rng, Term};
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::fmt::Write as _;
+use std::path::Path;
+
+type Told = Result<String, Box<dyn Error>>;
+
+#[test]
+fn every_story_goes_as_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("stories");
+    let mut stories: Vec<_> =
+        std::fs::read_dir(folder).expect("stories").map(|entry| entry.expect("a story").path()).collect();
+    stories.sort();
+    assert!(stories.len() >= 10, "stories are missing");
+    for story in stories {
+        eprintln!("story {}", story.display());
+        goldenscript::run(&mut Teller::default(), story).expect("a story can be read");
+    }
+}
+
+/// What a replica's disk holds.
+#[derive(Clone, Default)]
+struct Disk {
+    restored: Restored,
+}
+
+impl Disk {
+    fn write(&mut self, ready: &Ready) {
+        let Restored { hard_state, start, entries, applied, membership } = &mut self.restored;
+        if let Some(now) = ready.hard_state {
+            *hard_state = now;
+        }
+        if let Some(snapshot) = &ready.snapshot {
+            let point = SnapshotPoint { index: snapshot.index, term: snapshot.term };
+            (*start, *applied, *membership) = (point, point, snapshot.membership.clone());
+            entries.clear();
+        }
+        if let Some(first) = ready.entries.first() {
+            entries.retain(|entry| entry.index < first.index);
+            entries.extend(ready.entries.iter().cloned());
+        }
+    }
+}
+
+struct Replica {
+    /// `None` while it is down.
+    group: Option<Group>,
+    disk: Disk,
+    slow: bool,
+    /// Readies that wait for a slow disk.
+    unwritten: Vec<Ready>,
+    applied: SnapshotPoint,
+}
+
+#[derive(Default)]
+struct Teller {
+    replicas: BTreeMap<u64, Replica>,
+    on_the_way: Vec<Message>,
+    cuts: BTreeSet<(u64, u64)>,
+    told: String,
+}
+
+fn config(replica: u64) -> Config {
+    Config {
+        replica: ReplicaId(replica),
+        election_ticks: 10,
+        heartbeat_ticks: 2,
+        append_bytes_max: 1 << 20,
+        inflight_max: 64,
+        uncommitted_bytes_max: 1 << 20,
+    }
+}
+
+impl Teller {
+    fn say(&mut self, line: impl AsRef<str>) {
+        writeln!(self.told, "{}", line.as_ref()).expect("memory");
+    }
+
+    fn begin(&mut self, voters: u64) {
+        let membership = Membership { voters: (1..=voters).map(ReplicaId).collect(), learners: Vec::new() };
+        for id in 1..=voters {
+            let disk = Disk { restored: Restored { membership: membership.clone(), ..Restored::default() } };
+            let replica =
+                Replica { group: None, disk, slow: false, unwritten: Vec::new(), applied: SnapshotPoint::default() };
+            self.replicas.insert(id, replica);
+            self.start(id);
+        }
+    }
+
+    fn start(&mut self, id: u64) {
+        let replica = self.replicas.get_mut(&id).expect("a replica");
+        replica.applied = replica.disk.restored.applied;
+        replica.group = Some(Group::new(&config(id), &replica.disk.restored, Rng::new(id)));
+    }
+
+    /// Lets a replica do whatever it can do now.
+    fn pump(&mut self, id: u64) {
+        while let Some(ready) = self.replicas.get_mut(&id).and_then(|r| r.group.as_mut()).and_then(Group::ready) {
+            self.send(ready.messages.clone());
+            for (context, index) in &ready.reads {
+                self.say(format!("{id} may serve read {} at {}", String::from_utf8_lossy(context), index.0));
+            }
+            for entry in &ready.committed {
+                self.say(format!("{id} applies {}", shown(entry)));
+            }
+            if let Some(snapshot) = &ready.snapshot {
+                self.say(format!("{id} installs a snapshot at {}", snapshot.index.0));
+            }
+            let replica = self.replicas.get_mut(&id).expect("a replica");
+            let group = replica.group.as_mut().expect("it runs");
+            if let Some(last) = ready.committed.last() {
+                replica.applied = SnapshotPoint { index: last.index, term: last.term };
+                group.applied(replica.applied);
+            }
+            replica.unwritten.push(ready);
+            if !self.replicas[&id].slow {
+                self.write(id);
+            }
+        }
+    }
+
+    /// The disk is done with everything that waits.
+    fn write(&mut self, id: u64) {
+        for ready in std::mem::take(&mut self.replicas.get_mut(&id).expect("a replica").unwritten) {
+            let replica = self.replicas.get_mut(&id).expect("a replica");
+            replica.disk.write(&ready);
+            replica.disk.restored.applied = replica.disk.restored.applied.max_of(replica.applied);
+            replica.group.as_mut().expect("it runs").persisted(ready.number);
+            self.send(ready.messages_after_persist);
+        }
+    }
+
+    fn send(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            let lost = self.cuts.contains(&(message.from.0, message.to.0));
+            let note = if lost { ", lost" } else { "" };
+            self.say(format!("{}{note}", described(&message)));
+            if !lost {
+                self.on_the_way.push(message);
+            }
+        }
+    }
+
+    /// What is on its way now, of the replicas that were named.
+    fn take(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<Vec<Message>, Box<dyn Error>> {
+        let number = |word: Option<&str>| word.map(str::parse::<u64>).transpose();
+        let (to, from) = (number(args.take_key("to"))?, number(args.take_key("from"))?);
+        let chosen = |m: &Message| to.is_none_or(|to| m.to.0 == to) && from.is_none_or(|from| m.from.0 == from);
+        let (taken, left) = std::mem::take(&mut self.on_the_way).into_iter().partition(chosen);
+        self.on_the_way = left;
+        Ok(taken)
+    }
+
+    fn deliver(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            let to = message.to.0;
+            let Some(group) = self.replicas.get_mut(&to).and_then(|replica| replica.group.as_mut()) else { continue };
+            if let Err(e) = group.step(&message) {
+                self.say(format!("{to} refuses a {:?}: {e}", message.kind));
+            }
+            self.pump(to);
+        }
+    }
+
+    fn status(&mut self) {
+        let lines: Vec<String> = self
+            .replicas
+            .iter()
+            .map(|(id, replica)| {
+                let Some(group) = &replica.group else { return format!("{id} is down") };
+                let leader = group.leader().map_or(String::from("nobody"), |leader| leader.0.to_string());
+                let log: Vec<String> = group.entries().iter().map(shown).collect();
+                let (role, term, start) = (group.role(), group.term().0, group.log_start().index.0);
+                format!(
+                    "{id} {role:?} term {term} leader {leader} committed {} log from {start}: {}",
+                    group.committed().0,
+                    log.join(" ")
+                )
+            })
+            .collect();
+        lines.iter().for_each(|line| self.say(line));
+    }
+
+    fn group(&mut self, id: u64) -> Result<&mut Group, Box<dyn Error>> {
+        let replica = self.replicas.get_mut(&id).ok_or("no such replica")?;
+        replica.group.as_mut().ok_or_else(|| "it is down".into())
+    }
+}
+
+impl SnapshotPoint {
+    fn max_of(self, other: Self) -> Self {
+        if self.index > other.index { self } else { other }
+    }
+}
+
+impl goldenscript::Runner for Teller {
+    type Command = goldenscript::Command;
+
+    fn run(&mut self, command: &Self::Command, _: &Context) -> Told {
+        let mut args = command.consume_args();
+        let number = |args: &mut ArgumentConsumer<'_>| -> Result<u64, Box<dyn Error>> {
+            Ok(args.next_pos().ok_or("a number is missing")?.parse()?)
+        };
+        let roles_before = self.roles();
+        match command.name.as_str() {
+            "group" => self.begin(number(&mut args)?),
+            "campaign" => {
+                let id = number(&mut args)?;
+                self.group(id)?.campaign();
+                self.pump(id);
+            }
+            "lost" => {
+                let id = number(&mut args)?;
+                self.group(id)?.leader_lost(1);
+                self.pump(id);
+            }
+            "tick" => {
+                let who = args.next_pos().ok_or("who?")?;
+                let times = args.next_pos().map_or(Ok(1), str::parse)?;
+                let ids = if who == "all" { self.replicas.keys().copied().collect() } else { vec![who.parse()?] };
+                for _ in 0..times {
+                    for id in &ids {
+                        if let Ok(group) = self.group(*id) {
+                            group.tick();
+                            self.pump(*id);
+                        }
+                    }
+                }
+            }
+            "propose" => {
+                let id = number(&mut args)?;
+                let data = args.next_pos().ok_or("what?")?.as_bytes().to_vec();
+                if let Err(e) = self.group(id)?.propose(data) {
+                    self.say(format!("{e:?}"));
+                }
+                self.pump(id);
+            }
+            "read" => {
+                let id = number(&mut args)?;
+                let context = args.next_pos().ok_or("which?")?.as_bytes().to_vec();
+                self.group(id)?.read_index(context);
+                self.pump(id);
+            }
+            "transfer" => {
+                let (from, to) = (number(&mut args)?, number(&mut args)?);
+                self.group(from)?.transfer_leader(ReplicaId(to));
+                self.pump(from);
+            }
+            "deliver" => {
+                let messages = self.take(&mut args)?;
+                self.deliver(messages);
+            }
+            "settle" => {
+                for _ in 0..100 {
+                    let messages = std::mem::take(&mut self.on_the_way);
+                    self.deliver(messages);
+                }
+                if !self.on_the_way.is_empty() {
+                    return Err("messages without end".into());
+                }
+            }
+            "drop" => {
+                let lost = self.take(&mut args)?.len();
+                self.say(format!("{lost} lost"));
+            }
+            "cut" => {
+                let one = number(&mut args)?;
+                let only: Option<u64> = args.next_pos().map(str::parse).transpose()?;
+                for other in self.replicas.keys().filter(|id| **id != one && only.is_none_or(|only| **id == only)) {
+                    self.cuts.extend([(one, *other), (*other, one)]);
+                }
+            }
+            "heal" => self.cuts.clear(),
+            "slow-disk" => {
+                let id = number(&mut args)?;
+                self.replicas.get_mut(&id).ok_or("no such replica")?.slow = true;
+            }
+            "disk" => {
+                let id = number(&mut args)?;
+                self.replicas.get_mut(&id).ok_or("no such replica")?.slow = false;
+                self.write(id);
+                self.pump(id);
+            }
+            "crash" => {
+                let id = number(&mut args)?;
+                let replica = self.replicas.get_mut(&id).ok_or("no such replica")?;
+                (replica.group, replica.slow) = (None, false);
+                replica.unwritten.clear();
+            }
+            "start" => {
+                let id = number(&mut args)?;
+                self.start(id);
+                self.pump(id);
+            }
+            "compact" => {
+                let (id, index) = (number(&mut args)?, LogIndex(number(&mut args)?));
+                self.group(id)?.compact(index);
+                let start = self.group(id)?.log_start();
+                let restored = &mut self.replicas.get_mut(&id).ok_or("no such replica")?.disk.restored;
+                restored.start = start;
+                restored.entries.retain(|entry| entry.index > index);
+            }
+            "status" => self.status(),
+            other => return Err(format!("no such command: {other}").into()),
+        }
+        args.reject_next()?;
+        for ((id, now), (_, before)) in self.roles().into_iter().zip(roles_before) {
+            if let (Some((role, term)), Some(before)) = (now, before)
+                && (role, term) != before
+            {
+                self.say(format!("{id} is {role:?} of term {}", term.0));
+            }
+        }
+        Ok(std::mem::take(&mut self.told))
+    }
+}
+
+impl Teller {
+    fn roles(&self) -> Vec<(u64, Option<(Role, Term)>)> {
+        let role = |replica: &Replica| replica.group.as_ref().map(|group| (group.role(), group.term()));
+        self.replicas.iter().map(|(id, replica)| (*id, role(replica))).collect()
+    }
+}
+
+fn shown(entry: &Entry) -> String {
+    let data = if entry.data.is_empty() { "-".into() } else { String::from_utf8_lossy(&entry.data).into_owned() };
+    format!("{}.{}:{data}", entry.term.0, entry.index.0)
+}
+
+fn described(m: &Message) -> String {
+    let mut line = format!("  {}>{} {:?} t{}", m.from.0, m.to.0, m.kind, m.term.0);
+    let mut add = |text: String| write!(line, " {text}").expect("memory");
+    match m.kind {
+        MessageKind::Append => {
+            let entries: Vec<String> = m.entries.iter().map(shown).collect();
+            add(format!("after {}.{} [{}] commit {}", m.log_term.0, m.index.0, entries.join(" "), m.commit.0));
+        }
+        MessageKind::RequestVote | MessageKind::RequestPreVote => add(format!("log {}.{}", m.log_term.0, m.index.0)),
+        MessageKind::AppendResponse => add(format!("at {}", m.index.0)),
+        MessageKind::Heartbeat => add(format!("commit {}", m.commit.0)),
+        MessageKind::Snapshot => add(format!("at {}", m.snapshot.as_ref().map_or(0, |s: &Snapshot| s.index.0))),
+        _ => {}
+    }
+    if m.reject {
+        add(String::from("no"));
+    }
+    line
+}
+
+#[test]
+fn a_vote_is_part_of_what_the_disk_holds() {
+    let mut disk = Disk::default();
+    let hard_state = Some(HardState { term: Term(3), vote: ReplicaId(2), commit: LogIndex(0) });
+    disk.write(&Ready { hard_state, ..Ready::default() });
+    disk.write(&Ready::default());
+    assert_eq!(Some(disk.restored.hard_state), hard_state);
+}
