@@ -18,6 +18,9 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How long a server may take to stop when it is asked to; then it is killed.
 const STOPPED_WITHIN: Duration = Duration::from_secs(8);
 
+/// How long a process that dropped its connections may take to be gone.
+const ENDED_WITHIN: Duration = Duration::from_secs(1);
+
 /// Between two looks at something that is awaited.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -119,6 +122,15 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// Whether its process has come to an end, now or in a moment.
+    pub async fn has_ended(&mut self) -> bool {
+        let deadline = Instant::now() + ENDED_WITHIN;
+        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < deadline {
+            tokio::time::sleep(POLL).await;
+        }
+        !matches!(self.process.try_wait(), Ok(None))
     }
 
     /// A connection to its first node.
