@@ -264,7 +264,11 @@ impl Shared {
     fn compact(&self) -> Result<(), StoreError> {
         let strategy =
             Arc::new(lsm_tree::compaction::Leveled::default().with_table_target_size(self.options.table_bytes));
-        for _ in 0..COMPACTIONS_PER_FLUSH_MAX {
+        for done in 0..COMPACTIONS_PER_FLUSH_MAX {
+            // One at least, or tables would pile up under a load that keeps the disk busy.
+            if done > 0 && self.flushing.load(Ordering::Acquire) {
+                break;
+            }
             let first_table = self.tree.next_table_id();
             let before = self.tree.current_version().id();
             if let Err(e) = self.tree.compact(strategy.clone(), KEEP_NEWEST_ONLY).map_err(error) {
@@ -415,9 +419,13 @@ impl FlushJob for LsmFlush {
                 view.sealed = None;
             });
         }
-        // The next memtable may be sealed while this job compacts. The flushed one is held until then, so that its memory is given back
-        // here and not by a reader or writer that happens to let go of it last: that takes milliseconds.
-        let _flushed = work.take().map(|(sealed, _)| sealed);
+        // The memory is given back here and not by a reader or writer that happens to let go of it last: that takes milliseconds.
+        drop(work.take());
+        Ok(())
+    }
+
+    fn compact(&self) -> Result<(), StoreError> {
+        let _job = lock(&self.shared.job);
         match self.shared.compact() {
             // The rows are durable, and compaction is tried again after the next flush.
             Err(StoreError::NoSpace) => {
