@@ -159,6 +159,9 @@ pub struct SimArgs {
     /// Replay this one seed, a line per event.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     pub seed: Option<u64>,
+    /// Hunt every planted bug with as many seeds as it takes, from --first on.
+    #[arg(long, conflicts_with_all = ["seeds", "seed", "sabotage"])]
+    pub mutants: bool,
     /// Switch one safety mechanism off; "list" names them.
     #[arg(long = "break", value_name = "NAME")]
     pub sabotage: Option<String>,

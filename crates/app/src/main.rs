@@ -4,6 +4,7 @@ mod bench;
 mod cli;
 mod endpoint;
 mod failure;
+mod mutants;
 mod node;
 mod simulate;
 mod start;

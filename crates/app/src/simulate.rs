@@ -10,10 +10,13 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 pub fn run(args: &SimArgs) -> Result<(), Failure> {
+    if args.mutants {
+        return crate::mutants::run(args);
+    }
     let planted = match args.sabotage.as_deref() {
         None => None,
         Some("list") => {
-            PLANTED.iter().for_each(|planted| println!("{:<20} {}", planted.name, planted.what));
+            PLANTED.iter().for_each(|planted| println!("{:<24} {}", planted.name, planted.what));
             return Ok(());
         }
         Some(name) => Some(planted(name).ok_or_else(|| {

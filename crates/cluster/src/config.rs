@@ -1,6 +1,7 @@
 //! How a node is set up.
 
 use quorate_env::{ClusterId, NodeId};
+use quorate_shard::Flaw;
 use std::time::Duration;
 
 /// A member as the cluster's first configuration names it.
@@ -34,22 +35,48 @@ impl Default for Timing {
 }
 
 /// A safety mechanism switched off, to see whether the checkers notice. Only the simulator ever sets one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sabotage {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
     /// Serve linearizable reads from local state.
-    pub read_without_quorum: bool,
+    ReadWithoutQuorum,
+    /// Serve a confirmed read before the replica has applied what it was confirmed at.
+    ReadBeforeApplied,
     /// Tell the group that entries are durable before they are.
-    pub ack_before_persist: bool,
+    AckBeforePersist,
+    /// As a leader, count entries as stored by a peer as soon as they are sent.
+    CountSendsAsAcks,
+    /// Grant every vote that is asked for.
+    GrantEveryVote,
+    /// Take appended entries whatever the term of the entry before them.
+    TrustAnyPrefix,
+    /// Take what a leader of an earlier term appends, and as such a leader do not hear of later terms.
+    FollowOldLeaders,
     /// Lose the session table at every change of leader.
-    pub drop_sessions: bool,
-    /// Expire leases without confirming leadership and at half their time.
-    pub expire_early: bool,
+    DropSessions,
+    /// Send a command again under a new id.
+    RetryUnderNewId,
+    /// Say of a command that was sent and has no outcome that nothing happened.
+    RefuseWhatWasSent,
+    /// Expire leases at half their time.
+    ExpireEarly,
+    /// Renew leases without confirming leadership.
+    RenewUnconfirmed,
+    /// Measure leases on the wall clock.
+    LeaseByWallClock,
     /// Attach a watch behind the tail without reading history.
-    pub skip_history: bool,
+    SkipHistory,
+    /// Attach a watch one revision too early.
+    WatchTwice,
+    /// Notify watches of each event by itself.
+    SplitRevisions,
     /// Announce progress before the events at that revision.
-    pub progress_ahead: bool,
+    ProgressAhead,
     /// Compact the log without waiting for the store to be durable.
-    pub compact_unflushed: bool,
+    CompactUnflushed,
+    /// Let the log begin at a snapshot whose rows are not durable.
+    InstallUnflushed,
+    /// A flaw of the state machine.
+    Machine(Flaw),
 }
 
 /// What a node needs to know before it starts.
@@ -73,5 +100,5 @@ pub struct NodeConfig {
     /// Bytes of rows in one chunk of a snapshot; see [`crate::bounds::CHUNK_BYTES`].
     pub chunk_bytes: usize,
     /// Nothing, outside the simulator.
-    pub sabotage: Sabotage,
+    pub sabotage: Option<Sabotage>,
 }

@@ -11,6 +11,7 @@
 //! has an unknown outcome, and the answer says so.
 
 use crate::RequestId;
+use crate::Sabotage;
 use crate::bounds::{ENTRIES_IN_FLIGHT_MAX, PENDING_BYTES_MAX, PENDING_COMMANDS_MAX, QUEUE_BYTES_MAX, RETRY};
 use quorate_consensus::{Group, Role};
 use quorate_env::{Instant, WallMs};
@@ -146,6 +147,17 @@ impl Proposals {
         self.queue_bytes = 0;
     }
 
+    /// Gives what waits to be sent new ids, as no correct node does.
+    fn rename_unsent(&mut self) {
+        for seq in &mut self.unsent {
+            if let Some(pending) = self.pending.remove(seq) {
+                *seq = self.next_seq;
+                self.pending.insert(self.next_seq, pending);
+                self.next_seq += 1;
+            }
+        }
+    }
+
     /// The leader changed: everything without an outcome is sent again.
     pub fn resend_all(&mut self) {
         self.unsent = self.pending.keys().copied().collect();
@@ -177,7 +189,7 @@ impl Proposals {
     }
 
     /// Sends again what got no outcome for a while, and gives up what is past its deadline.
-    pub fn tick(&mut self, now: Instant) -> Vec<(RequestId, Error)> {
+    pub fn tick(&mut self, now: Instant, sabotage: Option<Sabotage>) -> Vec<(RequestId, Error)> {
         let mut expired = Vec::new();
         let mut given_up = Vec::new();
         for (seq, pending) in &mut self.pending {
@@ -188,10 +200,17 @@ impl Proposals {
                 self.unsent.push_back(*seq);
             }
         }
+        if sabotage == Some(Sabotage::RetryUnderNewId) {
+            self.rename_unsent();
+        }
         for seq in expired {
             let id = self.id(seq);
             let sent = self.pending[&seq].sent.is_some();
-            let error = if sent { Error::UnknownOutcome(id) } else { Unavailable::NoLeader.into() };
+            let error = if sent && sabotage != Some(Sabotage::RefuseWhatWasSent) {
+                Error::UnknownOutcome(id)
+            } else {
+                Unavailable::NoLeader.into()
+            };
             given_up.extend(self.complete(id).map(|request| (request, error)));
         }
         given_up

@@ -70,9 +70,9 @@ impl<T> Reads<T> {
         self.confirmed.push_back((index, items));
     }
 
-    /// Confirms everything at once, as no correct replica does.
-    pub fn confirm_blindly(&mut self, index: LogIndex) {
-        let items = std::mem::take(&mut self.waiting);
+    /// Confirms at once what `chosen` says, as no correct replica does.
+    pub fn confirm_blindly(&mut self, index: LogIndex, mut chosen: impl FnMut(&T) -> bool) {
+        let items: Vec<T> = self.waiting.extract_if(.., |item| chosen(item)).collect();
         if !items.is_empty() {
             self.confirmed.push_back((index, items));
         }

@@ -4,8 +4,10 @@
 //! applied, *applied* before its client is answered. A snapshot's rows are durable in the store before the log forgets what they
 //! replace.
 
+mod sabotage;
+
 use crate::bounds::{GARBAGE_EVENTS_PER_TICK, HASH_EXCHANGE, HASHES_KEPT, LOG_LAG_BYTES_MAX, PENDING_READS_MAX, RETRY};
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, Sabotage};
 use crate::input::{Inspection, LeaseAnswer, Outputs, Reply, Request, RequestId, WatchOutput, WatchRequest};
 use crate::lease_clock::LeaseClock;
 use crate::proposals::Proposals;
@@ -16,8 +18,8 @@ use crate::wire::{PeerBody, PeerMessage, node_of};
 use quorate_consensus::{Entry, EntryKind, Group, Message, MessageKind, Ready, Role, Snapshot, SnapshotPoint};
 use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, Rng, ShardId, Term, WallMs};
 use quorate_kv::{
-    Command, CommandId, Consistency, Envelope, Error, Header, LeaseId, LeaseInfo, Read, Refusal, Revision, SessionId,
-    Status, Unavailable,
+    Command, CommandId, Consistency, Envelope, Error, Event, Header, LeaseId, LeaseInfo, Read, Refusal, Revision,
+    SessionId, Status, Unavailable,
 };
 use quorate_shard::{Attach, Chunk, Grant, Import, Machine, MachineError, Procedures, WatchHub, WatcherKey};
 use quorate_storage::store::Store;
@@ -43,6 +45,18 @@ pub(crate) struct Context<'a> {
     /// Its ticket.
     pub ticket: u64,
     pub no_space: bool,
+}
+
+impl Context<'_> {
+    /// Whether the simulator has switched this safety mechanism off.
+    pub fn sabotaged(&self, what: Sabotage) -> bool {
+        self.config.sabotage == Some(what)
+    }
+
+    /// The clock that leases are measured on.
+    pub fn lease_now(&self) -> Instant {
+        if self.sabotaged(Sabotage::LeaseByWallClock) { Instant(self.wall.0 * 1_000_000) } else { self.now }
+    }
 }
 
 /// Who wants to know about a lease.
@@ -153,7 +167,7 @@ impl Replica {
 
     pub fn tick(&mut self, cx: &mut Context<'_>) {
         self.group.tick();
-        for (request, error) in self.proposals.tick(cx.now) {
+        for (request, error) in self.proposals.tick(cx.now, cx.config.sabotage) {
             cx.out.replies.push((request, Err(error)));
         }
         self.tick_reads(cx);
@@ -167,7 +181,7 @@ impl Replica {
                 self.group.transfer_leader(other);
             }
         }
-        if cx.config.sabotage.compact_unflushed && self.group.log_start().index < self.machine.meta().applied {
+        if cx.sabotaged(Sabotage::CompactUnflushed) && self.group.log_start().index < self.machine.meta().applied {
             self.compact_log(self.machine.meta().applied, cx);
         }
     }
@@ -204,11 +218,12 @@ impl Replica {
     }
 
     fn tick_leases(&mut self, cx: &mut Context<'_>) {
-        let early = cx.config.sabotage.expire_early;
-        let due = self.clock.take_due(if early { cx.now + Duration::from_secs(1) } else { cx.now });
-        if !due.is_empty() {
-            self.reads.push(Waiting::Expire(due));
+        let early = if cx.sabotaged(Sabotage::ExpireEarly) { Duration::from_secs(1) } else { Duration::ZERO };
+        let due = self.clock.take_due(cx.lease_now() + early);
+        if due.is_empty() {
+            return;
         }
+        self.reads.push(Waiting::Expire(due));
     }
 
     fn tick_transfers(&mut self, cx: &mut Context<'_>) {
@@ -314,9 +329,6 @@ impl Replica {
         if message.from != from || message.to != self.id {
             return;
         }
-        if message.kind == MessageKind::AppendResponse && self.outgoing.contains(from) && !message.reject {
-            self.outgoing.done(from);
-        }
         if message.kind == MessageKind::Snapshot
             && message.snapshot.as_ref().is_some_and(|s| s.index > self.machine.meta().applied)
         {
@@ -327,8 +339,13 @@ impl Replica {
             // The leader sends it again with a later heartbeat.
             return;
         }
+        let message = self.tamper(message, cx);
         // What the engine refuses (a stale or strange message) is dropped, as the network might have done.
         let _ = self.group.step(&message);
+        // An answer to what was sent before the snapshot does not end the wait for it; the transfer must stay, so that it can time out.
+        if self.outgoing.contains(from) && !self.group.awaits_snapshot(from) {
+            self.outgoing.done(from);
+        }
     }
 
     // ---- what clients ask
@@ -394,16 +411,18 @@ impl Replica {
                 if !self.hub.is_attached(key) {
                     return;
                 }
-                let ahead = u64::from(cx.config.sabotage.progress_ahead);
+                let ahead = u64::from(cx.sabotaged(Sabotage::ProgressAhead));
                 WatchOutput::Progress { revision: Revision(revision.0 + ahead) }
             }
             WatchRequest::Attach { spec, from } => {
                 let from = from.unwrap_or(Revision(revision.0 + 1));
+                let early = u64::from(cx.sabotaged(Sabotage::WatchTwice) && from.0 > 2);
+                let from = Revision(from.0 - early);
                 match meta.compacted {
                     Some(compacted) if from < compacted => WatchOutput::Compacted { revision, compacted },
                     _ => match self.hub.attach(key, spec.clone(), from) {
                         Attach::Attached { backlog } => WatchOutput::Attached { revision, backlog },
-                        Attach::Behind if cx.config.sabotage.skip_history => {
+                        Attach::Behind if cx.sabotaged(Sabotage::SkipHistory) => {
                             self.hub.attach(key, spec, Revision(revision.0 + 1));
                             WatchOutput::Attached { revision, backlog: Vec::new() }
                         }
@@ -418,14 +437,15 @@ impl Replica {
     // ---- the pump: carries out everything that has become possible
 
     pub fn pump(&mut self, cx: &mut Context<'_>) {
+        if let Some(Sabotage::Machine(flaw)) = cx.config.sabotage {
+            self.machine.plant(flaw);
+        }
         self.held_back = cx.store.memory_bytes() >= cx.config.unflushed_bytes_max;
         loop {
             self.notice_leadership(cx);
             self.move_commands(cx);
             self.move_asks(cx);
-            if cx.config.sabotage.read_without_quorum {
-                self.reads.confirm_blindly(self.machine.meta().applied);
-            }
+            self.confirm_blindly(cx.config.sabotage);
             self.reads.start(cx.now, &mut self.group);
             let mut progressed = false;
             while let Some(ready) = self.group.ready() {
@@ -461,14 +481,14 @@ impl Replica {
                 self.proposals.resend_all();
                 self.reads.restart();
                 self.asks.values_mut().for_each(|ask| ask.sent = None);
-                if cx.config.sabotage.drop_sessions {
+                if cx.sabotaged(Sabotage::DropSessions) {
                     self.machine.forget_sessions();
                 }
             }
         }
         let meta = self.machine.meta();
         if now.0 == Role::Leader && !self.clock.is_running() && meta.applied_term == now.1 {
-            self.clock.start(cx.now, self.machine.leases());
+            self.clock.start(cx.lease_now(), self.machine.leases());
         }
     }
 
@@ -522,7 +542,7 @@ impl Replica {
             self.install(snapshot, cx);
         }
         let records = self.records(ready.snapshot.as_ref(), ready.hard_state, &ready.entries);
-        if cx.config.sabotage.ack_before_persist {
+        if cx.sabotaged(Sabotage::AckBeforePersist) {
             cx.records.extend(records);
             self.send_raft(ready.messages_after_persist, cx);
             self.group.persisted(ready.number);
@@ -591,10 +611,15 @@ impl Replica {
                 }
             }
             output.revoked.iter().for_each(|lease| self.clock.revoked(*lease));
-            output.granted.iter().for_each(|grant| self.clock.granted(cx.now, *grant));
+            output.granted.iter().for_each(|grant| self.clock.granted(cx.lease_now(), *grant));
             self.garbage |= output.compacted;
             let revision = self.machine.meta().revision;
             for (key, events) in self.hub.publish(output.events) {
+                if cx.sabotaged(Sabotage::SplitRevisions) {
+                    let one = |event: &Event| WatchOutput::Events { revision, events: Arc::new([event.clone()]) };
+                    cx.out.watch.extend(events.iter().map(|event| (key, one(event))));
+                    continue;
+                }
                 cx.out.watch.push((key, WatchOutput::Events { revision, events }));
             }
             self.remember_hash(entry.index);
@@ -605,7 +630,8 @@ impl Replica {
     }
 
     fn release_reads(&mut self, cx: &mut Context<'_>) {
-        let released = self.reads.release(self.machine.meta().applied);
+        let early = cx.sabotaged(Sabotage::ReadBeforeApplied);
+        let released = self.reads.release(if early { LogIndex(u64::MAX) } else { self.machine.meta().applied });
         let mut view = None;
         let header = self.header();
         for waiting in released {
@@ -615,7 +641,7 @@ impl Replica {
                     cx.out.replies.push((request, Ok(Reply::View { view, header })));
                 }
                 Waiting::Lease { asker, lease, renew, with_keys, deadline } => {
-                    match self.answer_lease(lease, renew, with_keys, cx.now) {
+                    match self.answer_lease(lease, renew, with_keys, cx.lease_now()) {
                         Some(answer) => self.tell(asker, answer, cx),
                         None => self.parked.push(Waiting::Lease { asker, lease, renew, with_keys, deadline }),
                     }
@@ -763,7 +789,9 @@ impl Replica {
         }
         self.machine = machine;
         self.garbage = true;
-        self.hold.get_or_insert_default().flush = None;
+        if !cx.sabotaged(Sabotage::InstallUnflushed) {
+            self.hold.get_or_insert_default().flush = None;
+        }
         self.hashes.clear();
         self.remember_hash(snapshot.index);
         for key in self.hub.reset(self.machine.meta().revision) {
@@ -867,7 +895,11 @@ impl Replica {
                 (snapshot.index, snapshot.term) = (meta.applied, meta.applied_term);
                 snapshot.data = self.outgoing.offer(cx.now, message.to, self.machine.view());
             }
+            let counted = sabotage::counted_as_stored(&message, cx.config.sabotage);
             self.send(message.to, PeerBody::Raft(message), cx);
+            if let Some(answer) = counted {
+                let _ = self.group.step(&answer);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::log::{Log, Restored, SnapshotPoint};
 use crate::{Config, Entry, HardState, Membership, Message, MessageKind, Snapshot};
 use quorate_env::{LogIndex, ReplicaId, Rng, Term};
-use raft::{RawNode, SnapshotStatus, StateRole, Storage};
+use raft::{ProgressState, RawNode, SnapshotStatus, StateRole, Storage};
 use std::fmt;
 
 /// What a replica is at the moment.
@@ -208,6 +208,12 @@ impl Group {
     pub fn snapshot_sent(&mut self, to: ReplicaId, installed: bool) {
         let status = if installed { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.node.report_snapshot(to.0, status);
+    }
+
+    /// Whether this leader sends `to` nothing until it hears that a snapshot was installed or given up.
+    #[must_use]
+    pub fn awaits_snapshot(&self, to: ReplicaId) -> bool {
+        self.node.raft.prs().get(to.0).is_some_and(|progress| progress.state == ProgressState::Snapshot)
     }
 
     /// The next obligations, or `None`. See [`Ready`].

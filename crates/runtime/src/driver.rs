@@ -10,8 +10,7 @@ use crate::members::{self, MemberTable};
 use crate::net::{self, Peers};
 use crate::watch::Sink;
 use quorate_cluster::{
-    BootError, BootMember, Input, Node, NodeConfig, Outputs, Reply, Request, RequestId, Sabotage, Timing, WatchRequest,
-    bounds,
+    BootError, BootMember, Input, Node, NodeConfig, Outputs, Reply, Request, RequestId, Timing, WatchRequest, bounds,
 };
 use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
 use quorate_kv::{Db, Error, Identity, Unavailable};
@@ -120,7 +119,7 @@ impl Runtime {
             unflushed_bytes_max: bounds::UNFLUSHED_BYTES_MAX,
             log_keep_bytes: bounds::LOG_KEEP_BYTES,
             chunk_bytes: bounds::CHUNK_BYTES,
-            sabotage: Sabotage::default(),
+            sabotage: None,
         };
         let node = Node::boot(config, opened.store.clone(), &opened.recovered, clock.now(), Rng::new(seed).next_u64())?;
         drop(opened.recovered);

@@ -15,6 +15,7 @@
 
 mod entry;
 mod eval;
+mod flaw;
 mod gc;
 mod leases;
 mod machine;
@@ -31,6 +32,7 @@ mod view;
 mod watch;
 
 pub use entry::{EntryPayload, encode_entry};
+pub use flaw::Flaw;
 pub use machine::{Grant, Machine, MachineError, Output, Procedure, Procedures, Transaction};
 pub use meta::{Meta, OpenError};
 pub use rows::Slot;

@@ -6,6 +6,7 @@
 
 use crate::entry::EntryPayload;
 use crate::eval::{self, RowError};
+use crate::flaw::{Flaw, SKIPPED};
 use crate::leases::{self, Leases};
 use crate::meta::{Meta, OpenError};
 use crate::rows::{self, EventRow, Slot};
@@ -85,6 +86,7 @@ pub struct Machine {
     leases: Leases,
     sessions: Sessions,
     procedures: Arc<Procedures>,
+    flaw: Option<Flaw>,
 }
 
 impl Machine {
@@ -101,7 +103,8 @@ impl Machine {
         store.write(&mut batch)?;
         store.publish();
         let source = Source::Live(store.clone());
-        Ok(Self { store, source, slot, meta, leases: Leases::default(), sessions: Sessions::default(), procedures })
+        let (leases, sessions) = (Leases::default(), Sessions::default());
+        Ok(Self { store, source, slot, meta, leases, sessions, procedures, flaw: None })
     }
 
     /// Opens a replica whose rows are in the store.
@@ -110,7 +113,7 @@ impl Machine {
         let meta = Meta::read(&source, slot)?;
         let leases = Leases::load(&source, slot)?;
         let sessions = Sessions::load(&source, slot)?;
-        Ok(Self { store, source, slot, meta, leases, sessions, procedures })
+        Ok(Self { store, source, slot, meta, leases, sessions, procedures, flaw: None })
     }
 
     /// Where it stands.
@@ -156,10 +159,15 @@ impl Machine {
         self.sessions.forget_all();
     }
 
+    /// Plants a flaw, as nobody does outside the simulator.
+    pub fn plant(&mut self, flaw: Flaw) {
+        self.flaw = Some(flaw);
+    }
+
     /// A consistent picture of what has been applied.
     #[must_use]
     pub fn view(&self) -> View {
-        View::new(Source::Frozen(self.store.snapshot()), self.slot, self.meta.clone())
+        View::new(Source::Frozen(self.store.snapshot()), self.slot, self.meta.clone(), self.flaw)
     }
 
     /// Applies the entry at `index`. Results are collected for commands of `own` alone.
@@ -170,14 +178,17 @@ impl Machine {
         assert_eq!(index, self.meta.applied.next(), "entry out of order");
         let mut output = Output::default();
         let mut tx = Transaction::new(self);
-        if !data.is_empty() {
+        let skipped = tx.flaw == Some(Flaw::SkipEntry) && index.0.is_multiple_of(SKIPPED);
+        if !data.is_empty() && !skipped {
             let payload = EntryPayload::decode(data.clone())?;
             tx.meta.wall = tx.meta.wall.max(payload.wall);
             let mut touched = BTreeSet::new();
             for envelope in &payload.commands {
                 let id = envelope.id;
-                if tx.sessions.seen(id) != Seen::New {
-                    continue;
+                match tx.sessions.seen(id) {
+                    Seen::New => {}
+                    Seen::Forgotten if tx.flaw == Some(Flaw::ForgetFloor) => {}
+                    Seen::Applied(_) | Seen::Forgotten => continue,
                 }
                 let result = tx.command(&envelope.command, id.session == own, &mut output)?;
                 tx.sessions.record(id, envelope.answered_below, index.0, tx.meta.revision);
@@ -215,6 +226,7 @@ pub struct Transaction<'a> {
     leases: &'a mut Leases,
     sessions: &'a mut Sessions,
     procedures: &'a Procedures,
+    flaw: Option<Flaw>,
     batch: WriteBatch,
     /// Present rows written by this entry and not yet in the store, so that a batch of puts is written once.
     fresh: HashMap<Bytes, Option<Bytes>>,
@@ -236,6 +248,7 @@ impl<'a> Transaction<'a> {
             leases: &mut machine.leases,
             sessions: &mut machine.sessions,
             procedures: &machine.procedures,
+            flaw: machine.flaw,
             batch: WriteBatch::new(),
             fresh: HashMap::new(),
             writing: None,
@@ -376,11 +389,14 @@ impl<'a> Transaction<'a> {
     }
 
     fn write_revision(&mut self) -> Revision {
+        if self.flaw == Some(Flaw::RevisionPerWrite) {
+            self.meta.revision = self.writing.take().unwrap_or(self.meta.revision);
+        }
         *self.writing.get_or_insert(Revision(self.meta.revision.0 + 1))
     }
 
     fn detach(&mut self, lease: LeaseId, key: &Bytes) {
-        if lease != LeaseId::NONE {
+        if lease != LeaseId::NONE && self.flaw != Some(Flaw::KeepAttached) {
             self.leases.detach(lease, key);
             self.delete_row(self.slot.lease_key(lease, key));
         }
@@ -441,7 +457,7 @@ impl<'a> Transaction<'a> {
             if !compare.range.is_single() || self.fresh.contains_key(&self.slot.current(&compare.range.start)) {
                 self.flush()?;
             }
-            if !eval::holds(self.source, self.slot, compare)? {
+            if !eval::holds(self.source, self.slot, compare)? && self.flaw != Some(Flaw::IgnoreCompares) {
                 holds = false;
                 break;
             }
@@ -587,5 +603,9 @@ fn branch(txn: &Txn, holds: bool) -> &[Op] {
 impl Machine {
     pub(crate) fn parts(&self) -> (&Arc<dyn Store>, &Source, Slot, &Meta) {
         (&self.store, &self.source, self.slot, &self.meta)
+    }
+
+    pub(crate) fn has(&self, flaw: Flaw) -> bool {
+        self.flaw == Some(flaw)
     }
 }

@@ -5,8 +5,9 @@
 //! writes them into a slot of its own that nobody reads yet. The last chunk carries the hash over all rows, and only when
 //! it agrees may the owner switch the replica to the new slot.
 
+use crate::flaw::Flaw;
 use crate::machine::MachineError;
-use crate::rows::{SLOT_BYTES, Slot};
+use crate::rows::{HISTORY, LEASE, LEASE_KEY, SESSION, SLOT_BYTES, Slot};
 use crate::view::View;
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Reader, Writer, checksum};
@@ -60,6 +61,12 @@ impl Export {
     /// About `bytes_max` bytes of rows from `cursor` on. `None` if the cursor is not one that was handed out lately.
     pub fn chunk(&mut self, cursor: &Bytes, bytes_max: usize) -> Result<Option<Chunk>, MachineError> {
         let Some(at) = self.marks.iter().position(|(mark, _)| mark == cursor) else { return Ok(None) };
+        let left_behind: &[u8] = match self.view.flaw {
+            Some(Flaw::SessionsLeftBehind) => &[SESSION],
+            Some(Flaw::LeasesLeftBehind) => &[LEASE, LEASE_KEY],
+            Some(Flaw::HistoryLeftBehind) => &[HISTORY],
+            _ => &[],
+        };
         let prefix = self.view.slot.prefix();
         let mut chunk = Chunk { hash: self.marks[at].1, ..Chunk::default() };
         let mut from = prefix.clone();
@@ -68,6 +75,9 @@ impl Export {
         for row in self.view.source.scan(Bound::Included(from.into()), prefix_end(&prefix)) {
             let (key, value) = row.map_err(MachineError::from)?;
             let key = key.slice(SLOT_BYTES..);
+            if left_behind.contains(&key[0]) {
+                continue;
+            }
             if bytes >= bytes_max {
                 chunk.next = Some(key);
                 break;

@@ -1,6 +1,7 @@
 //! A consistent picture of a shard, readable from any thread while the shard goes on.
 
 use crate::eval;
+use crate::flaw::Flaw;
 use crate::machine::MachineError;
 use crate::meta::Meta;
 use crate::rows::{self, CURRENT, EVENTS, HISTORY, Slot};
@@ -18,6 +19,7 @@ pub struct View {
     pub(crate) source: Source,
     pub(crate) slot: Slot,
     meta: Meta,
+    pub(crate) flaw: Option<Flaw>,
 }
 
 /// A stretch of history.
@@ -30,8 +32,8 @@ pub struct EventPage {
 }
 
 impl View {
-    pub(crate) fn new(source: Source, slot: Slot, meta: Meta) -> Self {
-        Self { source, slot, meta }
+    pub(crate) fn new(source: Source, slot: Slot, meta: Meta, flaw: Option<Flaw>) -> Self {
+        Self { source, slot, meta, flaw }
     }
 
     /// The keyspace's revision.

@@ -9,9 +9,10 @@ use crate::client::{Client, InFlight, Kind, SHARD};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::history::{Violation, demand};
+use crate::lies::{AppliedLies, MetaRows, meta_rows};
 use crate::net::{CALM, Net};
 use crate::plan::Plan;
-use crate::planted::DriverBug;
+use crate::planted::{Bug, DriverBug};
 use bytes::Bytes;
 use quorate_cluster::{
     BootMember, Input, Node, NodeConfig, Outputs, PeerBody, Persist, Reply, RequestId, Sabotage, Timing, WatchOutput,
@@ -19,19 +20,24 @@ use quorate_cluster::{
 };
 use quorate_consensus::MessageKind;
 use quorate_env::checksum::chain;
-use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
+use quorate_env::{ClusterId, Incarnation, NodeId, ReplicaId, Rng, ShardId};
 use quorate_kv::{Error, KeyRange, Refusal, Revision, WatchSpec};
 use quorate_shard::{View, WatcherKey};
 use quorate_storage::store::{FlushJob, LsmOptions, LsmStore, ModelStore, Store};
 use quorate_storage::wal::{DiskOp, LogRecord, Wal, WalIdentity, WalLimits};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
 const SHARDS: [ShardId; 2] = [ShardId(1), SHARD];
 const CLUSTER: ClusterId = ClusterId(1);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often a watch is replaced by one that starts in the past, and how many revisions back at most.
+const REWATCH_US: (u64, u64) = (1_000_000, 6_000_000);
+const REWATCH_BACK: u64 = 200;
 
 /// A client gives up by itself after this long: its node may be paused.
 const CLIENT_PATIENCE_US: u64 = 6_000_000;
@@ -77,6 +83,7 @@ pub const MARKS: &[&str] = &[
     "writes wait for the disk",
     "history read by a watch",
     "watch compacted",
+    "watch from the past",
     "lease expired",
     "lease renewed",
     "read refused as compacted",
@@ -88,12 +95,14 @@ enum Event {
     Deliver { from: usize, to: usize, frame: Bytes },
     Synced { node: usize, life: u64 },
     Flushed { node: usize, life: u64 },
+    FlushedLate { node: usize, life: u64 },
     PeerDown { node: usize, peer: usize },
     Restart { node: usize },
     Resume { node: usize },
     Client { client: usize },
     Patience { client: usize, operation: u64 },
     Watch { watcher: usize },
+    Rewatch { watcher: usize },
     Progress { key: WatcherKey },
     Crash,
     Cut,
@@ -127,8 +136,19 @@ struct SimNode {
     queue: Vec<Persist>,
     syncing: Option<Syncing>,
     flushing: Option<(u64, Box<dyn FlushJob>)>,
+    /// Of planted bugs: a flush that was reported and has not run; applied indexes before the last flush.
+    flushing_late: Option<Box<dyn FlushJob>>,
+    older_meta: MetaRows,
     /// Outputs after which it crashes.
     doomed: Option<u64>,
+}
+
+impl SimNode {
+    fn remember_meta(&mut self) {
+        if let StoreKind::Model(store) = &self.store {
+            self.older_meta = meta_rows(&store.crash());
+        }
+    }
 }
 
 struct Watcher {
@@ -147,6 +167,7 @@ struct World {
     events: BTreeMap<(u64, u64), Event>,
     rng: Rng,
     disk_rng: Rng,
+    watch_rng: Rng,
     nodes: Vec<SimNode>,
     net: Net,
     clients: Vec<Client>,
@@ -171,7 +192,14 @@ type Step = Result<(), Violation>;
 #[must_use]
 pub fn run_seed(seed: u64, options: &Options) -> Report {
     let mut world = World::new(seed, *options);
-    if let Err(violation) = world.run() {
+    // What asserts inside a node ends that node's process; here it ends the run.
+    let run = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
+    let outcome = run.unwrap_or_else(|why| {
+        let said = why.downcast_ref::<String>().cloned();
+        let detail = said.or_else(|| why.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
+        Err(Violation { rule: "nothing panics", detail })
+    });
+    if let Err(violation) = outcome {
         let at = world.now;
         world.trace(|| format!("VIOLATION  {violation}"));
         world.report.violation = Some((at, violation));
@@ -201,6 +229,8 @@ impl World {
             queue: Vec::new(),
             syncing: None,
             flushing: None,
+            flushing_late: None,
+            older_meta: MetaRows::new(),
             doomed: None,
         });
         let nodes: Vec<SimNode> = nodes.collect();
@@ -217,6 +247,7 @@ impl World {
             net: Net::new(plan.weather, root.split(3)),
             rng: root.split(4),
             disk_rng: root.split(5),
+            watch_rng: root.split(6),
             clients: (0..plan.clients as u64).map(|n| Client::new(n, root.split(100 + n))).collect(),
             watchers: watchers.collect(),
             raft: RaftCheck::new(plan.nodes),
@@ -252,6 +283,7 @@ impl World {
         }
         for watcher in 0..self.watchers.len() {
             self.after(300_000, Event::Watch { watcher });
+            self.after(REWATCH_US.1, Event::Rewatch { watcher });
         }
         for fault in [Event::Crash, Event::Cut, Event::Pause, Event::Jump, Event::PowerCut] {
             self.schedule_fault(fault);
@@ -306,7 +338,18 @@ impl World {
     }
 
     fn driver_bug(&self) -> Option<DriverBug> {
-        self.options.planted.and_then(|planted| planted.driver)
+        match self.options.planted?.bug {
+            Bug::Driver(bug) => Some(bug),
+            Bug::Node(_) | Bug::SecondNode(_) => None,
+        }
+    }
+
+    fn sabotage(&self, node: usize) -> Option<Sabotage> {
+        match self.options.planted?.bug {
+            Bug::Node(sabotage) => Some(sabotage),
+            Bug::SecondNode(sabotage) => (node == 1).then_some(sabotage),
+            Bug::Driver(_) => None,
+        }
     }
 
     // ---- events
@@ -332,10 +375,25 @@ impl World {
                 if self.nodes[node].life == life
                     && let Some((ticket, job)) = self.nodes[node].flushing.take()
                 {
+                    if self.driver_bug() == Some(DriverBug::FlushEarly) {
+                        self.nodes[node].flushing_late = Some(job);
+                        self.after(300_000, Event::FlushedLate { node, life });
+                        return self.feed(node, Input::Flushed { ticket });
+                    }
+                    if self.driver_bug() == Some(DriverBug::AppliedTooOld) {
+                        self.nodes[node].remember_meta();
+                    }
                     job.run().map_err(|e| Violation { rule: "the store flushes", detail: e.to_string() })?;
                     self.mark("store flushed");
                     self.feed(node, Input::Flushed { ticket })?;
                     job.compact().map_err(|e| Violation { rule: "the store flushes", detail: e.to_string() })?;
+                }
+            }
+            Event::FlushedLate { node, life } => {
+                if self.nodes[node].life == life
+                    && let Some(job) = self.nodes[node].flushing_late.take()
+                {
+                    job.run().map_err(|e| Violation { rule: "the store flushes", detail: e.to_string() })?;
                 }
             }
             Event::PeerDown { node, peer } => {
@@ -363,6 +421,7 @@ impl World {
                 }
             }
             Event::Watch { watcher } => self.watch_turn(watcher)?,
+            Event::Rewatch { watcher } => self.rewatch(watcher)?,
             Event::Progress { key } => {
                 if let Some(watcher) = self.watchers.iter().find(|watcher| watcher.key == key) {
                     let node = watcher.node;
@@ -473,7 +532,7 @@ impl World {
             unflushed_bytes_max: self.plan.unflushed_bytes_max,
             log_keep_bytes: self.plan.log_keep_bytes,
             chunk_bytes: self.plan.chunk_bytes,
-            sabotage: self.options.planted.map_or_else(Sabotage::default, |planted| planted.sabotage),
+            sabotage: self.sabotage(node),
         }
     }
 
@@ -525,6 +584,7 @@ impl World {
     }
 
     fn crash(&mut self, node: usize, what: &'static str) {
+        let bug = self.driver_bug();
         let this = &mut self.nodes[node];
         if this.node.take().is_none() {
             return;
@@ -535,15 +595,21 @@ impl World {
         this.doomed = None;
         this.queue.clear();
         this.flushing = None;
+        this.flushing_late = None;
         this.wal = None;
         if let Some(syncing) = this.syncing.take() {
             // What was on its way to the disk got some way.
             let done = self.disk_rng.below(syncing.ops.len() as u64 + 1) as usize;
             syncing.ops[..done].iter().for_each(|op| this.disk.run(op));
         }
+        let lies = AppliedLies { bug, older: std::mem::take(&mut this.older_meta) };
         let torn = this.disk.crash(&mut self.disk_rng);
         match &mut this.store {
-            StoreKind::Model(store) => *store = Arc::new(store.crash()),
+            StoreKind::Model(store) => {
+                let crashed = store.crash();
+                lies.tell(store, &crashed);
+                *store = Arc::new(crashed);
+            }
             StoreKind::Real { store, .. } => *store = None,
         }
         self.mark(what);
@@ -639,7 +705,7 @@ impl World {
         }
         for (to, messages) in by_peer {
             if spend() {
-                self.send(node, to, &messages);
+                self.send(node, to, &messages)?;
             }
         }
         for (request, answer) in outputs.replies {
@@ -673,8 +739,16 @@ impl World {
     // ---- disk
 
     fn persist(&mut self, node: usize, mut persist: Persist) {
-        if self.driver_bug() == Some(DriverBug::ForgetVote) {
-            persist.records.retain(|record| !matches!(record, LogRecord::HardState(_)));
+        match self.driver_bug() {
+            Some(DriverBug::ForgetTermAndVote) => {
+                persist.records.retain(|record| !matches!(record, LogRecord::HardState(_)));
+            }
+            Some(DriverBug::ForgetVote) => persist.records.iter_mut().for_each(|record| {
+                if let LogRecord::HardState(hard_state) = record {
+                    hard_state.vote = ReplicaId(0);
+                }
+            }),
+            _ => {}
         }
         self.hash(format!("{persist:?}").as_bytes());
         self.nodes[node].queue.push(persist);
@@ -700,14 +774,19 @@ impl World {
     }
 
     fn synced(&mut self, node: usize, life: u64) -> Step {
-        let skip = self.driver_bug() == Some(DriverBug::SkipSync);
+        let bug = self.driver_bug();
+        let skipped = |op: &DiskOp| match bug {
+            Some(DriverBug::SkipSync) => matches!(op, DiskOp::Sync { .. }),
+            Some(DriverBug::SkipDirSync) => matches!(op, DiskOp::SyncDir),
+            _ => false,
+        };
         let this = &mut self.nodes[node];
         if this.life != life {
             return Ok(());
         }
         let Some(syncing) = this.syncing.take() else { return Ok(()) };
         for op in &syncing.ops {
-            if !(skip && matches!(op, DiskOp::Sync { .. })) {
+            if !skipped(op) {
                 this.disk.run(op);
             }
         }
@@ -718,7 +797,7 @@ impl World {
 
     // ---- network
 
-    fn send(&mut self, from: usize, to: NodeId, messages: &[quorate_cluster::PeerMessage]) {
+    fn send(&mut self, from: usize, to: NodeId, messages: &[quorate_cluster::PeerMessage]) -> Step {
         let to_node = to.0 as usize - 1;
         for message in messages {
             if let PeerBody::Raft(raft) = &message.body {
@@ -728,6 +807,14 @@ impl World {
                 };
                 if promise {
                     self.raft.promised(from, message.shard, raft.term);
+                }
+                let vote = match raft.kind {
+                    MessageKind::RequestVote => Some(raft.from),
+                    MessageKind::RequestVoteResponse if !raft.reject => Some(raft.to),
+                    _ => None,
+                };
+                if let Some(candidate) = vote {
+                    self.raft.voted(from, message.shard, raft.term, candidate)?;
                 }
                 if raft.kind == MessageKind::Snapshot {
                     self.mark("snapshot offered");
@@ -750,6 +837,7 @@ impl World {
         for wait in self.net.send(from, to_node) {
             self.after(wait, Event::Deliver { from, to: to_node, frame: frame.clone() });
         }
+        Ok(())
     }
 
     // ---- clients
@@ -816,7 +904,10 @@ impl World {
         }
         self.hash(&operation.to_le_bytes());
         let judged = match (&kind, answer) {
-            (_, Err(Error::Unavailable(_))) => false,
+            (_, Err(Error::Unavailable(_))) => {
+                self.order.refused(operation)?;
+                false
+            }
             (_, Err(Error::UnknownOutcome(_))) => {
                 self.mark("unknown outcome");
                 false
@@ -903,6 +994,23 @@ impl World {
         }
         self.watchers[watcher].node = node;
         self.attach(watcher)
+    }
+
+    /// Somebody else watches now, from some revision of the past.
+    fn rewatch(&mut self, watcher: usize) -> Step {
+        let (low, high) = REWATCH_US;
+        let wait = self.watch_rng.between(low, high);
+        self.after(wait, Event::Rewatch { watcher });
+        let back = self.watch_rng.below(REWATCH_BACK);
+        let this = &mut self.watchers[watcher];
+        let (old, node) = (std::mem::replace(&mut this.key, 0), this.node);
+        this.catching_up = None;
+        this.check.next = this.check.next.saturating_sub(back).max(1);
+        if old != 0 {
+            self.mark("watch from the past");
+            self.feed(node, Input::Watch { key: old, shard: SHARD, request: WatchRequest::Detach })?;
+        }
+        self.watch_turn(watcher)
     }
 
     fn attach(&mut self, watcher: usize) -> Step {

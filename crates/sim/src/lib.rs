@@ -18,6 +18,7 @@ mod clock;
 mod disk;
 mod driver;
 mod history;
+mod lies;
 mod model;
 mod net;
 mod plan;

@@ -73,7 +73,7 @@ impl Plan {
             real_store: seed.is_multiple_of(8),
         };
         // Drawn apart, so that older seeds stay what they were.
-        plan.unflushed_bytes_max = plan.flush_bytes * Rng::new(seed).split(2).between(1, 4);
+        plan.unflushed_bytes_max = plan.flush_bytes * Rng::new(seed).split(7).between(1, 4);
         plan
     }
 }

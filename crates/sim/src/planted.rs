@@ -1,16 +1,39 @@
 //! Planted bugs: each switches one safety mechanism off, and some check must notice.
 
+use Bug::{Driver, Node};
 use quorate_cluster::Sabotage;
+use quorate_shard::Flaw;
 
-/// What the driver does wrong.
+/// What the driver does wrong: the disk, the network, the clients' end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DriverBug {
     /// The disk reports what it has not synced.
     SkipSync,
+    /// Directories are never synced.
+    SkipDirSync,
     /// Hard states are not written.
+    ForgetTermAndVote,
+    /// Terms are written, votes are not.
     ForgetVote,
+    /// A flush of the store is reported before it has run.
+    FlushEarly,
+    /// After a crash the applied index is newer than the rows.
+    AppliedTooNew,
+    /// After a crash the applied index is older than the rows.
+    AppliedTooOld,
     /// A batch of watch events is dropped.
     LoseWatchEvents,
+}
+
+/// What is wrong, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// Every node.
+    Node(Sabotage),
+    /// The second node alone.
+    SecondNode(Sabotage),
+    /// The world around the nodes.
+    Driver(DriverBug),
 }
 
 /// A planted bug.
@@ -20,82 +43,94 @@ pub struct Planted {
     pub name: &'static str,
     /// What it breaks.
     pub what: &'static str,
-    pub(crate) sabotage: Sabotage,
-    pub(crate) driver: Option<DriverBug>,
+    pub(crate) bug: Bug,
 }
 
-const NONE: Sabotage = Sabotage {
-    read_without_quorum: false,
-    ack_before_persist: false,
-    drop_sessions: false,
-    expire_early: false,
-    skip_history: false,
-    progress_ahead: false,
-    compact_unflushed: false,
-};
+const fn bug(name: &'static str, what: &'static str, bug: Bug) -> Planted {
+    Planted { name, what, bug }
+}
+
+const fn flaw(name: &'static str, what: &'static str, flaw: Flaw) -> Planted {
+    bug(name, what, Node(Sabotage::Machine(flaw)))
+}
 
 /// Every planted bug.
 pub const PLANTED: &[Planted] = &[
-    Planted {
-        name: "read-without-quorum",
-        what: "linearizable reads are served from local state",
-        sabotage: Sabotage { read_without_quorum: true, ..NONE },
-        driver: None,
-    },
-    Planted {
-        name: "ack-before-persist",
-        what: "entries are acknowledged before they are durable",
-        sabotage: Sabotage { ack_before_persist: true, ..NONE },
-        driver: None,
-    },
-    Planted {
-        name: "drop-sessions",
-        what: "the session table is lost when the leader changes, so retries apply twice",
-        sabotage: Sabotage { drop_sessions: true, ..NONE },
-        driver: None,
-    },
-    Planted {
-        name: "expire-early",
-        what: "leases expire a second before their time",
-        sabotage: Sabotage { expire_early: true, ..NONE },
-        driver: None,
-    },
-    Planted {
-        name: "skip-history",
-        what: "a watch that starts in the past misses what is no longer in memory",
-        sabotage: Sabotage { skip_history: true, ..NONE },
-        driver: None,
-    },
-    Planted {
-        name: "progress-ahead",
-        what: "a progress mark is ahead of its events",
-        sabotage: Sabotage { progress_ahead: true, ..NONE },
-        driver: None,
-    },
-    Planted {
-        name: "compact-unflushed",
-        what: "the log forgets entries that the store has not made durable",
-        sabotage: Sabotage { compact_unflushed: true, ..NONE },
-        driver: None,
-    },
-    Planted {
-        name: "skip-sync",
-        what: "the disk says durable and is not",
-        sabotage: NONE,
-        driver: Some(DriverBug::SkipSync),
-    },
-    Planted {
-        name: "forget-vote",
-        what: "term and vote are not written down",
-        sabotage: NONE,
-        driver: Some(DriverBug::ForgetVote),
-    },
-    Planted {
-        name: "lose-watch-events",
-        what: "a batch of events is lost on its way to a watch",
-        sabotage: NONE,
-        driver: Some(DriverBug::LoseWatchEvents),
-    },
+    // Consensus.
+    bug(
+        "count-sends-as-acks",
+        "a leader counts entries as stored when they are sent",
+        Node(Sabotage::CountSendsAsAcks),
+    ),
+    bug("ack-before-persist", "entries are acknowledged before they are durable", Node(Sabotage::AckBeforePersist)),
+    bug("grant-every-vote", "a replica votes for everybody who asks", Node(Sabotage::GrantEveryVote)),
+    bug("trust-any-prefix", "entries are taken whatever comes before them", Node(Sabotage::TrustAnyPrefix)),
+    bug("follow-old-leaders", "what a deposed leader appends is taken", Node(Sabotage::FollowOldLeaders)),
+    bug("forget-vote", "term and vote are not written down", Driver(DriverBug::ForgetTermAndVote)),
+    bug("forget-only-vote", "the term is written down, the vote is not", Driver(DriverBug::ForgetVote)),
+    // Reads.
+    bug("read-without-quorum", "linearizable reads are served from local state", Node(Sabotage::ReadWithoutQuorum)),
+    bug(
+        "read-before-applied",
+        "a confirmed read does not wait until its index is applied",
+        Node(Sabotage::ReadBeforeApplied),
+    ),
+    // Retries and outcomes.
+    bug(
+        "drop-sessions",
+        "the session table is lost when the leader changes, so retries apply twice",
+        Node(Sabotage::DropSessions),
+    ),
+    bug("retry-under-new-id", "a command is sent again under another id", Node(Sabotage::RetryUnderNewId)),
+    bug(
+        "refuse-what-was-sent",
+        "a command without an outcome is answered as if nothing had happened",
+        Node(Sabotage::RefuseWhatWasSent),
+    ),
+    flaw("forget-floor", "a command that was given up is applied when it turns up late", Flaw::ForgetFloor),
+    // The state machine.
+    bug("skip-entry", "one replica does not apply some entries", Bug::SecondNode(Sabotage::Machine(Flaw::SkipEntry))),
+    flaw("ignore-compares", "transactions do not look at their compares", Flaw::IgnoreCompares),
+    flaw("revision-per-write", "a transaction's writes have revisions of their own", Flaw::RevisionPerWrite),
+    flaw("collect-too-much", "compaction collects one revision too many", Flaw::CollectTooMuch),
+    // Leases.
+    bug("expire-early", "leases expire a second before their time", Node(Sabotage::ExpireEarly)),
+    bug(
+        "renew-unconfirmed",
+        "a leader renews leases without asking whether it still leads",
+        Node(Sabotage::RenewUnconfirmed),
+    ),
+    bug("lease-by-wall-clock", "leases are measured on a clock that jumps", Node(Sabotage::LeaseByWallClock)),
+    flaw("keep-attached", "a removed key stays attached to its lease", Flaw::KeepAttached),
+    // Watches.
+    bug(
+        "skip-history",
+        "a watch that starts in the past misses what is no longer in memory",
+        Node(Sabotage::SkipHistory),
+    ),
+    bug("watch-twice", "a watch that resumes gets its last revision again", Node(Sabotage::WatchTwice)),
+    bug("split-revisions", "the events of one revision come in several notices", Node(Sabotage::SplitRevisions)),
+    bug("progress-ahead", "a progress mark is ahead of its events", Node(Sabotage::ProgressAhead)),
+    bug("lose-watch-events", "a batch of events is lost on its way to a watch", Driver(DriverBug::LoseWatchEvents)),
+    // Disks and snapshots.
+    bug("skip-sync", "the disk says durable and is not", Driver(DriverBug::SkipSync)),
+    bug("skip-directory-sync", "a new file's name is not durable", Driver(DriverBug::SkipDirSync)),
+    bug(
+        "compact-unflushed",
+        "the log forgets entries that the store has not made durable",
+        Node(Sabotage::CompactUnflushed),
+    ),
+    bug(
+        "install-unflushed",
+        "the log begins at a snapshot whose rows are not durable",
+        Node(Sabotage::InstallUnflushed),
+    ),
+    bug("flush-early", "a flush of the store is reported before it has run", Driver(DriverBug::FlushEarly)),
+    bug("applied-too-new", "the applied index reaches the disk before the rows", Driver(DriverBug::AppliedTooNew)),
+    bug("applied-too-old", "the applied index reaches the disk after the rows", Driver(DriverBug::AppliedTooOld)),
+    flaw("sessions-left-behind", "a snapshot lacks the session table", Flaw::SessionsLeftBehind),
+    flaw("leases-left-behind", "a snapshot lacks the leases", Flaw::LeasesLeftBehind),
+    flaw("history-left-behind", "a snapshot lacks former values", Flaw::HistoryLeftBehind),
 ];
 
 /// The planted bug of a name.

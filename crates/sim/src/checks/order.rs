@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quorate_env::LogIndex;
 use quorate_kv::{Applied, Command, Op, RangeOp, RangeResult, Refusal};
 use quorate_shard::EntryPayload;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What had been complete when an operation began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub(crate) struct OrderCheck {
     pub model: Model,
     expected: BTreeMap<u64, Expectation>,
     floor: Floor,
+    /// Operations answered as if nothing had happened.
+    refused: BTreeSet<u64>,
     /// Retries that the model recognised, for coverage.
     pub retries: u64,
 }
@@ -37,6 +39,8 @@ pub(crate) fn operation_of(command: &Command) -> Option<u64> {
         _ => None,
     }
 }
+
+const NO_EFFECT: &str = "what is answered as not done has no effect";
 
 impl OrderCheck {
     pub fn new() -> Self {
@@ -55,6 +59,9 @@ impl OrderCheck {
                 None => self.retries += 1,
                 Some(expectation) => {
                     if let Some(operation) = operation_of(&envelope.command) {
+                        demand(!self.refused.contains(&operation), NO_EFFECT, || {
+                            format!("operation {operation} is in the log at {index}")
+                        })?;
                         let twice = self.expected.insert(operation, expectation);
                         demand(twice.is_none(), "applied at most once", || {
                             format!("operation {operation} is in the log under two command ids")
@@ -69,6 +76,12 @@ impl OrderCheck {
     /// What is complete now.
     pub fn floor(&self) -> Floor {
         self.floor
+    }
+
+    /// A command, or anything else, was answered as not done.
+    pub fn refused(&mut self, operation: u64) -> Result<(), Violation> {
+        self.refused.insert(operation);
+        demand(!self.expected.contains_key(&operation), NO_EFFECT, || format!("operation {operation} is in the log"))
     }
 
     /// A command was answered.
@@ -165,6 +178,15 @@ mod tests {
         check.commit(LogIndex(2), &entry(1, 7)).expect("a retry under the same id is harmless");
         assert_eq!((check.retries, check.model.revision), (1, 2));
         assert_eq!(rule(check.commit(LogIndex(3), &entry(2, 7))), "applied at most once");
+    }
+
+    #[test]
+    fn an_effect_of_what_was_refused_is_noticed() {
+        let mut check = OrderCheck::new();
+        check.refused(7).expect("not in the log");
+        assert_eq!(rule(check.commit(LogIndex(1), &entry(1, 7))), NO_EFFECT);
+        check.commit(LogIndex(2), &entry(2, 8)).expect("committed");
+        assert_eq!(rule(check.refused(8)), NO_EFFECT);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::history::{Violation, demand};
 use bytes::Bytes;
 use quorate_cluster::Inspection;
 use quorate_consensus::Role;
-use quorate_env::{LogIndex, ShardId, Term};
+use quorate_env::{LogIndex, ReplicaId, ShardId, Term};
 use quorate_storage::wal::{LogRecord, RecoveredLog};
 use std::collections::BTreeMap;
 
@@ -50,6 +50,8 @@ struct Watched {
     durable: Shadow,
     /// The highest term in which it gave a vote or acknowledged an entry.
     promised: Term,
+    /// The candidate that its last vote was for, and the term.
+    vote: Option<(Term, ReplicaId)>,
     applied: LogIndex,
     term: Term,
 }
@@ -101,12 +103,27 @@ impl RaftCheck {
         watched.promised = watched.promised.max(term);
     }
 
+    /// It gave its vote in `term`.
+    pub fn voted(&mut self, node: usize, shard: ShardId, term: Term, candidate: ReplicaId) -> Result<(), Violation> {
+        let watched = self.watched.entry((node, shard)).or_default();
+        let before = watched.vote.filter(|(voted, _)| *voted == term).map_or(candidate, |(_, candidate)| candidate);
+        watched.vote = Some((term, candidate));
+        demand(before == candidate, "one vote in a term", || {
+            format!("node {node} {shard} voted for {before} and for {candidate} in {term}")
+        })
+    }
+
     /// It starts again with what its disk holds.
     pub fn recovered(&mut self, node: usize, shard: ShardId, log: &RecoveredLog) -> Result<(), Violation> {
         let mut found =
             Shadow { start: log.start.0, term: log.hard_state.map_or(Term(0), |h| h.term), ..Shadow::default() };
         found.entries = log.entries.iter().map(|e| (e.index, (e.term, e.payload.clone()))).collect();
         let watched = self.watched.entry((node, shard)).or_default();
+        let held = log.hard_state.map(|held| (held.term, held.vote));
+        let forgot = |(term, candidate)| held.is_some_and(|(now, vote)| now == term && vote != candidate);
+        demand(!watched.vote.is_some_and(forgot), "promises are remembered", || {
+            format!("node {node} {shard} voted {:?} and came back with {held:?}", watched.vote)
+        })?;
         for (index, (term, _)) in &watched.durable.entries {
             match found.entries.get(index) {
                 Some((t, _)) if t == term => {}
@@ -299,5 +316,12 @@ mod tests {
         check.promised(0, S, Term(3));
         assert_eq!(rule(check.recovered(0, S, &RecoveredLog::default())), "durable entries survive");
         assert_eq!(rule(check.booted(0, S, &look(Role::Follower, 2, 0, 0))), "promises are remembered");
+        check.voted(1, S, Term(3), ReplicaId(1)).expect("its first vote");
+        check.voted(1, S, Term(3), ReplicaId(1)).expect("told twice");
+        assert_eq!(rule(check.voted(1, S, Term(3), ReplicaId(2))), "one vote in a term");
+        let (term, vote, commit) = (Term(3), ReplicaId(0), LogIndex(0));
+        let hard_state = Some(quorate_storage::wal::HardState { shard: S, replica: ReplicaId(2), term, vote, commit });
+        let log = RecoveredLog { hard_state, ..RecoveredLog::default() };
+        assert_eq!(rule(check.recovered(1, S, &log)), "promises are remembered");
     }
 }
