@@ -143,7 +143,7 @@ impl FlushHeader {
         (self.body as usize).saturating_sub(self.records as usize * IDENTITY)
     }
 
-    fn encode(&self, w: &mut Writer, seed: u64) -> u64 {
+    pub fn encode(&self, w: &mut Writer, seed: u64) -> u64 {
         let start = w.len();
         w.u32(FLUSH_MAGIC);
         w.u32(FORMAT_VERSION);

@@ -21,6 +21,8 @@
 //!        └── renamed to become the next prepared segment
 //! ```
 
+#[cfg(any(test, feature = "enumerate"))]
+pub mod crash;
 mod format;
 mod ledger;
 mod recover;

@@ -150,6 +150,7 @@ fn choose_flushes<'a, 'b>(
     found: &'b [Found<'a>],
 ) -> Result<Vec<&'b Found<'a>>, WalError> {
     let mut chosen: Vec<&Found<'a>> = Vec::new();
+    let watermark = found.iter().map(|flush| flush.header.watermark).max().unwrap_or(0);
     // The flush that should come next was found, but is not whole.
     let mut broken: Option<&Found<'a>> = None;
     for flush in found {
@@ -179,7 +180,9 @@ fn choose_flushes<'a, 'b>(
         if linked && flush.header.body_is_whole(identity, flush.bytes, flush.offset) {
             chosen.push(flush);
             broken = None;
-        } else if linked && flush.header.body_is_one_bit_away(identity, flush.bytes, flush.offset) {
+        } else if flush.header.seq <= watermark
+            || (linked && flush.header.body_is_one_bit_away(identity, flush.bytes, flush.offset))
+        {
             return Err(body_rot(identity, flush));
         } else {
             broken = Some(flush);
