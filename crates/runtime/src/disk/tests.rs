@@ -162,14 +162,21 @@ fn rot_in_the_log_is_named_and_nothing_is_changed() {
     let segment = dir.path().join("wal/0000000000000001.wal");
     let mut bytes = fs::read(&segment).unwrap();
     let at = bytes.windows(8).position(|window| window == b"a needle").unwrap();
-    bytes[at] = b'A';
+    bytes[at] = b'X';
     fs::write(&segment, &bytes).unwrap();
     let refused = DataDir::open_or_create(dir.path(), &owner(), &small()).err();
-    let Some(DiskError::Log { source: WalError::Rot { shard, index, .. }, .. }) = refused else {
+    let Some(DiskError::Log { source: WalError::Rot { shard, index, term, .. }, .. }) = refused else {
         panic!("{refused:?}")
     };
-    assert_eq!((shard, index), (Some(ShardId(1)), Some(LogIndex(1))));
+    assert_eq!((shard, index, term), (Some(ShardId(1)), Some(LogIndex(1)), Some(Term(1))));
     assert_eq!(fs::read(&segment).unwrap(), bytes);
+
+    // One flipped bit is turned back.
+    bytes[at..at + 8].copy_from_slice(b"a neeDle");
+    fs::write(&segment, &bytes).unwrap();
+    let recovered = open(dir.path()).recovered;
+    assert_eq!(recovered.shards[&ShardId(1)].entries[0].payload, "a needle in the log");
+    assert_eq!(recovered.damage.len(), 1);
 }
 
 #[test]

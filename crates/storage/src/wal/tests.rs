@@ -1,4 +1,6 @@
-//! The log on a disk that rots, and in the long run. What power cuts do to it is in `crash`.
+//! The log in the long run, and what it refuses. Rot is in `rot`. What power cuts do to it is in `crash`.
+
+mod rot;
 
 use super::crash::{Disk, Model, Workload};
 use super::*;
@@ -60,86 +62,8 @@ fn space_stays_bounded_although_a_quiet_group_never_compacts() {
     assert!(!recovered.shards[&ShardId(0)].entries.is_empty(), "the quiet group lost its log");
 }
 
-#[test]
-fn one_flipped_bit_is_never_silent() {
-    let (mut rot, mut harmless) = (0, 0);
-    for seed in 0..6 {
-        let (disk, model, _) = long_life(seed, 150 + seed as usize * 7);
-        let mut rng = Rng::new(seed).split(9);
-        for _ in 0..300 {
-            let mut files = disk.files();
-            let which = rng.below(files.len() as u64) as usize;
-            let mut bytes = files[which].1.to_vec();
-            let bit = rng.below(bytes.len() as u64 * 8) as usize;
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            files[which].1 = bytes.into();
-            match Wal::recover(ME, SMALL, files) {
-                Ok((_, recovered, _)) => {
-                    harmless += 1;
-                    assert!(recovered.shards == model.shards, "seed {seed}: lost silently: bit {bit} of file {which}");
-                }
-                Err(WalError::Rot { .. }) => rot += 1,
-                Err(e) => panic!("seed {seed}: {e}"),
-            }
-        }
-    }
-    assert!(rot > 300 && harmless > 50, "{rot} reported, {harmless} harmless");
-}
-
-#[test]
-fn rot_in_a_payload_names_the_entry_that_was_hit() {
-    for seed in 0..4 {
-        let (disk, model, _) = long_life(seed, 120);
-        let mut rng = Rng::new(seed).split(3);
-        for entry in model.shards.values().flat_map(|log| &log.entries) {
-            let mut files = disk.files();
-            // A rewritten entry may lie there twice: then both are hit.
-            for (_, bytes) in &mut files {
-                let Some(at) = find(bytes, &entry.payload) else { continue };
-                let mut damaged = bytes.to_vec();
-                // Garbage over many bytes, not one bit; never the last flush of the log, which could not be told from a torn one.
-                let hit = at + rng.below(entry.payload.len() as u64) as usize;
-                damaged[hit] ^= 0xFF;
-                *bytes = damaged.into();
-            }
-            match Wal::recover(ME, SMALL, files) {
-                Err(WalError::Rot { shard, index, .. }) => {
-                    assert_eq!((shard, index), (Some(entry.shard), Some(entry.index)));
-                }
-                Ok((_, recovered, _)) => {
-                    // The last flush and no mark behind it: cut, and reported as torn.
-                    assert!(recovered.torn.is_some(), "seed {seed}: {} {} vanished", entry.shard, entry.index);
-                }
-                Err(e) => panic!("seed {seed}: {e}"),
-            }
-        }
-    }
-}
-
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
-}
-
-#[test]
-fn once_marked_even_the_last_record_cannot_rot_unnoticed() {
-    let (mut disk, _, mut wal) = long_life(11, 60);
-    let (mut quiet, mut ops) = (Vec::new(), Vec::new());
-    let last = LogRecord::HardState(HardState {
-        shard: ShardId(2),
-        replica: ReplicaId(9),
-        term: Term(1 << 40),
-        vote: ReplicaId(9),
-        commit: LogIndex(1),
-    });
-    wal.append(&[last], &mut ops);
-    wal.mark_durable(&mut ops);
-    wal.mark_durable(&mut quiet);
-    assert!(quiet.is_empty(), "one mark is enough");
-    let Some(DiskOp::Write { file, offset, .. }) = ops.first().cloned() else { panic!("{ops:?}") };
-    ops.iter().for_each(|op| disk.run(op));
-    // The whole block is lost, which without the mark would be a torn write.
-    disk.run(&DiskOp::Write { file, offset, bytes: vec![0x5A; BLOCK].into() });
-    assert!(matches!(recover(&disk), Err(WalError::Rot { file: at, .. }) if at == file));
 }
 
 #[test]
