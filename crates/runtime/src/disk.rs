@@ -13,12 +13,14 @@
 
 mod files;
 mod log_writer;
+mod space;
 mod store_thread;
 #[cfg(test)]
 mod tests;
 
 pub use files::LogFiles;
 pub use log_writer::{LogWriter, Stopped};
+pub use space::SpaceGauge;
 pub use store_thread::StoreThread;
 
 use bytes::Bytes;

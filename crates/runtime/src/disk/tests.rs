@@ -217,3 +217,20 @@ fn a_full_disk_is_waited_out() {
     let seen: Vec<String> = (0..3).map(|_| events.recv_timeout(PATIENCE).unwrap()).collect();
     assert_eq!(seen, ["Full", "Enough", "flushed 9"]);
 }
+
+#[test]
+fn the_disk_is_full_until_everybody_who_waited_goes_on() {
+    let (told, events) = channel();
+    let gauge = SpaceGauge::new(move |space| told.send(space).unwrap());
+    // The store is served first; the log still waits for a segment.
+    for (said, heard) in [
+        (Space::Full, Some(Space::Full)),
+        (Space::Full, None),
+        (Space::Enough, None),
+        (Space::Enough, Some(Space::Enough)),
+        (Space::Full, Some(Space::Full)),
+    ] {
+        gauge.report(said);
+        assert_eq!(events.try_recv().ok(), heard);
+    }
+}
