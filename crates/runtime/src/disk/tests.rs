@@ -234,3 +234,38 @@ fn the_disk_is_full_until_everybody_who_waited_goes_on() {
         assert_eq!(events.try_recv().ok(), heard);
     }
 }
+
+/// Names the directory to the child that [`a_disk_that_fails_ends_the_process_and_acknowledges_nothing`] starts.
+const FAILING: &str = "QUORATE_TEST_FAILING_DISK";
+
+#[test]
+fn a_disk_that_fails_ends_the_process_and_acknowledges_nothing() {
+    if let Some(path) = std::env::var_os(FAILING) {
+        write_to_a_failing_disk(Path::new(&path));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let me = "disk::tests::a_disk_that_fails_ends_the_process_and_acknowledges_nothing";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", me, "--nocapture"])
+        .env(FAILING, dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert!(!child.status.success());
+    assert!(said.contains("quorate: writing at byte 8192 of 0000000000000001.wal in the log failed:"), "{said}");
+    assert!(said.contains("ending the process"), "{said}");
+    assert!(!said.contains("acknowledged"), "{said}");
+}
+
+fn write_to_a_failing_disk(path: &Path) -> ! {
+    let opened = open(path);
+    // Low addresses belong to no process: the kernel answers writes there with EIO.
+    let segment = path.join("wal/0000000000000001.wal");
+    fs::remove_file(&segment).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", &segment).unwrap();
+    let files = Arc::new(LogFiles::open(&path.join("wal")).unwrap());
+    let writer = LogWriter::spawn(opened.wal, files, |_| eprintln!("acknowledged"), |_| {}).unwrap();
+    writer.append(vec![entry(1, 1, vec![7])], 1).unwrap();
+    std::thread::sleep(PATIENCE);
+    panic!("the process goes on");
+}
