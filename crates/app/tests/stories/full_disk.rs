@@ -79,3 +79,36 @@ async fn a_node_on_a_full_disk_refuses_writes_and_heals_without_a_restart() {
     assert!(last.iter().all(|byte| *byte == (acknowledged + 1) as u8));
     assert_eq!(value(&endpoint, "small").await, None);
 }
+
+/// Values for more segments than the full node has: it cannot follow to the end.
+const WRITES: usize = 100;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_full_disk_of_three_stops_nobody_and_the_node_catches_up() {
+    let Some(disk) = SmallDisk::mount(DISK_MIB) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::symlink(disk.path(), folder.path().join("n1")).expect("linked");
+    let cluster = Cluster::start_in(folder.path(), 3).await;
+    let endpoints = cluster.endpoints();
+    disk.fill();
+    let mut refused = 0;
+    for n in 1..=WRITES {
+        let tried = Instant::now();
+        // Through the nodes that have room; while the full one still leads it may refuse, and hands over.
+        while let Err(refusal) = write(&endpoints[1 + n % 2], n).await {
+            assert!(tried.elapsed() < PATIENCE, "write {n}: {refusal}");
+            refused += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    assert_eq!(alarms(&endpoints[0]).await, [AlarmType::Nospace as i32], "the disk was not full");
+    disk.free();
+    let freed = Instant::now();
+    cluster.ready().await;
+    let last = value(&endpoints[0], &format!("big/{:03}", WRITES % 8)).await.expect("it is there");
+    assert!(last.iter().all(|byte| *byte == WRITES as u8), "a linearizable read through the node that was full");
+    println!(
+        "{refused} writes were refused first; caught up {:.1} s after room was made",
+        freed.elapsed().as_secs_f64()
+    );
+}
