@@ -1,5 +1,6 @@
-//! Development tasks: `cargo xtask tidy` checks that the house looks as ARCHITECTURE.md says; the others are experiments on running servers,
-//! which live in `crates/lab` so that this stays a small program that needs nothing.
+//! Development tasks: `cargo xtask tidy` checks that the house looks as ARCHITECTURE.md says, `crash-states` cuts the power under the log in
+//! every way, and the others are experiments on running servers. All but the first live elsewhere, in `crates/lab` or beside what they
+//! try, so that this stays a small program that needs nothing.
 
 mod tidy;
 
@@ -7,6 +8,9 @@ use std::process::{Command, ExitCode};
 
 /// Verbs that `quorate-lab` knows.
 const EXPERIMENTS: &[&str] = &["differential", "clients"];
+
+/// Where `crash-states` lives: beside the log, whose insides it looks at.
+const CRASH_STATES: &[&str] = &["quorate-storage", "--features", "enumerate", "--example", "crash_states"];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -16,19 +20,25 @@ fn main() -> ExitCode {
             problems.iter().for_each(|problem| eprintln!("tidy: {problem}"));
             if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Some(verb) if EXPERIMENTS.contains(&verb) => experiment(&args),
+        Some("crash-states") => run(CRASH_STATES, &args[1..]),
+        Some(verb) if EXPERIMENTS.contains(&verb) => run(&["quorate-lab"], &args),
         _ => {
-            eprintln!("usage: cargo xtask tidy | differential [--seeds N] [--ops M] [--seed S] | clients");
+            eprintln!(
+                "usage: cargo xtask tidy | crash-states [--states N] [--seed S] | differential [--seeds N] [--ops M] [--seed S] | clients"
+            );
             ExitCode::from(64)
         }
     }
 }
 
-fn experiment(args: &[String]) -> ExitCode {
+/// Runs a program of the workspace.
+fn run(package: &[&str], args: &[String]) -> ExitCode {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .current_dir(tidy::root())
-        .args(["run", "--quiet", "--locked", "--package", "quorate-lab", "--"])
+        .args(["run", "--quiet", "--locked", "--package"])
+        .args(package)
+        .arg("--")
         .args(args)
         .status();
     match status {

@@ -13,19 +13,21 @@
 
 mod files;
 mod log_writer;
+mod space;
 mod store_thread;
 #[cfg(test)]
 mod tests;
 
 pub use files::LogFiles;
 pub use log_writer::{LogWriter, Stopped};
+pub use space::SpaceGauge;
 pub use store_thread::StoreThread;
 
 use bytes::Bytes;
 use quorate_env::{ClusterId, Incarnation, NodeId};
 use quorate_storage::identity::{Identity, IdentityError};
 use quorate_storage::store::{LsmOptions, LsmStore, StoreError};
-use quorate_storage::wal::{Recovered, Wal, WalError, WalIdentity, WalLimits};
+use quorate_storage::wal::{Damage, DiskOp, FileName, Recovered, Wal, WalError, WalIdentity, WalLimits};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -157,8 +159,7 @@ impl DataDir {
             (wal, Recovered::default(), ops)
         } else {
             let contents = files.read_all().map_err(io_error("read", &wal_path))?;
-            Wal::recover(of, options.wal, contents)
-                .map_err(|source| DiskError::Log { path: wal_path.clone(), source })?
+            recover(of, options.wal, contents).map_err(|source| DiskError::Log { path: wal_path.clone(), source })?
         };
         for op in &ops {
             files.run(op).map_err(io_error("write the log in", &wal_path))?;
@@ -191,6 +192,25 @@ impl DataDir {
     pub fn is_fresh(&self) -> bool {
         self.fresh
     }
+}
+
+/// Recovers the log, and says what was mended. Rotted entries are refused as long as nobody fetches them from another node.
+fn recover(
+    identity: WalIdentity,
+    limits: WalLimits,
+    files: Vec<(FileName, Bytes)>,
+) -> Result<(Wal, Recovered, Vec<DiskOp>), WalError> {
+    let (wal, recovered, ops) = Wal::recover(identity, limits, files)?;
+    for Damage { file, offset, part } in &recovered.damage {
+        tracing::warn!(%file, offset, ?part, "bytes of the log have changed on the disk; this disk should be replaced");
+    }
+    for (shard, log) in &recovered.shards {
+        for rotted in &log.rotted {
+            tracing::error!(%shard, index = rotted.index.0, term = rotted.term.0, "an entry of the log has rotted");
+        }
+    }
+    recovered.require_whole()?;
+    Ok((wal, recovered, ops))
 }
 
 fn lock(path: &Path) -> Result<File, DiskError> {

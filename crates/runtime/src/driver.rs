@@ -5,7 +5,7 @@
 
 use crate::clock::Clock;
 use crate::db::RuntimeDb;
-use crate::disk::{DataDir, DiskError, DiskOptions, LogWriter, Owner, Space, StoreThread};
+use crate::disk::{DataDir, DiskError, DiskOptions, LogWriter, Owner, Space, SpaceGauge, StoreThread};
 use crate::members::{self, MemberTable};
 use crate::net::{self, Peers};
 use crate::watch::Sink;
@@ -125,17 +125,19 @@ impl Runtime {
         drop(opened.recovered);
 
         let (lane, inputs) = channel();
-        let (durable, flushed, log_space, store_space) = (lane.clone(), lane.clone(), lane.clone(), lane.clone());
+        let (durable, flushed, space) = (lane.clone(), lane.clone(), lane.clone());
         // A send fails only when the lane has stopped; then nobody waits for the answer.
+        let space = Arc::new(SpaceGauge::new(move |found| drop(space.send(space_input(found)))));
+        let (log_space, store_space) = (space.clone(), space);
         let log = LogWriter::spawn(
             opened.wal,
             opened.files,
             move |ticket| drop(durable.send(LaneInput::Core(Input::Persisted { ticket }, None))),
-            move |space| drop(log_space.send(space_input(space))),
+            move |found| log_space.report(found),
         )?;
         let store = StoreThread::spawn(
             move |ticket| drop(flushed.send(LaneInput::Core(Input::Flushed { ticket }, None))),
-            move |space| drop(store_space.send(space_input(space))),
+            move |found| store_space.report(found),
         )?;
 
         let members = MemberTable::new(&options.members);

@@ -59,7 +59,10 @@ pub enum IdentityError {
         found: u32,
     },
     /// No copy can be read. The replicas that live here must come back as new learners, in a new directory.
-    #[error("every copy of the data directory's identity is damaged")]
+    #[error(
+        "every copy of the data directory's identity is damaged: put IDENTITY back from a copy of this very directory, or replace this node \
+         by a new member with an empty --data-dir; the other nodes have its data"
+    )]
     Damaged,
 }
 
@@ -155,15 +158,51 @@ mod tests {
         Identity { cluster: ClusterId(5), node: NodeId(2), name: String::from("n2"), incarnation: Incarnation(99) }
     }
 
+    /// Bytes of a copy that mean something.
+    fn used() -> usize {
+        let file = sample().encode();
+        HEAD + u32::from_le_bytes([file[12], file[13], file[14], file[15]]) as usize + 8
+    }
+
     #[test]
-    fn one_whole_copy_is_enough() {
+    fn one_whole_copy_is_enough_whichever_bytes_of_the_others_are_hit() {
         for whole in 0..COPIES {
-            let mut file = sample().encode();
-            for copy in (0..COPIES).filter(|copy| *copy != whole) {
-                file[copy * COPY_BYTES + 20] ^= 1;
+            for at in 0..used() {
+                for flip in [1 << (at % 8), 0xFF] {
+                    let mut file = sample().encode();
+                    for copy in (0..COPIES).filter(|copy| *copy != whole) {
+                        file[copy * COPY_BYTES + at] ^= flip;
+                    }
+                    let decoded = Identity::decode(&file.into());
+                    assert_eq!(decoded, Ok(Decoded { identity: sample(), bad_copies: COPIES - 1 }), "byte {at}");
+                }
             }
-            let decoded = Identity::decode(&file.into()).unwrap();
-            assert_eq!(decoded, Decoded { identity: sample(), bad_copies: COPIES - 1 });
+        }
+    }
+
+    #[test]
+    fn without_a_whole_copy_nothing_is_guessed_and_the_error_says_what_to_do() {
+        for at in 0..used() {
+            // Not the same byte: what is whole in one copy does not make up for what is not in another.
+            let mut file = sample().encode();
+            for copy in 0..COPIES {
+                file[copy * COPY_BYTES + (at + copy * 7) % used()] ^= 1 << (at % 8);
+            }
+            let refused = Identity::decode(&file.into()).expect_err("no copy is whole");
+            assert_eq!(refused, IdentityError::Damaged, "byte {at}");
+            assert!(refused.to_string().contains("put IDENTITY back"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_ends_early_loses_the_copies_behind_its_end() {
+        let whole = sample().encode();
+        for len in (0..=whole.len()).step_by(128) {
+            let lost = (0..COPIES).filter(|copy| copy * COPY_BYTES + used() > len).count();
+            match Identity::decode(&Bytes::copy_from_slice(&whole[..len])) {
+                Ok(decoded) => assert_eq!((decoded.identity, decoded.bad_copies), (sample(), lost), "{len} bytes"),
+                Err(e) => assert_eq!((e, lost), (IdentityError::Damaged, COPIES), "{len} bytes"),
+            }
         }
     }
 

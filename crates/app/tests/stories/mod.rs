@@ -4,6 +4,7 @@ mod bad_requests;
 mod clients;
 mod connections;
 mod directories;
+mod full_disk;
 mod hashes;
 mod killing;
 mod leases;

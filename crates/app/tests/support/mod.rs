@@ -2,10 +2,12 @@
 
 mod here;
 mod raw;
+mod small_disk;
 mod watching;
 
 pub use here::Here;
 pub use raw::{call, page};
+pub use small_disk::SmallDisk;
 pub use watching::Watching;
 
 use quorate_etcd::proto::etcdserverpb::cluster_client::ClusterClient;
@@ -13,7 +15,7 @@ use quorate_etcd::proto::etcdserverpb::kv_client::KvClient;
 use quorate_etcd::proto::etcdserverpb::{MemberListRequest, PutRequest, RangeRequest};
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tonic::transport::{Channel, Endpoint};
@@ -23,7 +25,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Nodes on loopback, each a process, with their data in a temporary folder.
 pub struct Cluster {
-    dir: tempfile::TempDir,
+    dir: PathBuf,
+    /// Removed with the cluster, if it is ours.
+    folder: Option<tempfile::TempDir>,
     ports: Vec<(u16, u16)>,
     nodes: Vec<Option<Child>>,
 }
@@ -40,13 +44,22 @@ impl Drop for Cluster {
 
 impl Cluster {
     pub async fn start(nodes: usize) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path().to_path_buf();
+        let mut cluster = Self::start_in(&dir, nodes).await;
+        cluster.folder = Some(folder);
+        cluster
+    }
+
+    /// With the data in `dir`, which stays.
+    pub async fn start_in(dir: &Path, nodes: usize) -> Self {
         // All ports are held until all are known, so that none is given out twice.
         let held: Vec<TcpListener> =
             (0..2 * nodes).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
         let port = |n: usize| held[n].local_addr().expect("bound").port();
         let ports = (0..nodes).map(|n| (port(2 * n), port(2 * n + 1))).collect();
-        let dir = tempfile::tempdir().expect("a folder");
-        let mut cluster = Self { dir, ports, nodes: (0..nodes).map(|_| None).collect() };
+        let mut cluster =
+            Self { dir: dir.to_path_buf(), folder: None, ports, nodes: (0..nodes).map(|_| None).collect() };
         drop(held);
         (0..nodes).for_each(|node| cluster.restart(node));
         cluster.ready().await;
@@ -88,7 +101,7 @@ impl Cluster {
     }
 
     pub fn data_dir(&self, node: usize) -> PathBuf {
-        self.dir.path().join(format!("n{}", node + 1))
+        self.dir.join(format!("n{}", node + 1))
     }
 
     pub fn peer_address(&self, node: usize) -> String {

@@ -114,6 +114,18 @@ impl LogFiles {
     }
 }
 
+/// An operation, for whoever looks after the disk.
+pub(super) fn describe(op: &DiskOp) -> String {
+    match op {
+        DiskOp::Create { file, bytes } => format!("making {file} of {bytes} bytes in the log"),
+        DiskOp::Write { file, offset, .. } => format!("writing at byte {offset} of {file} in the log"),
+        DiskOp::Sync { file } => format!("syncing {file} in the log"),
+        DiskOp::Rename { from, to } => format!("renaming {from} to {to} in the log"),
+        DiskOp::SyncDir => String::from("syncing the log's directory"),
+        DiskOp::Delete { file } => format!("deleting {file} in the log"),
+    }
+}
+
 /// Whether an error means that there is no room, which may pass.
 pub(super) fn is_full(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

@@ -4,7 +4,7 @@
 //! group commit without a timer. A second thread gets the next segment ready, so that a flush never waits for zeros to be written
 //! unless the disk is full or the log fills segments faster than the disk can make them.
 
-use super::files::is_full;
+use super::files::{describe, is_full};
 use super::{LogFiles, NO_SPACE_PAUSE_MAX, NO_SPACE_PAUSE_MIN, Space, die};
 use quorate_storage::wal::{DiskOp, LogRecord, Preparation, Wal};
 use std::sync::Arc;
@@ -140,7 +140,7 @@ impl Writer {
         step(&mut self.wal, &mut ops);
         for op in &ops {
             if let Err(e) = self.files.run(op) {
-                die("writing the log", &e);
+                die(&describe(op), &e);
             }
         }
     }
@@ -237,7 +237,7 @@ impl Preparer {
         for op in &preparation.ops {
             while let Err(e) = self.files.run(op) {
                 if !matches!(op, DiskOp::Create { .. }) || !is_full(&e) {
-                    die("preparing a segment of the log", &e);
+                    die(&describe(op), &e);
                 }
                 if !full {
                     full = true;

@@ -162,14 +162,21 @@ fn rot_in_the_log_is_named_and_nothing_is_changed() {
     let segment = dir.path().join("wal/0000000000000001.wal");
     let mut bytes = fs::read(&segment).unwrap();
     let at = bytes.windows(8).position(|window| window == b"a needle").unwrap();
-    bytes[at] = b'A';
+    bytes[at] = b'X';
     fs::write(&segment, &bytes).unwrap();
     let refused = DataDir::open_or_create(dir.path(), &owner(), &small()).err();
-    let Some(DiskError::Log { source: WalError::Rot { shard, index, .. }, .. }) = refused else {
+    let Some(DiskError::Log { source: WalError::Rot { shard, index, term, .. }, .. }) = refused else {
         panic!("{refused:?}")
     };
-    assert_eq!((shard, index), (Some(ShardId(1)), Some(LogIndex(1))));
+    assert_eq!((shard, index, term), (Some(ShardId(1)), Some(LogIndex(1)), Some(Term(1))));
     assert_eq!(fs::read(&segment).unwrap(), bytes);
+
+    // One flipped bit is turned back.
+    bytes[at..at + 8].copy_from_slice(b"a neeDle");
+    fs::write(&segment, &bytes).unwrap();
+    let recovered = open(dir.path()).recovered;
+    assert_eq!(recovered.shards[&ShardId(1)].entries[0].payload, "a needle in the log");
+    assert_eq!(recovered.damage.len(), 1);
 }
 
 #[test]
@@ -209,4 +216,56 @@ fn a_full_disk_is_waited_out() {
     thread.flush(Box::new(FullThrice(AtomicU64::new(0))), 9).unwrap();
     let seen: Vec<String> = (0..3).map(|_| events.recv_timeout(PATIENCE).unwrap()).collect();
     assert_eq!(seen, ["Full", "Enough", "flushed 9"]);
+}
+
+#[test]
+fn the_disk_is_full_until_everybody_who_waited_goes_on() {
+    let (told, events) = channel();
+    let gauge = SpaceGauge::new(move |space| told.send(space).unwrap());
+    // The store is served first; the log still waits for a segment.
+    for (said, heard) in [
+        (Space::Full, Some(Space::Full)),
+        (Space::Full, None),
+        (Space::Enough, None),
+        (Space::Enough, Some(Space::Enough)),
+        (Space::Full, Some(Space::Full)),
+    ] {
+        gauge.report(said);
+        assert_eq!(events.try_recv().ok(), heard);
+    }
+}
+
+/// Names the directory to the child that [`a_disk_that_fails_ends_the_process_and_acknowledges_nothing`] starts.
+const FAILING: &str = "QUORATE_TEST_FAILING_DISK";
+
+#[test]
+fn a_disk_that_fails_ends_the_process_and_acknowledges_nothing() {
+    if let Some(path) = std::env::var_os(FAILING) {
+        write_to_a_failing_disk(Path::new(&path));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let me = "disk::tests::a_disk_that_fails_ends_the_process_and_acknowledges_nothing";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", me, "--nocapture"])
+        .env(FAILING, dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert!(!child.status.success());
+    assert!(said.contains("quorate: writing at byte 8192 of 0000000000000001.wal in the log failed:"), "{said}");
+    assert!(said.contains("ending the process"), "{said}");
+    assert!(!said.contains("acknowledged"), "{said}");
+}
+
+fn write_to_a_failing_disk(path: &Path) -> ! {
+    let opened = open(path);
+    // Low addresses belong to no process: the kernel answers writes there with EIO.
+    let segment = path.join("wal/0000000000000001.wal");
+    fs::remove_file(&segment).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", &segment).unwrap();
+    let files = Arc::new(LogFiles::open(&path.join("wal")).unwrap());
+    let writer = LogWriter::spawn(opened.wal, files, |_| eprintln!("acknowledged"), |_| {}).unwrap();
+    writer.append(vec![entry(1, 1, vec![7])], 1).unwrap();
+    std::thread::sleep(PATIENCE);
+    panic!("the process goes on");
 }

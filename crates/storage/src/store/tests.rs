@@ -1,5 +1,7 @@
 //! Both engines against a plain ordered map: the same random history, the same answers, the same survivors.
 
+mod crash;
+
 use super::*;
 use quorate_env::Rng;
 use std::collections::BTreeMap;

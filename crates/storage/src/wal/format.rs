@@ -23,7 +23,7 @@ const SEGMENT_HEADER: usize = 64;
 pub(super) const FLUSH_HEADER: usize = 96;
 pub(super) const RECORD_HEADER: usize = 64;
 const PAYLOAD_CHECKSUM: usize = 8;
-const IDENTITY: usize = 32;
+const IDENTITY: usize = 40;
 pub(super) const TAIL: usize = 40;
 
 const REWRITTEN: u8 = 1;
@@ -139,11 +139,11 @@ impl FlushHeader {
     }
 
     /// Where the identities begin, counted from the start of the body.
-    fn identities_at(&self) -> usize {
+    pub fn identities_at(&self) -> usize {
         (self.body as usize).saturating_sub(self.records as usize * IDENTITY)
     }
 
-    fn encode(&self, w: &mut Writer, seed: u64) -> u64 {
+    pub fn encode(&self, w: &mut Writer, seed: u64) -> u64 {
         let start = w.len();
         w.u32(FLUSH_MAGIC);
         w.u32(FORMAT_VERSION);
@@ -174,7 +174,13 @@ impl FlushHeader {
         if u64_at(header, checksum_at) != checksum(place(identity, file.0, offset), &header[..checksum_at]) {
             return None;
         }
-        let decoded = Self {
+        Self::decoded(header, file).filter(|header| offset + header.disk_bytes() <= bytes.len())
+    }
+
+    /// The fields of a header whose checksum was verified.
+    fn decoded(header: &[u8], file: FileName) -> Option<Self> {
+        let checksum_at = FLUSH_HEADER - 8;
+        Some(Self {
             segment: file.0,
             seq: u64_at(header, 16),
             watermark: u64_at(header, 24),
@@ -185,29 +191,28 @@ impl FlushHeader {
             body_checksum: u64_at(header, 56),
             parity: Parity { columns: u64_at(header, 64), words: u64_at(header, 72) },
             checksum: u64_at(header, checksum_at),
-        };
-        (offset + decoded.disk_bytes() <= bytes.len()).then_some(decoded)
+        })
     }
 
-    /// Whether one flipped bit turned the header of flush `seq` into what is at `offset`: then the sector was written as a whole and
-    /// changed later, which no crash does.
-    pub fn is_one_bit_away(identity: &WalIdentity, file: FileName, bytes: &[u8], offset: usize, seq: u64) -> bool {
-        let Some(header) = bytes.get(offset..offset + FLUSH_HEADER) else { return false };
+    /// The header at `offset` as it was before one of its bits flipped, if that explains what is there. The sector was then written as a
+    /// whole and changed later, which no crash does.
+    pub fn mended(identity: &WalIdentity, file: FileName, bytes: &[u8], offset: usize) -> Option<Self> {
+        let header = bytes.get(offset..offset + FLUSH_HEADER)?;
         let expected = (u64::from(FORMAT_VERSION) << 32) | u64::from(FLUSH_MAGIC);
         let wrong = (u64_at(header, 0) ^ expected).count_ones() + (u64_at(header, 8) ^ file.0).count_ones();
         if wrong > 1 {
-            return false;
+            return None;
         }
-        let mut copy = [0; FLUSH_HEADER];
-        copy.copy_from_slice(header);
         let seed = place(identity, file.0, offset);
-        (0..FLUSH_HEADER * 8).any(|bit| {
+        let mut copy = header.to_vec();
+        let flipped = (0..FLUSH_HEADER * 8).find(|bit| {
             copy[bit / 8] ^= 1 << (bit % 8);
             let whole = u64_at(&copy, FLUSH_HEADER - 8) == checksum(seed, &copy[..FLUSH_HEADER - 8]);
-            let hit = whole && u64_at(&copy, 16) == seq;
             copy[bit / 8] ^= 1 << (bit % 8);
-            hit
-        })
+            whole
+        })?;
+        copy[flipped / 8] ^= 1 << (flipped % 8);
+        Self::decoded(&copy, file).filter(|header| offset + header.disk_bytes() <= bytes.len())
     }
 
     pub fn body<'a>(&self, bytes: &'a [u8], offset: usize) -> &'a [u8] {
@@ -219,22 +224,22 @@ impl FlushHeader {
         self.body_checksum == checksum(seed, self.body(bytes, offset))
     }
 
-    /// Whether one flipped bit explains a body that does not match its checksum.
-    pub fn body_is_one_bit_away(&self, identity: &WalIdentity, bytes: &[u8], offset: usize) -> bool {
+    /// The segment as it was before one bit of this flush's body flipped, if that explains why the body does not match its checksum.
+    pub fn with_mended_body(&self, identity: &WalIdentity, bytes: &[u8], offset: usize) -> Option<Bytes> {
         let body = self.body(bytes, offset);
         let now = Parity::of(body);
         let (columns, word) = (now.columns ^ self.parity.columns, now.words ^ self.parity.words);
         if columns.count_ones() != 1 || word == 0 {
-            return false;
+            return None;
         }
         let bit = columns.trailing_zeros() as usize;
-        let Some(at) = (word as usize - 1).checked_mul(8).and_then(|at| at.checked_add(bit / 8)) else { return false };
+        let at = (word as usize - 1).checked_mul(8)?.checked_add(bit / 8)?;
         if at >= body.len() {
-            return false;
+            return None;
         }
-        let mut mended = body.to_vec();
-        mended[at] ^= 1 << (bit % 8);
-        self.body_checksum == checksum(place(identity, self.segment, offset + FLUSH_HEADER), &mended)
+        let mut mended = bytes.to_vec();
+        mended[offset + FLUSH_HEADER + at] ^= 1 << (bit % 8);
+        self.body_is_whole(identity, &mended, offset).then(|| mended.into())
     }
 }
 
@@ -366,27 +371,134 @@ fn encode_record(
             (KIND_START, 0, *shard, *term, *index, &[][..])
         }
     };
-    let at = w.len();
-    let seed = place(identity, segment, flush_offset + at);
-    for byte in [RECORD_MAGIC, kind, entry_kind, flags] {
-        w.u8(byte);
-    }
-    w.u32(payload.len() as u32);
-    w.u64(identity.cluster.0);
-    w.u64(shard.0);
-    w.u64(identity.incarnation.0);
-    w.u64(term.0);
-    w.u64(index.0);
-    w.u64(*previous);
-    let header_sum = checksum(seed, &w.as_slice()[at..]);
-    w.u64(header_sum);
+    let seed = place(identity, segment, flush_offset + w.len());
+    let name = RecordName {
+        shard,
+        index,
+        term,
+        checksum: checksum(seed, payload),
+        kind,
+        entry_kind,
+        flags,
+        bytes: payload.len() as u32,
+    };
+    let head = name.header(identity, seed, *previous);
+    w.raw(&head);
     w.raw(payload);
-    let payload_sum = checksum(seed, payload);
-    w.u64(payload_sum);
-    for number in [shard.0, index.0, term.0, payload_sum] {
-        identities.u64(number);
+    w.u64(name.checksum);
+    name.encode(identities);
+    *previous = name.hash(&head);
+}
+
+/// All that a record says of itself except its payload: what its header holds, and the second copy of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RecordName {
+    pub shard: ShardId,
+    pub index: LogIndex,
+    pub term: Term,
+    /// Of the payload, seeded with the record's place.
+    pub checksum: u64,
+    kind: u8,
+    pub entry_kind: u8,
+    flags: u8,
+    /// Of the payload.
+    pub bytes: u32,
+}
+
+impl RecordName {
+    /// The record's header, seeded with its place.
+    pub fn header(&self, identity: &WalIdentity, seed: u64, previous: u64) -> [u8; RECORD_HEADER] {
+        let mut w = Writer::new();
+        for byte in [RECORD_MAGIC, self.kind, self.entry_kind, self.flags] {
+            w.u8(byte);
+        }
+        w.u32(self.bytes);
+        for number in [identity.cluster.0, self.shard.0, identity.incarnation.0, self.term.0, self.index.0, previous] {
+            w.u64(number);
+        }
+        let sum = checksum(seed, w.as_slice());
+        w.u64(sum);
+        let mut header = [0; RECORD_HEADER];
+        header.copy_from_slice(w.as_slice());
+        header
     }
-    *previous = checksum(header_sum, &payload_sum.to_le_bytes());
+
+    /// What the next record in the log names this one by.
+    pub fn hash(&self, header: &[u8]) -> u64 {
+        checksum(u64_at(header, RECORD_HEADER - 8), &self.checksum.to_le_bytes())
+    }
+
+    /// Reads the header of a record and the payload checksum behind the payload; with it comes what the header names the previous record by.
+    pub fn of_header(bytes: &[u8], at: usize, end: usize, seed: u64) -> Option<(Self, u64)> {
+        let head = bytes.get(at..(at + RECORD_HEADER).min(end)).filter(|head| head.len() == RECORD_HEADER)?;
+        if head[0] != RECORD_MAGIC || u64_at(head, RECORD_HEADER - 8) != checksum(seed, &head[..RECORD_HEADER - 8]) {
+            return None;
+        }
+        let name = Self {
+            shard: ShardId(u64_at(head, 16)),
+            index: LogIndex(u64_at(head, 40)),
+            term: Term(u64_at(head, 32)),
+            checksum: u64_at(bytes, at + RECORD_HEADER + u32_at(head, 4) as usize),
+            kind: head[1],
+            entry_kind: head[2],
+            flags: head[3],
+            bytes: u32_at(head, 4),
+        };
+        (at + name.disk_bytes() <= end).then_some((name, u64_at(head, 48)))
+    }
+
+    fn encode(&self, w: &mut Writer) {
+        for number in [self.shard.0, self.index.0, self.term.0, self.checksum] {
+            w.u64(number);
+        }
+        for byte in [self.kind, self.entry_kind, self.flags, 0] {
+            w.u8(byte);
+        }
+        w.u32(self.bytes);
+    }
+
+    fn decode(copy: &[u8]) -> Self {
+        Self {
+            shard: ShardId(u64_at(copy, 0)),
+            index: LogIndex(u64_at(copy, 8)),
+            term: Term(u64_at(copy, 16)),
+            checksum: u64_at(copy, 24),
+            kind: copy[32],
+            entry_kind: copy[33],
+            flags: copy[34],
+            bytes: u32_at(copy, 36),
+        }
+    }
+
+    /// Bytes of the record among the records of its flush.
+    pub fn disk_bytes(&self) -> usize {
+        RECORD_HEADER + self.bytes as usize + PAYLOAD_CHECKSUM
+    }
+
+    pub fn is_hard_state(&self) -> bool {
+        self.kind == KIND_HARD_STATE
+    }
+
+    pub fn is_rewritten(&self) -> bool {
+        self.flags & REWRITTEN != 0
+    }
+
+    /// The record of that payload. `None`: no record of ours looks like this.
+    pub fn record(&self, payload: Bytes) -> Option<LogRecord> {
+        let Self { shard, index, term, .. } = *self;
+        match self.kind {
+            KIND_ENTRY => Some(LogRecord::Entry(LogEntry { shard, index, term, kind: self.entry_kind, payload })),
+            KIND_HARD_STATE if payload.len() == 16 => Some(LogRecord::HardState(HardState {
+                shard,
+                replica: ReplicaId(u64_at(&payload, 0)),
+                term,
+                vote: ReplicaId(u64_at(&payload, 8)),
+                commit: index,
+            })),
+            KIND_START => Some(LogRecord::Start { shard, index, term, discard_after: self.flags & DISCARD_AFTER != 0 }),
+            _ => None,
+        }
+    }
 }
 
 /// A record as it was read.
@@ -397,92 +509,97 @@ pub(super) struct DecodedRecord {
     pub hash: u64,
 }
 
-/// The first record that cannot be read, and who it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BadRecord {
-    pub offset: usize,
-    pub identity: Option<(ShardId, LogIndex)>,
-}
-
-/// Reads the records of a flush. Payloads are slices of `bytes`.
+/// Reads the records of a flush whose body matches its checksum. Payloads are slices of `bytes`. On failure says where.
 pub(super) fn decode_records(
     identity: &WalIdentity,
     header: &FlushHeader,
     bytes: &Bytes,
     offset: usize,
-) -> Result<Vec<DecodedRecord>, BadRecord> {
+) -> Result<Vec<DecodedRecord>, usize> {
     let mut records = Vec::new();
     let mut at = offset + FLUSH_HEADER;
     let end = at + header.identities_at();
-    for number in 0..header.records as usize {
+    for _ in 0..header.records {
         let seed = place(identity, header.segment, at);
-        let second_copy = || {
-            let tail_end = offset + header.disk_bytes();
-            BadRecord { offset: at, identity: identity_copy(identity, header.segment, bytes, tail_end, number) }
-        };
-        if at + RECORD_HEADER > end {
-            return Err(second_copy());
+        let (name, previous) = RecordName::of_header(bytes, at, end, seed).ok_or(at)?;
+        let payload = bytes.slice(at + RECORD_HEADER..at + RECORD_HEADER + name.bytes as usize);
+        if name.checksum != checksum(seed, &payload) {
+            return Err(at);
         }
-        let head = &bytes[at..at + RECORD_HEADER];
-        let header_sum = u64_at(head, RECORD_HEADER - 8);
-        if head[0] != RECORD_MAGIC || header_sum != checksum(seed, &head[..RECORD_HEADER - 8]) {
-            return Err(second_copy());
-        }
-        let (kind, entry_kind, flags, len) = (head[1], head[2], head[3], u32_at(head, 4) as usize);
-        let (shard, term, index) = (ShardId(u64_at(head, 16)), Term(u64_at(head, 32)), LogIndex(u64_at(head, 40)));
-        let bad = BadRecord { offset: at, identity: Some((shard, index)) };
-        let payload_at = at + RECORD_HEADER;
-        if len > end - payload_at || payload_at + len + PAYLOAD_CHECKSUM > end {
-            return Err(bad);
-        }
-        let payload = bytes.slice(payload_at..payload_at + len);
-        let payload_sum = u64_at(bytes, payload_at + len);
-        if payload_sum != checksum(seed, &payload) {
-            return Err(bad);
-        }
-        let record = match kind {
-            KIND_ENTRY => LogRecord::Entry(LogEntry { shard, index, term, kind: entry_kind, payload }),
-            KIND_HARD_STATE if len == 16 => LogRecord::HardState(HardState {
-                shard,
-                replica: ReplicaId(u64_at(&payload, 0)),
-                term,
-                vote: ReplicaId(u64_at(&payload, 8)),
-                commit: index,
-            }),
-            KIND_START => LogRecord::Start { shard, index, term, discard_after: flags & DISCARD_AFTER != 0 },
-            _ => return Err(bad),
-        };
         records.push(DecodedRecord {
-            record,
-            rewritten: flags & REWRITTEN != 0,
-            previous: u64_at(head, 48),
-            hash: checksum(header_sum, &payload_sum.to_le_bytes()),
+            record: name.record(payload).ok_or(at)?,
+            rewritten: name.is_rewritten(),
+            previous,
+            hash: name.hash(&bytes[at..at + RECORD_HEADER]),
         });
-        at = payload_at + len + PAYLOAD_CHECKSUM;
+        at += name.disk_bytes();
     }
     Ok(records)
 }
 
-/// The second copy of the identity of record `number` in the flush that ends at `tail_end`.
-pub(super) fn identity_copy(
-    identity: &WalIdentity,
-    segment: u64,
-    bytes: &[u8],
-    tail_end: usize,
-    number: usize,
-) -> Option<(ShardId, LogIndex)> {
-    let tail_at = tail_end.checked_sub(TAIL)?;
-    let tail = bytes.get(tail_at..tail_end)?;
-    if u32_at(tail, 0) != TAIL_MAGIC
-        || u64_at(tail, TAIL - 8) != checksum(place(identity, segment, tail_at), &tail[..TAIL - 8])
-    {
-        return None;
+/// What the end of a flush says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tail {
+    pub seq: u64,
+    pub records: u32,
+    /// Where the identities begin, from the start of the file.
+    identities_at: usize,
+    identities_checksum: u64,
+}
+
+impl Tail {
+    /// Reads the tail of the flush that ends at `end`.
+    pub fn decode(identity: &WalIdentity, segment: u64, bytes: &[u8], end: usize) -> Option<Self> {
+        let at = end.checked_sub(TAIL)?;
+        let tail = bytes.get(at..end)?;
+        let sum = checksum(place(identity, segment, at), &tail[..TAIL - 8]);
+        (u32_at(tail, 0) == TAIL_MAGIC && u64_at(tail, TAIL - 8) == sum).then(|| Self {
+            seq: u64_at(tail, 16),
+            records: u32_at(tail, 4),
+            identities_at: u32_at(tail, 8) as usize,
+            identities_checksum: u64_at(tail, 24),
+        })
     }
-    let (count, from) = (u32_at(tail, 4) as usize, u32_at(tail, 8) as usize);
-    let identities = bytes.get(from..from.checked_add(count.checked_mul(IDENTITY)?)?)?;
-    if u64_at(tail, 24) != checksum(u64_at(tail, 16), identities) {
-        return None;
+
+    /// Whether one flipped bit explains that no tail ends at `end`. A tail that is missing altogether is no sign of rot: a crash may have
+    /// kept all of a flush but that.
+    pub fn is_one_bit_away(identity: &WalIdentity, segment: u64, bytes: &[u8], end: usize) -> bool {
+        let Some(tail) = end.checked_sub(TAIL).and_then(|at| bytes.get(at..end)) else { return false };
+        let seed = place(identity, segment, end - TAIL);
+        let mut copy = tail.to_vec();
+        (0..TAIL * 8).any(|bit| {
+            copy[bit / 8] ^= 1 << (bit % 8);
+            let whole = u32_at(&copy, 0) == TAIL_MAGIC && u64_at(&copy, TAIL - 8) == checksum(seed, &copy[..TAIL - 8]);
+            copy[bit / 8] ^= 1 << (bit % 8);
+            whole
+        })
     }
-    let copy = identities.get(number * IDENTITY..(number + 1) * IDENTITY)?;
-    Some((ShardId(u64_at(copy, 0)), LogIndex(u64_at(copy, 8))))
+
+    /// The second copy of what the records of the flush say of themselves.
+    pub fn names(&self, bytes: &[u8]) -> Option<Vec<RecordName>> {
+        let end = self.identities_at.checked_add((self.records as usize).checked_mul(IDENTITY)?)?;
+        let identities = bytes.get(self.identities_at..end)?;
+        let whole = self.identities_checksum == checksum(self.seq, identities);
+        whole.then(|| identities.chunks_exact(IDENTITY).map(RecordName::decode).collect())
+    }
+
+    /// The header that the flush at `offset` must have had, as far as its tail and its records' names tell; `None` if they are not of
+    /// a flush that begins there.
+    pub fn header(&self, segment: u64, offset: usize, end: usize, names: &[RecordName]) -> Option<FlushHeader> {
+        let records: usize = names.iter().map(RecordName::disk_bytes).sum();
+        let header = FlushHeader {
+            segment,
+            seq: self.seq,
+            watermark: self.seq.saturating_sub(1),
+            oldest: 0,
+            previous: 0,
+            body: (records + names.len() * IDENTITY) as u32,
+            records: self.records,
+            body_checksum: 0,
+            parity: Parity::default(),
+            checksum: 0,
+        };
+        let begins_here = self.identities_at == offset + FLUSH_HEADER + records;
+        (begins_here && offset + header.disk_bytes() == end).then_some(header)
+    }
 }

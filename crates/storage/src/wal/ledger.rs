@@ -3,7 +3,7 @@
 //! The ledger is the log's meaning without its bytes: recovery replays records into it, appending records them in it, and upkeep asks
 //! it what pins the oldest segment.
 
-use super::{HardState, LogEntry, LogRecord, RecoveredLog, WalError, format};
+use super::{HardState, LogEntry, LogRecord, PromisesLost, RecoveredLog, Rotted, WalError, format};
 use bytes::Bytes;
 use quorate_env::{LogIndex, ShardId, Term};
 use std::collections::BTreeMap;
@@ -21,11 +21,20 @@ struct KeptEntry {
     kind: u8,
     payload: Bytes,
     segment: u64,
+    /// The payload rotted, and this is known of it.
+    rotted: Option<Rotted>,
+}
+
+impl KeptEntry {
+    fn disk_bytes(&self) -> usize {
+        format::record_bytes(self.rotted.as_ref().map_or(self.payload.len(), |rotted| rotted.bytes as usize))
+    }
 }
 
 #[derive(Clone, Debug, Default)]
 struct ShardLog {
     hard_state: Option<(HardState, u64)>,
+    promises_lost: Option<PromisesLost>,
     start: (LogIndex, Term),
     /// Where the record of `start` lies, once there is one.
     start_segment: Option<u64>,
@@ -47,10 +56,8 @@ impl Ledger {
             LogRecord::Entry(entry) => self.apply_entry(entry, rewritten, segment),
             LogRecord::HardState(hard_state) => {
                 self.add(segment, format::record_bytes(16));
-                let shard = self.shards.entry(hard_state.shard).or_default();
-                if let Some((_, old)) = shard.hard_state.replace((*hard_state, segment)) {
-                    self.remove(old, format::record_bytes(16));
-                }
+                self.forget_promises(hard_state.shard);
+                self.shards.entry(hard_state.shard).or_default().hard_state = Some((*hard_state, segment));
             }
             LogRecord::Start { shard, index, term, discard_after } => {
                 self.add(segment, format::record_bytes(0));
@@ -72,17 +79,55 @@ impl Ledger {
     }
 
     fn apply_entry(&mut self, entry: &LogEntry, rewritten: bool, segment: u64) {
-        let log = self.shards.entry(entry.shard).or_default();
-        if entry.index <= log.start.0 {
+        let (term, kind, payload) = (entry.term, entry.kind, entry.payload.clone());
+        self.keep(entry.shard, entry.index, KeptEntry { term, kind, payload, segment, rotted: None }, rewritten);
+    }
+
+    fn keep(&mut self, shard: ShardId, index: LogIndex, kept: KeptEntry, rewritten: bool) {
+        let log = self.shards.entry(shard).or_default();
+        if index <= log.start.0 {
             return;
         }
-        let kept = KeptEntry { term: entry.term, kind: entry.kind, payload: entry.payload.clone(), segment };
-        let mut gone = if rewritten { BTreeMap::new() } else { log.entries.split_off(&entry.index) };
-        if let Some(old) = log.entries.insert(entry.index, kept) {
-            gone.insert(entry.index, old);
+        let (segment, bytes) = (kept.segment, kept.disk_bytes());
+        let mut gone = if rewritten { BTreeMap::new() } else { log.entries.split_off(&index) };
+        if let Some(old) = log.entries.insert(index, kept) {
+            gone.insert(index, old);
         }
-        self.add(segment, format::record_bytes(entry.payload.len()));
+        self.add(segment, bytes);
         self.remove_entries(&gone);
+    }
+
+    /// Takes note of an entry that is there and cannot be read. It stands like any other, and keeps its segment, which names it.
+    pub fn apply_rotted(&mut self, shard: ShardId, rotted: Rotted) {
+        let (index, rewritten) = (rotted.index, rotted.name.is_rewritten());
+        let (term, kind, segment) = (rotted.term, rotted.name.entry_kind, rotted.place.0.0);
+        self.keep(
+            shard,
+            index,
+            KeptEntry { term, kind, payload: Bytes::new(), segment, rotted: Some(rotted) },
+            rewritten,
+        );
+    }
+
+    /// Takes note of promises that were made and cannot be read. Earlier ones are not what they were.
+    pub fn lose_promises(&mut self, shard: ShardId, lost: PromisesLost) {
+        self.forget_promises(shard);
+        self.add(lost.place.0.0, format::record_bytes(16));
+        self.shards.entry(shard).or_default().promises_lost = Some(lost);
+    }
+
+    fn forget_promises(&mut self, shard: ShardId) {
+        let log = self.shards.entry(shard).or_default();
+        let known = log.hard_state.take().map(|(_, segment)| segment);
+        let lost = log.promises_lost.take().map(|lost| lost.place.0.0);
+        for segment in known.into_iter().chain(lost) {
+            self.remove(segment, format::record_bytes(16));
+        }
+    }
+
+    /// What is known of an entry that rotted.
+    pub fn rotted(&self, shard: ShardId, index: LogIndex) -> Option<&Rotted> {
+        self.shards.get(&shard)?.entries.get(&index)?.rotted.as_ref()
     }
 
     fn add(&mut self, segment: u64, bytes: usize) {
@@ -107,7 +152,7 @@ impl Ledger {
 
     fn remove_entries(&mut self, gone: &BTreeMap<LogIndex, KeptEntry>) {
         for entry in gone.values() {
-            self.remove(entry.segment, format::record_bytes(entry.payload.len()));
+            self.remove(entry.segment, entry.disk_bytes());
         }
     }
 
@@ -126,7 +171,7 @@ impl Ledger {
         self.live_bytes
     }
 
-    /// Live records of a segment, up to about `bytes_max` bytes, at least one if there is any.
+    /// Live records of a segment that can be read, up to about `bytes_max` bytes, at least one if there is any.
     pub fn live_in(&self, segment: u64, bytes_max: usize) -> Vec<LogRecord> {
         let mut found = Vec::new();
         let mut bytes = 0;
@@ -138,7 +183,8 @@ impl Ledger {
                 discard_after: false,
             });
             let hard_state = log.hard_state.filter(|(_, at)| *at == segment).map(|(h, _)| LogRecord::HardState(h));
-            let entries = log.entries.iter().filter(|(_, entry)| entry.segment == segment).map(|(&index, entry)| {
+            let here = |entry: &KeptEntry| entry.segment == segment && entry.rotted.is_none();
+            let entries = log.entries.iter().filter(|(_, entry)| here(entry)).map(|(&index, entry)| {
                 let (term, kind, payload) = (entry.term, entry.kind, entry.payload.clone());
                 LogRecord::Entry(LogEntry { shard, index, term, kind, payload })
             });
@@ -165,17 +211,22 @@ impl Ledger {
         let mut logs = BTreeMap::new();
         for (&shard, log) in &self.shards {
             let mut next = log.start.0.next();
-            let mut entries = Vec::with_capacity(log.entries.len());
+            let (mut entries, mut rotted) = (Vec::with_capacity(log.entries.len()), Vec::new());
             for (&index, entry) in &log.entries {
                 if index != next {
                     return Err(WalError::Gap { shard, index: next });
                 }
                 next = index.next();
+                if let Some(lost) = &entry.rotted {
+                    rotted.push(lost.clone());
+                    continue;
+                }
                 let (term, kind, payload) = (entry.term, entry.kind, entry.payload.clone());
                 entries.push(LogEntry { shard, index, term, kind, payload });
             }
             let hard_state = log.hard_state.map(|(hard_state, _)| hard_state);
-            logs.insert(shard, RecoveredLog { hard_state, start: log.start, entries });
+            let (start, promises_lost) = (log.start, log.promises_lost);
+            logs.insert(shard, RecoveredLog { hard_state, start, entries, rotted, promises_lost });
         }
         Ok(logs)
     }

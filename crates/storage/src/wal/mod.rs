@@ -6,8 +6,10 @@
 //!
 //! - After a crash at any point, with any subset of the unsynced sectors lost, recovery yields every acknowledged record and a prefix
 //!   of the records behind it, each whole.
-//! - A record that was acknowledged and has changed since is reported as [`WalError::Rot`] with the identity of what was hit. Nothing
-//!   is cut off then. What never was acknowledged and is incomplete is *torn*, and cut.
+//! - Nothing that was acknowledged and has changed since is handed out or cut off. One flipped bit is turned back; of what cannot be
+//!   restored the names are known ([`RecoveredLog::rotted`]), so that it can be fetched from another replica and
+//!   [put back](Wal::repair); and if not even the names are, the log is refused ([`WalError::Rot`]).
+//! - What never was acknowledged and is incomplete is *torn*, and cut.
 //! - Bytes from the earlier life of a recycled segment are neither data nor rot: every checksum is seeded with the segment's number.
 //! - A durable block is never written again while it is needed.
 //! - A quiet group does not pin old segments: its live records are written forward, and disk space stays within about twice the
@@ -21,15 +23,18 @@
 //!        └── renamed to become the next prepared segment
 //! ```
 
+#[cfg(any(test, feature = "enumerate"))]
+pub mod crash;
 mod format;
 mod ledger;
 mod recover;
+mod salvage;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use format::FORMAT_VERSION;
-pub use recover::{Recovered, RecoveredLog};
+pub use recover::{Damage, Part, PromisesLost, Recovered, RecoveredLog, Rotted};
 pub use writer::{Preparation, Wal, WalStats};
 
 use bytes::Bytes;
@@ -191,20 +196,24 @@ impl Default for WalLimits {
 /// Why a log cannot be recovered. None of these is cured by trying again.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum WalError {
-    /// Durable bytes have changed. The named entry, if it could be named, must be fetched from another replica.
+    /// Durable bytes have changed, and what they held cannot be restored here.
     #[error(
-        "the log is damaged: {file} at byte {offset} ({}) no longer matches its checksum",
-        describe(*.shard, *.index)
+        "the log is damaged: {file} at byte {offset} ({}) no longer matches its checksum. Nothing was changed, and the other nodes have \
+         what was here: replace this node by a new member with an empty data directory. An older copy of this directory would have forgotten \
+         promises",
+        describe(*.shard, *.index, *.term)
     )]
     Rot {
         /// The file.
         file: FileName,
         /// Where in it, in bytes.
         offset: u64,
-        /// The shard whose record was hit, if one was and its identity survived.
+        /// The shard whose record was hit, if that is known.
         shard: Option<ShardId>,
-        /// The index of the entry that was hit; for other records, the index that they carry.
+        /// The index of the entry that was hit; none if these were promises.
         index: Option<LogIndex>,
+        /// The term of what was hit.
+        term: Option<Term>,
     },
     /// A segment that is needed is not there.
     #[error("the log is incomplete: {file} is missing")]
@@ -245,9 +254,10 @@ pub enum WalError {
     },
 }
 
-fn describe(shard: Option<ShardId>, index: Option<LogIndex>) -> String {
-    match (shard, index) {
-        (Some(shard), Some(index)) => format!("shard {shard}, index {index}"),
-        _ => String::from("unknown record"),
+fn describe(shard: Option<ShardId>, index: Option<LogIndex>, term: Option<Term>) -> String {
+    match (shard, index, term) {
+        (Some(shard), Some(index), Some(term)) => format!("shard {shard}, index {index}, term {term}"),
+        (Some(shard), None, Some(term)) => format!("shard {shard}, the promises of term {term}"),
+        _ => String::from("unknown records"),
     }
 }

@@ -3,7 +3,7 @@
 use super::format::{self, Chain, FLUSH_HEADER, TAIL};
 use super::ledger::Ledger;
 use super::recover::{self, Recovered};
-use super::{BLOCK, DiskOp, FileName, LogRecord, RECORD_BYTES_MAX, WalError, WalIdentity, WalLimits};
+use super::{BLOCK, DiskOp, FileName, LogEntry, LogRecord, RECORD_BYTES_MAX, WalError, WalIdentity, WalLimits};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -80,6 +80,8 @@ impl Wal {
                 wal.segments.insert(segment, size);
             } else if segment == read.last + 1 && size == limits.segment_bytes && read.ready.contains(&segment) {
                 wal.prepared = true;
+                // A process that was killed may have left its header in the page cache alone.
+                ops.push(DiskOp::Sync { file: FileName(segment) });
             } else {
                 ops.push(DiskOp::Delete { file: FileName(segment) });
             }
@@ -155,9 +157,23 @@ impl Wal {
             return false;
         }
         let records = self.ledger.live_in(oldest, self.limits.rewrite_bytes as usize);
+        if records.is_empty() {
+            // What is left in it rotted, and must be repaired first.
+            return false;
+        }
         let records: Vec<_> = records.iter().map(|record| (record, true)).collect();
         self.write(&records, out);
         true
+    }
+
+    /// Puts back an entry that [rotted](super::RecoveredLog::rotted), as it was fetched from another replica. Says whether it was that
+    /// entry, and changes nothing if not. It is durable when all operations were executed.
+    pub fn repair(&mut self, entry: &LogEntry, out: &mut Vec<DiskOp>) -> bool {
+        let is_it = self.ledger.rotted(entry.shard, entry.index).is_some_and(|rotted| rotted.was(entry));
+        if is_it {
+            self.write(&[(&LogRecord::Entry(entry.clone()), true)], out);
+        }
+        is_it
     }
 
     /// Starts getting the next segment ready, if it is not, and gives back dead segments. Call it only when the operations of all
