@@ -110,10 +110,10 @@ impl OrderCheck {
         got: &RangeResult,
     ) -> Result<(), Violation> {
         demand(revision <= self.model.revision, "reads do not see the future", || {
-            format!("a read at revision {revision}, the log is at {}", self.model.revision)
+            format!("a read at revision {revision}, the log is at revision {}", self.model.revision)
         })?;
         demand(!linearizable || revision >= began.revision, "linearizable reads are not stale", || {
-            format!("a read saw revision {revision}, {} was complete before it began", began.revision)
+            format!("a read saw revision {revision}, revision {} was complete before it began", began.revision)
         })?;
         let at = op.revision.map_or(revision, |at| at.0);
         let expected = self.model.range_at(op, at);
