@@ -116,7 +116,7 @@ fn judge(seed: u64, report: &Report, again: Option<&Report>, options: Options) -
     if let Some((at, violation)) = &report.violation {
         let sabotage = options.planted.map_or_else(String::new, |planted| format!(" --break {}", planted.name));
         return Some(format!(
-            "seed {seed} at {:.6} s: {violation}\n  replay it: quorate sim --seed {seed}{sabotage}",
+            "seed {seed} at {:.6} s: {violation}\n  replay it: quorate sim --seed {seed}{sabotage}\n  see it:    quorate sim --seed {seed}{sabotage} --diagram run.html",
             *at as f64 / 1e6
         ));
     }

@@ -84,49 +84,19 @@ pub const MARKS: &[&str] = &[
     "real store",
 ];
 
+/// What the world does next. The messages of a frame have trace ids from `first` on.
 enum Event {
-    Tick {
-        node: usize,
-        life: u64,
-    },
-    /// `first` is the trace's id of the frame's first message.
-    Deliver {
-        from: usize,
-        to: usize,
-        frame: Bytes,
-        first: u64,
-    },
-    Synced {
-        node: usize,
-        life: u64,
-    },
-    Flushed {
-        node: usize,
-        life: u64,
-    },
-    PeerDown {
-        node: usize,
-        peer: usize,
-    },
-    Restart {
-        node: usize,
-    },
-    Resume {
-        node: usize,
-    },
-    Client {
-        client: usize,
-    },
-    Patience {
-        client: usize,
-        operation: u64,
-    },
-    Watch {
-        watcher: usize,
-    },
-    Progress {
-        key: WatcherKey,
-    },
+    Tick { node: usize, life: u64 },
+    Deliver { from: usize, to: usize, frame: Bytes, first: u64 },
+    Synced { node: usize, life: u64 },
+    Flushed { node: usize, life: u64 },
+    PeerDown { node: usize, peer: usize },
+    Restart { node: usize },
+    Resume { node: usize },
+    Client { client: usize },
+    Patience { client: usize, operation: u64 },
+    Watch { watcher: usize },
+    Progress { key: WatcherKey },
     Crash,
     Cut,
     Heal,
@@ -361,10 +331,10 @@ impl World {
                 let messages = wire::decode_batch(frame)
                     .map_err(|e| Violation { rule: "frames can be read", detail: e.to_string() })?;
                 for (message, id) in messages.into_iter().zip(first..) {
-                    let (message_id, up) = (MessageId(id), self.nodes[to].node.is_some());
+                    let (id, up) = (MessageId(id), self.nodes[to].node.is_some());
                     self.trace(|| match up {
-                        true => TraceEvent::Deliver { message: message_id },
-                        false => TraceEvent::Lose { message: message_id, why: Loss::Down },
+                        true => TraceEvent::Deliver { message: id },
+                        false => TraceEvent::Lose { message: id, why: Loss::Down },
                     });
                     self.feed(to, Input::Peer { from: id_of(from), message })?;
                 }
@@ -450,12 +420,10 @@ impl World {
                         self.net.cut(node, other);
                     }
                 }
-                let way = if !one_way {
-                    Way::Both
-                } else if inbound {
-                    Way::In
-                } else {
-                    Way::Out
+                let way = match (one_way, inbound) {
+                    (false, _) => Way::Both,
+                    (true, true) => Way::In,
+                    (true, false) => Way::Out,
                 };
                 self.trace(|| TraceEvent::Cut { node: node_lane(node), way });
                 let wait = self.rng.between(200_000, 4_000_000);

@@ -1,6 +1,6 @@
 /* How it is drawn. Only what lies in the window is looked at, and where more arrows lie in it than can be told apart, every k-th is drawn. */
 
-const GUTTER = 74, AXIS = 24, NODE_HEIGHT = 88, CLIENT_HEIGHT = 22, ARROWS_MAX = 4000, POINTS_MAX = 3000;
+const GUTTER = 80, AXIS = 24, NODE_HEIGHT = 88, CLIENT_HEIGHT = 22, ARROWS_MAX = 4000, POINTS_MAX = 3000;
 
 /** A message's kind decides its colour. */
 function colourOfSaid(kind) {

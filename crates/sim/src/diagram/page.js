@@ -339,10 +339,22 @@ function selfTest() {
   const whole = time(() => { fit(); picture.draw(); });
   const cone = time(() => { run.coneOf(-1); run.coneOf(Math.floor(run.n / 2)); });
   times.sort((one, other) => one - other);
+  // Everything that keys and controls reach, once each.
+  const checks = {
+    ordered: Array.from(run.into.start.subarray(1)).every((to, e) => run.into.list.subarray(run.into.start[e], to).every((from) => from < e && run.lamport[from] < run.lamport[e])),
+    steps: (choose(0), step(1), picture.chosen > 0),
+    follows: (choose(run.sendOf[0]), follow(), run.sendOf.length === 0 || picture.chosen !== run.sendOf[0] || run.endsOf[0].length === 0),
+    picks: (choose(Math.floor(run.n / 2)), picture.draw(), picture.pick(picture.x(run.at[picture.chosen]), picture.y(picture.chosen)) >= 0),
+    finds: (search("commit"), nextFound(), picture.found.size === 0 || picture.found.has(picture.chosen)),
+    filters: (filter.node = 0, filter.shard = 0, changed(), picture.draw(), filter.node = filter.shard = -1, search(""), changed(), true),
+  };
+  choose(-1, false);
+  picture.draw();
   const pixels = picture.pen.getImageData(0, 0, picture.canvas.width, picture.canvas.height).data, colours = new Set();
   for (let i = 0; i < pixels.length; i += 4 * 97) colours.add(pixels[i] << 16 | pixels[i + 1] << 8 | pixels[i + 2]);
   const result = { events: run.n, messages: run.sendOf.length, load: loaded, first, whole, median: times[times.length >> 1], worst: times[times.length - 1], cone, colours: colours.size };
   for (const name of Object.keys(result)) result[name] = Math.round(result[name] * 10) / 10;
+  result.failed = Object.keys(checks).filter((name) => !checks[name]);
   document.body.append(make("pre", { id: "selftest", textContent: JSON.stringify(result) }));
   document.title = `self-test: ${run.n} events, whole run ${result.whole} ms, worst ${result.worst} ms`;
   toViolation();
