@@ -1,6 +1,6 @@
 /* How it is drawn. Only what lies in the window is looked at, and where more arrows lie in it than can be told apart, every k-th is drawn. */
 
-const GUTTER = 80, AXIS = 24, NODE_HEIGHT = 88, CLIENT_HEIGHT = 22, ARROWS_MAX = 4000, POINTS_MAX = 3000;
+const GUTTER = 80, AXIS = 40, NODE_HEIGHT = 88, CLIENT_HEIGHT = 22, ARROWS_MAX = 4000, POINTS_MAX = 3000;
 
 /** A message's kind decides its colour. */
 function colourOfSaid(kind) {
@@ -115,7 +115,7 @@ class Picture {
     switch (run.kind[e]) {
       case K["sync-begin"]: case K["sync-end"]: return this.tops[l] + 67;
       case K["flush-begin"]: case K["flush-end"]: return this.tops[l] + 77;
-      case K.start: case K.crash: return this.tops[l] + 9;
+      case K.start: case K.crash: case K["clock-jump"]: return this.tops[l] + 9;
       case K.commit: case K.apply: case K.install: return this.tops[l] + 15;
       case K.role: return this.bandTop(l, run.shard[e]) + this.bandHeight / 2;
       default: return this.middles[l];
@@ -159,6 +159,8 @@ class Picture {
 
   drawLanes() {
     const { pen, run, colours } = this;
+    pen.fillStyle = colours.back;
+    pen.fillRect(GUTTER, 0, this.plot, AXIS);
     run.lanes.forEach((name, l) => {
       pen.fillStyle = l % 2 ? colours["lane-other"] : colours.lane;
       pen.fillRect(GUTTER, this.tops[l], this.plot, this.heights[l]);
@@ -300,8 +302,8 @@ class Picture {
       const strong = colour === "past" || colour === "future" || colour === "alarm";
       pen.strokeStyle = pen.fillStyle = colours[colour];
       // The more there are, the paler each: what lies under them must stay readable.
-      pen.globalAlpha = dim ? Math.min(.13, 120 / crowded) : strong ? .95 : Math.min(.8, Math.max(.08, 400 / crowded));
-      pen.lineWidth = strong ? 1.6 : 1;
+      pen.globalAlpha = dim ? Math.min(.13, 120 / crowded) : strong ? Math.min(.95, Math.max(.12, 500 / crowded)) : Math.min(.8, Math.max(.08, 400 / crowded));
+      pen.lineWidth = strong && crowded < 1500 ? 1.6 : 1;
       if (how.includes("copy") && crowded < 1500) pen.setLineDash([4, 3]);
       crosses.length = heads.length = 0;
       pen.beginPath();
@@ -363,9 +365,9 @@ class Picture {
       pen.globalAlpha = side && side[e] === 0 ? .3 : 1;
       if (k === K.calm || k === K.heal) {
         pen.setLineDash([2, 4]);
-        this.line(x, AXIS, x, this.height, k === K.calm ? colours.commit : colours.quiet);
+        this.line(x, AXIS - 18, x, this.height, k === K.calm ? colours.commit : colours.quiet);
         pen.setLineDash([]);
-        if (this.room(e)) this.word(k === K.calm ? "all faults end" : "cuts heal", x + 4, AXIS + 7, k === K.calm ? colours.commit : colours.quiet);
+        if (this.room(e)) this.word(k === K.calm ? "all faults end" : "cuts heal", x + 4, AXIS - 11, k === K.calm ? colours.commit : colours.quiet);
       } else if (k === K.commit || k === K.apply) {
         pen.fillStyle = colours[k === K.commit ? "commit" : "apply"];
         pen.beginPath();
@@ -422,12 +424,12 @@ class Picture {
     const x = this.x(run.at[run.violation.at]);
     if (x < GUTTER || x > this.width + 2) return;
     pen.fillStyle = colours.alarm;
-    pen.fillRect(x - 1, AXIS, 2, this.height);
+    pen.fillRect(x - 1, AXIS - 18, 2, this.height);
     pen.font = "700 11px system-ui, sans-serif";
     const words = `✕ ${run.violation.rule}`, width = pen.measureText(words).width + 12;
     const left = Math.min(Math.max(x - width / 2, GUTTER), this.width - width);
-    pen.fillRect(left, AXIS - 1, width, 17);
-    this.word(words, left + 6, AXIS + 8, colours.lane);
+    pen.fillRect(left, AXIS - 18, width, 17);
+    this.word(words, left + 6, AXIS - 9, colours.lane);
     pen.font = "600 10.5px system-ui, sans-serif";
   }
 
@@ -469,14 +471,14 @@ class Picture {
   drawAxis() {
     const { pen, colours } = this;
     pen.fillStyle = colours.back;
-    pen.fillRect(GUTTER, 0, this.plot, AXIS - 1);
+    pen.fillRect(GUTTER, 0, this.plot, AXIS - 19);
     this.line(0, AXIS - .5, this.width, AXIS - .5, colours.line);
     const rough = (this.to - this.from) / Math.max(this.plot / 110, 1), power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
     pen.font = "500 11px system-ui, sans-serif";
     for (let time = Math.ceil(Math.max(this.from, 0) / step) * step; time <= Math.min(this.to, this.run.end); time += step) {
       const x = this.x(time);
-      this.line(x, AXIS - 6, x, AXIS, colours.quiet);
+      this.line(x, 0, x, 6, colours.quiet);
       this.word(seconds(time, step), x + 3, 10, colours.quiet);
     }
   }

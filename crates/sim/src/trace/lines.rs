@@ -1,8 +1,8 @@
 //! A trace as text: a line per event, in columns that can be searched.
 //!
 //! ```text
-//!    0.660001  n2 -> n1  s2  RequestVote t1 index 0                  #17
-//!    0.661888  n2 => n1  s2  RequestVote t1 index 0                  #17 delivered
+//!    0.660001  n2 -> n1   s2  RequestVote t1  #17
+//!    0.661888  n2 => n1   s2  RequestVote t1  #17 delivered
 //! ```
 
 use super::{Lane, Loss, MessageId, Outcome, Said, Trace, TraceEvent, Way};
@@ -64,7 +64,9 @@ impl fmt::Display for TraceEvent {
             Self::Lose { why: Loss::Dropped, .. } => f.write_str("dropped"),
             Self::Lose { why: Loss::Cut, .. } => f.write_str("lost in a cut"),
             Self::Lose { why: Loss::Down, .. } => f.write_str("found nobody"),
-            Self::SyncBegin { ticket, records, .. } => write!(f, "log sync {ticket} begins, {records} records"),
+            Self::SyncBegin { ticket, records, .. } => {
+                write!(f, "log sync {ticket} begins, {records} record{}", if *records == 1 { "" } else { "s" })
+            }
             Self::SyncEnd { ticket, .. } => write!(f, "log sync {ticket} is durable"),
             Self::FlushBegin { ticket, .. } => write!(f, "store flush {ticket} begins"),
             Self::FlushEnd { ticket, .. } => write!(f, "store flush {ticket} is durable"),

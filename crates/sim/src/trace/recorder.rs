@@ -97,10 +97,11 @@ fn story(planted: Option<&Planted>, plan: &Plan) -> Vec<String> {
     let mut story = Vec::new();
     story.extend(planted.map(|planted| format!("Broken on purpose: {}.", planted.what)));
     story.push(format!(
-        "{} nodes, {} clients, {} watches, on {}.",
+        "{} nodes, {} clients, {} watch{}, on {}.",
         plan.nodes,
         plan.clients,
         plan.watchers,
+        if plan.watchers == 1 { "" } else { "es" },
         if plan.real_store { "the real store" } else { "the model of a store" }
     ));
     story.push(format!(
