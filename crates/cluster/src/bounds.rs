@@ -24,6 +24,10 @@ pub const READ_ROUNDS_MAX: usize = 2;
 /// Unflushed bytes of the store at which it is flushed. It bounds the log that a restart replays.
 pub const FLUSH_BYTES: u64 = 32 << 20;
 
+/// Unflushed bytes at which writes wait for the disk. One flush may be under way and the next one gather; what is above that is the room
+/// in which a burst does not wait. The log holds about as much again, since it keeps what is not flushed.
+pub const UNFLUSHED_BYTES_MAX: u64 = 4 * FLUSH_BYTES;
+
 /// Bytes of applied and flushed entries that stay in the log for followers that lag a little.
 pub const LOG_KEEP_BYTES: u64 = 8 << 20;
 

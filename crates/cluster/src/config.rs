@@ -65,6 +65,9 @@ pub struct NodeConfig {
     pub timing: Timing,
     /// Unflushed bytes of the store at which it is flushed; see [`crate::bounds::FLUSH_BYTES`].
     pub flush_bytes: u64,
+    /// Unflushed bytes of the store at which a leader proposes nothing more until the disk has caught up. At twice as many a follower
+    /// takes no more entries, and a replica that receives a snapshot no more rows.
+    pub unflushed_bytes_max: u64,
     /// Bytes of applied entries kept in the log; see [`crate::bounds::LOG_KEEP_BYTES`].
     pub log_keep_bytes: u64,
     /// Bytes of rows in one chunk of a snapshot; see [`crate::bounds::CHUNK_BYTES`].

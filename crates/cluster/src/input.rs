@@ -277,4 +277,6 @@ pub struct Inspection {
     pub log_start: LogIndex,
     /// The last index of the log.
     pub last: LogIndex,
+    /// Whether it takes no more writes until the disk has caught up.
+    pub held_back: bool,
 }

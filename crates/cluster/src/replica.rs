@@ -110,6 +110,8 @@ pub(crate) struct Replica {
     hash_sent: Instant,
     seen: (Role, Term, Option<ReplicaId>),
     leader_changes: u64,
+    /// Writes wait until the store has been flushed.
+    held_back: bool,
     fatal: Option<String>,
 }
 
@@ -142,6 +144,7 @@ impl Replica {
             hash_sent: now,
             seen,
             leader_changes: u64::from(seen.2.is_some()),
+            held_back: false,
             fatal: None,
         }
     }
@@ -320,6 +323,10 @@ impl Replica {
             self.begin_incoming(message, cx);
             return;
         }
+        if message.kind == MessageKind::Append && !message.entries.is_empty() && self.overwhelmed(cx) {
+            // The leader sends it again with a later heartbeat.
+            return;
+        }
         // What the engine refuses (a stale or strange message) is dropped, as the network might have done.
         let _ = self.group.step(&message);
     }
@@ -411,6 +418,7 @@ impl Replica {
     // ---- the pump: carries out everything that has become possible
 
     pub fn pump(&mut self, cx: &mut Context<'_>) {
+        self.held_back = cx.store.memory_bytes() >= cx.config.unflushed_bytes_max;
         loop {
             self.notice_leadership(cx);
             self.move_commands(cx);
@@ -474,8 +482,14 @@ impl Replica {
                     }
                 }
             }
+            _ if self.held_back => {}
             _ => self.proposals.propose(cx.now, cx.wall, &mut self.group),
         }
+    }
+
+    /// Whether a replica that only follows must refuse more: its own disk is far behind the leader's.
+    fn overwhelmed(&self, cx: &Context<'_>) -> bool {
+        cx.store.memory_bytes() >= 2 * cx.config.unflushed_bytes_max
     }
 
     fn move_asks(&mut self, cx: &mut Context<'_>) {
@@ -666,6 +680,10 @@ impl Replica {
     }
 
     fn ask_chunk(&mut self, cx: &mut Context<'_>) {
+        if self.overwhelmed(cx) {
+            // Asked again at a later tick.
+            return;
+        }
         if let Some(incoming) = &self.incoming {
             let body = PeerBody::ChunkAsk { transfer: incoming.transfer, cursor: incoming.import.cursor().clone() };
             let to = incoming.message.from;
@@ -892,6 +910,7 @@ impl Replica {
             revision: meta.revision,
             log_start: self.group.log_start().index,
             last: self.group.last_index(),
+            held_back: self.held_back,
         }
     }
 

@@ -117,6 +117,7 @@ impl Runtime {
             members: options.members.clone(),
             timing: options.timing,
             flush_bytes: bounds::FLUSH_BYTES,
+            unflushed_bytes_max: bounds::UNFLUSHED_BYTES_MAX,
             log_keep_bytes: bounds::LOG_KEEP_BYTES,
             chunk_bytes: bounds::CHUNK_BYTES,
             sabotage: Sabotage::default(),

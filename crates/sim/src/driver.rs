@@ -76,6 +76,7 @@ pub const MARKS: &[&str] = &[
     "retry recognised",
     "snapshot installed",
     "store flushed",
+    "writes wait for the disk",
     "history read by a watch",
     "watch compacted",
     "lease expired",
@@ -348,6 +349,7 @@ impl World {
                     self.mark("store flushed");
                     self.trace(|| TraceEvent::FlushEnd { node: node_lane(node), ticket });
                     self.feed(node, Input::Flushed { ticket })?;
+                    job.compact().map_err(|e| Violation { rule: "the store flushes", detail: e.to_string() })?;
                 }
             }
             Event::PeerDown { node, peer } => {
@@ -488,6 +490,7 @@ impl World {
             members: members.collect(),
             timing: Timing::default(),
             flush_bytes: self.plan.flush_bytes,
+            unflushed_bytes_max: self.plan.unflushed_bytes_max,
             log_keep_bytes: self.plan.log_keep_bytes,
             chunk_bytes: self.plan.chunk_bytes,
             sabotage: self.options.planted.map_or_else(Sabotage::default, |planted| planted.sabotage),
@@ -619,6 +622,9 @@ impl World {
                 if shard == SHARD {
                     self.order.commit(committed.index, &committed.payload)?;
                 }
+            }
+            if look.held_back {
+                self.mark("writes wait for the disk");
             }
             if shard == SHARD {
                 let busy = look.role == quorate_consensus::Role::Leader && look.last > look.committed;

@@ -24,6 +24,7 @@ pub(crate) struct Plan {
     pub flush_us: (u64, u64),
     pub think_us: (u64, u64),
     pub flush_bytes: u64,
+    pub unflushed_bytes_max: u64,
     pub log_keep_bytes: u64,
     pub chunk_bytes: usize,
     /// The real engine, or the model of a store.
@@ -45,7 +46,7 @@ impl Plan {
         let power_cut_every_us = sometimes(300, 8 * second, 20 * second);
         let stormy = rng.chance(600);
         let rate = |rng: &mut Rng, max: u64| if stormy { rng.between(0, max) } else { 0 };
-        Self {
+        let mut plan = Self {
             nodes: if rng.chance(700) { 3 } else { 5 },
             clients: rng.between(3, 8) as usize,
             watchers: rng.between(1, 4) as usize,
@@ -66,9 +67,13 @@ impl Plan {
             flush_us: (1_000, rng.between(5_000, 500_000)),
             think_us: (1_000, rng.between(10_000, 100_000)),
             flush_bytes: rng.between(4 << 10, 128 << 10),
+            unflushed_bytes_max: 0,
             log_keep_bytes: rng.between(0, 16 << 10),
             chunk_bytes: rng.between(256, 16 << 10) as usize,
             real_store: seed.is_multiple_of(8),
-        }
+        };
+        // Drawn apart, so that older seeds stay what they were.
+        plan.unflushed_bytes_max = plan.flush_bytes * Rng::new(seed).split(2).between(1, 4);
+        plan
     }
 }

@@ -1,4 +1,4 @@
-//! The thread that flushes the store.
+//! The thread that flushes the store, and merges its tables in between.
 
 use super::{NO_SPACE_PAUSE_MAX, NO_SPACE_PAUSE_MIN, Space, Stopped, die};
 use quorate_storage::store::{FlushJob, StoreError};
@@ -81,5 +81,8 @@ fn run(jobs: &Receiver<Job>, stop: &AtomicBool, on_flushed: &dyn Fn(u64), on_spa
             on_space(Space::Enough);
         }
         on_flushed(ticket);
+        if let Err(e) = job.compact() {
+            die("compacting the store", &e);
+        }
     }
 }

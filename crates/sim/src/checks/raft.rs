@@ -260,6 +260,7 @@ mod tests {
             revision: quorate_kv::Revision(1),
             log_start: LogIndex(0),
             last: LogIndex(9),
+            held_back: false,
         }
     }
 

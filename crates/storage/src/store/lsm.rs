@@ -14,7 +14,7 @@
 
 use super::{FlushJob, Rows, Snapshot, Store, StoreError, WriteBatch, bounds_are_empty};
 use bytes::Bytes;
-use lsm_tree::config::PinningPolicy;
+use lsm_tree::config::{CompressionPolicy, PinningPolicy};
 use lsm_tree::table::filter::standard_bloom::Builder as BloomBuilder;
 use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, DescriptorTable, InternalValue, Memtable, SequenceNumberCounter, Tree,
@@ -47,7 +47,7 @@ pub struct LsmOptions {
 
 impl Default for LsmOptions {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20, open_files: 256, table_bytes: 64 << 20 }
+        Self { cache_bytes: 64 << 20, open_files: 256, table_bytes: 16 << 20 }
     }
 }
 
@@ -197,6 +197,9 @@ impl LsmStore {
         let tree = Config::new(path, counter.clone(), counter)
             .use_cache(Arc::new(Cache::with_capacity_bytes(options.cache_bytes)))
             .use_descriptor_table(Some(Arc::new(DescriptorTable::new(options.open_files))))
+            // While the crate merges, the keys of the table in the making hold on to the blocks that they were read from. So a table
+            // must not stand for much more memory than it has bytes: it would if values were compressed, by as much as they can be.
+            .data_block_compression_policy(CompressionPolicy::disabled())
             // A look-up of a key that does not exist costs a probe of each filter, so filters stay in memory.
             .filter_block_pinning_policy(PinningPolicy::all(true))
             .index_block_pinning_policy(PinningPolicy::new([true, true, true, false]))
@@ -264,7 +267,11 @@ impl Shared {
     fn compact(&self) -> Result<(), StoreError> {
         let strategy =
             Arc::new(lsm_tree::compaction::Leveled::default().with_table_target_size(self.options.table_bytes));
-        for _ in 0..COMPACTIONS_PER_FLUSH_MAX {
+        for done in 0..COMPACTIONS_PER_FLUSH_MAX {
+            // One at least, or tables would pile up under a load that keeps the disk busy.
+            if done > 0 && self.flushing.load(Ordering::Acquire) {
+                break;
+            }
             let first_table = self.tree.next_table_id();
             let before = self.tree.current_version().id();
             if let Err(e) = self.tree.compact(strategy.clone(), KEEP_NEWEST_ONLY).map_err(error) {
@@ -415,9 +422,13 @@ impl FlushJob for LsmFlush {
                 view.sealed = None;
             });
         }
-        // The next memtable may be sealed while this job compacts. The flushed one is held until then, so that its memory is given back
-        // here and not by a reader or writer that happens to let go of it last: that takes milliseconds.
-        let _flushed = work.take().map(|(sealed, _)| sealed);
+        // The memory is given back here and not by a reader or writer that happens to let go of it last: that takes milliseconds.
+        drop(work.take());
+        Ok(())
+    }
+
+    fn compact(&self) -> Result<(), StoreError> {
+        let _job = lock(&self.shared.job);
         match self.shared.compact() {
             // The rows are durable, and compaction is tried again after the next flush.
             Err(StoreError::NoSpace) => {

@@ -187,9 +187,15 @@ pub trait Snapshot: Send + Sync {
 
 /// A flush that waits to be run, on any thread, while the store goes on.
 pub trait FlushJob: Send {
-    /// Writes tables and makes them durable, directories included; then compacts if it is due. After `Ok` everything written before
-    /// the seal survives a crash. After [`StoreError::NoSpace`] it may be run again; other errors mean that the process must stop.
+    /// Writes tables and makes them durable, directories included. After `Ok` everything written before the seal survives a crash. After
+    /// [`StoreError::NoSpace`] it may be run again; other errors mean that the process must stop.
     fn run(&self) -> Result<(), StoreError>;
+
+    /// Merges tables, if that is due: to be called after a successful run. It does as little as it may when another job waits for this thread,
+    /// since memory is given back by flushes. An error means that the process must stop; a full disk is none, merging is tried again later.
+    fn compact(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// The first key behind all keys that begin with `prefix`.
