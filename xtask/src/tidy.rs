@@ -37,8 +37,12 @@ const BANNED_IN_PURE: &[(&str, &str)] = &[
 const FILE_LINES_MAX: usize = 1_200;
 
 /// Pages that draw the formats.
-const FORMAT_PAGES: &[&str] =
-    &["docs/design/log-format.md", "docs/design/store-format.md", "docs/design/wire-format.md"];
+const FORMAT_PAGES: &[&str] = &[
+    "docs/design/log-format.md",
+    "docs/design/store-format.md",
+    "docs/design/trace-format.md",
+    "docs/design/wire-format.md",
+];
 
 /// The project's root.
 pub fn root() -> PathBuf {

@@ -26,6 +26,8 @@ pub enum Verb {
     Bench(BenchArgs),
     /// Run the cluster in the simulator, from a seed.
     Sim(SimArgs),
+    /// Draw a trace: one HTML file, for any browser, that needs nothing else.
+    Diagram(DiagramArgs),
 }
 
 #[derive(Debug, Args)]
@@ -165,7 +167,21 @@ pub struct SimArgs {
     /// Switch one safety mechanism off; "list" names them.
     #[arg(long = "break", value_name = "NAME")]
     pub sabotage: Option<String>,
+    /// Instead of lines, draw the seed's run into this HTML file.
+    #[arg(long, value_name = "FILE", requires = "seed")]
+    pub diagram: Option<PathBuf>,
+    /// Instead of lines, write the seed's trace into this file.
+    #[arg(long, value_name = "FILE", requires = "seed")]
+    pub trace: Option<PathBuf>,
     /// For programs.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DiagramArgs {
+    /// The trace, as `sim --trace` writes it.
+    pub trace: PathBuf,
+    /// The HTML file to write.
+    pub out: PathBuf,
 }

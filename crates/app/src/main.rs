@@ -2,6 +2,7 @@
 
 mod bench;
 mod cli;
+mod diagram;
 mod endpoint;
 mod failure;
 mod mutants;
@@ -39,6 +40,7 @@ fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Status(args) => block_on(status::run(args)),
         Verb::Bench(args) => block_on(bench::run(args)),
         Verb::Sim(args) => simulate::run(&args),
+        Verb::Diagram(args) => diagram::run(&args),
     }
 }
 

@@ -1,12 +1,13 @@
 //! `quorate sim`: the cluster in one thread, from a seed.
 
 use crate::cli::SimArgs;
+use crate::diagram::write_file;
 use crate::failure::Failure;
 use indicatif::{ProgressBar, ProgressStyle};
 use quorate_sim::{MARKS, Options, PLANTED, Report, planted, run_seed};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 pub fn run(args: &SimArgs) -> Result<(), Failure> {
@@ -25,14 +26,23 @@ pub fn run(args: &SimArgs) -> Result<(), Failure> {
         })?),
     };
     match args.seed {
-        Some(seed) => replay(seed, Options { planted, trace: true }),
+        Some(seed) => replay(seed, args, Options { planted, trace: true }),
         None => campaign(args, Options { planted, trace: false }),
     }
 }
 
-fn replay(seed: u64, options: Options) -> Result<(), Failure> {
+fn replay(seed: u64, args: &SimArgs, options: Options) -> Result<(), Failure> {
     let report = run_seed(seed, &options);
-    report.trace.iter().for_each(|line| println!("{line}"));
+    let trace = report.trace.expect("a replay is traced");
+    if let Some(file) = &args.trace {
+        write_file(file, |to| trace.write_json(to))?;
+    }
+    if let Some(file) = &args.diagram {
+        write_file(file, |to| to.write_all(quorate_sim::diagram(&trace).as_bytes()))?;
+    }
+    if args.trace.is_none() && args.diagram.is_none() {
+        trace.write_lines(std::io::BufWriter::new(std::io::stdout().lock()))?;
+    }
     println!(
         "seed {seed}: {:.1} simulated s, {} operations, {} faults, output hash {:016x}",
         report.simulated.as_secs_f64(),
@@ -109,7 +119,7 @@ fn judge(seed: u64, report: &Report, again: Option<&Report>, options: Options) -
     if let Some((at, violation)) = &report.violation {
         let sabotage = options.planted.map_or_else(String::new, |planted| format!(" --break {}", planted.name));
         return Some(format!(
-            "seed {seed} at {:.6} s: {violation}\n  replay it: quorate sim --seed {seed}{sabotage}",
+            "seed {seed} at {:.6} s: {violation}\n  replay it: quorate sim --seed {seed}{sabotage}\n  see it:    quorate sim --seed {seed}{sabotage} --diagram run.html",
             *at as f64 / 1e6
         ));
     }

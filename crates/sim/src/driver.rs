@@ -13,6 +13,8 @@ use crate::lies::{AppliedLies, MetaRows, meta_rows};
 use crate::net::{CALM, Net};
 use crate::plan::Plan;
 use crate::planted::{Bug, DriverBug};
+use crate::trace::recorder::{Recorder, node_lane};
+use crate::trace::{Lane, Loss, MessageId, Trace, TraceEvent, Way, words};
 use bytes::Bytes;
 use quorate_cluster::{
     BootMember, Input, Node, NodeConfig, Outputs, PeerBody, Persist, Reply, RequestId, Sabotage, Timing, WatchOutput,
@@ -62,8 +64,8 @@ pub struct Report {
     pub faults: u64,
     /// Interesting things that happened, and how often.
     pub marks: BTreeMap<&'static str, u64>,
-    /// A line per event, if asked for.
-    pub trace: Vec<String>,
+    /// Everything that happened, if asked for.
+    pub trace: Option<Trace>,
 }
 
 /// Interesting things that a campaign should have seen at least once.
@@ -90,9 +92,10 @@ pub const MARKS: &[&str] = &[
     "real store",
 ];
 
+/// What the world does next. The messages of a frame have trace ids from `first` on.
 enum Event {
     Tick { node: usize, life: u64 },
-    Deliver { from: usize, to: usize, frame: Bytes },
+    Deliver { from: usize, to: usize, frame: Bytes, first: u64 },
     Synced { node: usize, life: u64 },
     Flushed { node: usize, life: u64 },
     FlushedLate { node: usize, life: u64 },
@@ -183,6 +186,8 @@ struct World {
     calm: bool,
     /// Nodes through which each client must still write before the run may end well.
     to_prove: BTreeSet<usize>,
+    next_message: u64,
+    recorder: Option<Recorder>,
     report: Report,
 }
 
@@ -201,10 +206,11 @@ pub fn run_seed(seed: u64, options: &Options) -> Report {
     });
     if let Err(violation) = outcome {
         let at = world.now;
-        world.trace(|| format!("VIOLATION  {violation}"));
+        world.trace(|| TraceEvent::Violation { rule: violation.rule.into(), detail: violation.detail.clone() });
         world.report.violation = Some((at, violation));
     }
     world.report.simulated = Duration::from_micros(world.now);
+    world.report.trace = world.recorder.take().map(|recorder| recorder.finish(world.now));
     world.report
 }
 
@@ -253,6 +259,8 @@ impl World {
             raft: RaftCheck::new(plan.nodes),
             order: OrderCheck::new(),
             leases: LeaseCheck::default(),
+            next_message: 1,
+            recorder: options.trace.then(|| Recorder::new(seed, options.planted, &plan, &SHARDS)),
             report: Report { seed, ..Report::default() },
             options,
             now: 0,
@@ -331,9 +339,9 @@ impl World {
         *self.report.marks.entry(what).or_default() += 1;
     }
 
-    fn trace(&mut self, line: impl FnOnce() -> String) {
-        if self.options.trace {
-            self.report.trace.push(format!("{:>12.6}  {}", self.now as f64 / 1e6, line()));
+    fn trace(&mut self, event: impl FnOnce() -> TraceEvent) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record(self.now, event());
         }
     }
 
@@ -363,10 +371,15 @@ impl World {
                     self.feed(node, Input::Tick { wall })?;
                 }
             }
-            Event::Deliver { from, to, frame } => {
+            Event::Deliver { from, to, frame, first } => {
                 let messages = wire::decode_batch(frame)
                     .map_err(|e| Violation { rule: "frames can be read", detail: e.to_string() })?;
-                for message in messages {
+                for (message, id) in messages.into_iter().zip(first..) {
+                    let (id, up) = (MessageId(id), self.nodes[to].node.is_some());
+                    self.trace(|| match up {
+                        true => TraceEvent::Deliver { message: id },
+                        false => TraceEvent::Lose { message: id, why: Loss::Down },
+                    });
                     self.feed(to, Input::Peer { from: id_of(from), message })?;
                 }
             }
@@ -385,6 +398,7 @@ impl World {
                     }
                     job.run().map_err(|e| Violation { rule: "the store flushes", detail: e.to_string() })?;
                     self.mark("store flushed");
+                    self.trace(|| TraceEvent::FlushEnd { node: node_lane(node), ticket });
                     self.feed(node, Input::Flushed { ticket })?;
                     job.compact().map_err(|e| Violation { rule: "the store flushes", detail: e.to_string() })?;
                 }
@@ -408,7 +422,7 @@ impl World {
             }
             Event::Resume { node } => {
                 self.nodes[node].paused = false;
-                self.trace(|| format!("n{}  resumes", node + 1));
+                self.trace(|| TraceEvent::Resume { node: node_lane(node) });
                 for input in std::mem::take(&mut self.nodes[node].parked) {
                     self.feed(node, input)?;
                 }
@@ -467,20 +481,25 @@ impl World {
                         self.net.cut(node, other);
                     }
                 }
-                self.trace(|| format!("n{}  is cut off{}", node + 1, if one_way { ", one way" } else { "" }));
+                let way = match (one_way, inbound) {
+                    (false, _) => Way::Both,
+                    (true, true) => Way::In,
+                    (true, false) => Way::Out,
+                };
+                self.trace(|| TraceEvent::Cut { node: node_lane(node), way });
                 let wait = self.rng.between(200_000, 4_000_000);
                 self.after(wait, Event::Heal);
             }
             Event::Heal => {
                 self.net.heal();
-                self.trace(|| "    all cuts heal".into());
+                self.trace(|| TraceEvent::Heal);
                 return Ok(());
             }
             Event::Pause => {
                 self.mark("pause");
                 self.report.faults += 1;
                 self.nodes[node].paused = true;
-                self.trace(|| format!("n{}  is paused", node + 1));
+                self.trace(|| TraceEvent::Pause { node: node_lane(node) });
                 let wait = self.rng.between(100_000, 3_000_000);
                 self.after(wait, Event::Resume { node });
             }
@@ -489,6 +508,7 @@ impl World {
                 self.report.faults += 1;
                 let rng = &mut self.rng;
                 self.nodes[node].clock.jump(rng);
+                self.trace(|| TraceEvent::ClockJump { node: node_lane(node) });
             }
             _ => {}
         }
@@ -500,7 +520,7 @@ impl World {
         self.calm = true;
         self.net.heal();
         self.net.weather = CALM;
-        self.trace(|| "    all faults end".into());
+        self.trace(|| TraceEvent::Calm);
         for node in 0..self.nodes.len() {
             self.nodes[node].doomed = None;
             if self.nodes[node].node.is_none() {
@@ -541,10 +561,12 @@ impl World {
         let identity = WalIdentity { cluster: CLUSTER, node: id_of(node), incarnation: Incarnation(node as u64) };
         let failed = |what: &dyn std::fmt::Display| Violation {
             rule: "a node starts again",
-            detail: format!("node {node}: {what}"),
+            detail: format!("{}: {what}", id_of(node)),
         };
+        let life = self.nodes[node].life + 1;
+        self.trace(|| TraceEvent::Start { node: node_lane(node), life });
         let this = &mut self.nodes[node];
-        this.life += 1;
+        this.life = life;
         let files = this.disk.files();
         let (wal, recovered, ops) = if files.is_empty() {
             let (wal, ops) = Wal::create(identity, LIMITS);
@@ -577,8 +599,6 @@ impl World {
             self.raft.booted(node, shard, &look)?;
         }
         this.node = Some(booted);
-        let life = this.life;
-        self.trace(|| format!("n{}  starts, life {life}", node + 1));
         self.after(1, Event::Tick { node, life });
         Ok(())
     }
@@ -620,7 +640,7 @@ impl World {
             self.mark("leader deposed with entries in flight");
         }
         self.report.faults += 1;
-        self.trace(|| format!("n{}  crashes ({what})", node + 1));
+        self.trace(|| TraceEvent::Crash { node: node_lane(node), cause: what.into() });
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
             let wait = self.rng.between(200, 3_000);
             self.after(wait, Event::PeerDown { node: peer, peer: node });
@@ -661,6 +681,9 @@ impl World {
             self.raft.wrote(node, &persist.records);
         }
         for (shard, look) in looks {
+            if let Some(recorder) = &mut self.recorder {
+                recorder.look(self.now, node, shard, &look);
+            }
             for committed in self.raft.observe(node, shard, &look)? {
                 if shard == SHARD {
                     self.order.commit(committed.index, &committed.payload)?;
@@ -722,7 +745,9 @@ impl World {
             let (low, high) = self.plan.flush_us;
             let wait = self.disk_rng.between(low, high);
             let life = self.nodes[node].life;
-            self.nodes[node].flushing = Some((task.ticket, task.job));
+            let ticket = task.ticket;
+            self.nodes[node].flushing = Some((ticket, task.job));
+            self.trace(|| TraceEvent::FlushBegin { node: node_lane(node), ticket });
             self.after(wait, Event::Flushed { node, life });
         }
         if doomed.is_some() && anything {
@@ -768,8 +793,9 @@ impl World {
         let mut ops = Vec::new();
         wal.append(&records, &mut ops);
         wal.upkeep(&mut ops);
+        let (count, life) = (records.len() as u64, this.life);
         this.syncing = Some(Syncing { ops, ticket, records });
-        let life = this.life;
+        self.trace(|| TraceEvent::SyncBegin { node: node_lane(node), ticket, records: count });
         self.after(wait, Event::Synced { node, life });
     }
 
@@ -791,6 +817,7 @@ impl World {
             }
         }
         self.raft.synced(node, &syncing.records);
+        self.trace(|| TraceEvent::SyncEnd { node: node_lane(node), ticket: syncing.ticket });
         self.start_sync(node);
         self.feed(node, Input::Persisted { ticket: syncing.ticket })
     }
@@ -828,14 +855,18 @@ impl World {
         }
         let frame = Bytes::from(wire::encode_batch(messages.iter()));
         self.hash(&frame);
-        if self.options.trace {
-            for message in messages {
-                let line = format!("n{} -> n{}  {} {}", from + 1, to_node + 1, message.shard, describe(&message.body));
-                self.trace(|| line);
+        let first = self.next_message;
+        self.next_message += messages.len() as u64;
+        let arrivals = self.net.send(from, to_node);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.sent(self.now, from, to_node, first, messages);
+            if arrivals.is_empty() {
+                let why = if self.net.is_cut(from, to_node) { Loss::Cut } else { Loss::Dropped };
+                recorder.lost(self.now, first, messages.len(), why);
             }
         }
-        for wait in self.net.send(from, to_node) {
-            self.after(wait, Event::Deliver { from, to: to_node, frame: frame.clone() });
+        for wait in arrivals {
+            self.after(wait, Event::Deliver { from, to: to_node, frame: frame.clone(), first });
         }
         Ok(())
     }
@@ -860,10 +891,12 @@ impl World {
         let request_id = self.next_request;
         self.next_request += 1;
         let in_flight = InFlight { operation, node, kind, began: self.order.floor(), began_us: self.now };
-        if self.options.trace {
-            let line = format!("c{client} -> n{}  operation {operation}: {}", node + 1, short(&format!("{request:?}")));
-            self.trace(|| line);
-        }
+        self.trace(|| TraceEvent::Ask {
+            client: Lane::Client(client as u64),
+            node: node_lane(node),
+            operation,
+            text: words::asked(&in_flight.kind, &request),
+        });
         if proof.is_some() {
             self.mark("proof of life asked");
         }
@@ -881,6 +914,8 @@ impl World {
         if let Some((request, in_flight)) = self.clients[client].in_flight.take() {
             self.requests.remove(&request);
             self.mark("unknown outcome");
+            let (lane, operation) = (Lane::Client(client as u64), in_flight.operation);
+            self.trace(|| TraceEvent::GiveUp { client: lane, operation });
             if self.calm && matches!(in_flight.kind, Kind::Write) {
                 // It may still be applied; another write must prove that the node serves.
                 self.to_prove.insert(in_flight.node);
@@ -894,14 +929,11 @@ impl World {
         let Some(client) = self.requests.remove(&request) else { return Ok(()) };
         let Some((_, in_flight)) = self.clients[client].in_flight.take() else { return Ok(()) };
         let InFlight { operation, kind, began, began_us, node } = in_flight;
-        if self.options.trace {
-            let line = match &answer {
-                Ok(Reply::Applied(applied)) => format!("done at revision {}", applied.header.revision.0),
-                Ok(_) => "answered".into(),
-                Err(e) => e.to_string(),
-            };
-            self.trace(|| format!("n{} -> c{client}  operation {operation}: {line}", node + 1));
-        }
+        self.trace(|| {
+            let (outcome, revision, text) = words::answered(&answer);
+            let client = Lane::Client(client as u64);
+            TraceEvent::Answer { client, node: node_lane(node), operation, outcome, revision, text }
+        });
         self.hash(&operation.to_le_bytes());
         let judged = match (&kind, answer) {
             (_, Err(Error::Unavailable(_))) => {
@@ -1023,7 +1055,12 @@ impl World {
         let spec = WatchSpec { range, start: from, no_put: false, no_delete: false, prev_kv: true };
         let node = this.node;
         let next = this.check.next;
-        self.trace(|| format!("w{watcher} -> n{}  watch from {next}", node + 1));
+        let lane = Lane::Watch(watcher as u64);
+        self.trace(|| TraceEvent::Watch {
+            watch: lane,
+            node: node_lane(node),
+            text: format!("watch from revision {next}"),
+        });
         if old != 0 {
             self.feed(node, Input::Watch { key: old, shard: SHARD, request: WatchRequest::Detach })?;
         }
@@ -1054,8 +1091,8 @@ impl World {
         {
             return Ok(());
         }
-        let node = self.watchers[watcher].node + 1;
-        self.trace(|| format!("n{node} -> w{watcher}  {}", told(&output)));
+        let (lane, node) = (Lane::Watch(watcher as u64), node_lane(self.watchers[watcher].node));
+        self.trace(|| words::told(lane, node, &output));
         let check = &mut self.watchers[watcher].check;
         match output {
             WatchOutput::Attached { backlog, .. } => {
@@ -1095,7 +1132,10 @@ impl World {
         if self.order.retries > 0 {
             self.mark("retry recognised");
         }
-        demand(self.to_prove.is_empty(), "every node serves again", || format!("not nodes {:?}", self.to_prove))?;
+        demand(self.to_prove.is_empty(), "every node serves again", || {
+            let silent: Vec<String> = self.to_prove.iter().map(|node| id_of(*node).to_string()).collect();
+            format!("not {}", silent.join(", "))
+        })?;
         let waiting = self
             .clients
             .iter()
@@ -1122,7 +1162,8 @@ impl World {
     }
 }
 
-fn id_of(node: usize) -> NodeId {
+/// The id of the node that the driver counts as `node`.
+pub(crate) fn id_of(node: usize) -> NodeId {
     NodeId(node as u64 + 1)
 }
 
@@ -1131,42 +1172,4 @@ fn memory_folder() -> tempfile::TempDir {
     let shm = std::path::Path::new("/dev/shm");
     let made = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
     made.or_else(|_| tempfile::tempdir()).expect("a folder can be made")
-}
-
-fn describe(body: &PeerBody) -> String {
-    match body {
-        PeerBody::Raft(m) => format!(
-            "{:?} {} index {} entries {} commit {}{}",
-            m.kind,
-            m.term,
-            m.index.0,
-            m.entries.len(),
-            m.commit.0,
-            if m.reject { " reject" } else { "" }
-        ),
-        other => short(&format!("{other:?}")),
-    }
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(160).collect()
-}
-
-/// What a watch is told, in a few words.
-fn told(output: &WatchOutput) -> String {
-    let span = |events: &[quorate_kv::Event]| {
-        let revision = |event: Option<&quorate_kv::Event>| event.map_or(0, |event| event.kv.mod_revision.0);
-        format!("{}..={}", revision(events.first()), revision(events.last()))
-    };
-    match output {
-        WatchOutput::Attached { backlog, revision } => {
-            let spans: Vec<String> = backlog.iter().map(|events| span(events)).collect();
-            format!("attached at {}, events {}", revision.0, spans.join(" "))
-        }
-        WatchOutput::Events { events, revision } => format!("events {} at {}", span(events), revision.0),
-        WatchOutput::Behind { from, .. } => format!("behind: read history from {}", from.0),
-        WatchOutput::Compacted { compacted, .. } => format!("compacted at {}", compacted.0),
-        WatchOutput::Progress { revision } => format!("progress {}", revision.0),
-        WatchOutput::Detached => String::from("detached"),
-    }
 }

@@ -15,6 +15,7 @@
 mod checks;
 mod client;
 mod clock;
+mod diagram;
 mod disk;
 mod driver;
 mod history;
@@ -23,17 +24,24 @@ mod model;
 mod net;
 mod plan;
 mod planted;
+mod rules;
+mod trace;
 
+pub use diagram::diagram;
 pub use driver::{MARKS, Report, run_seed};
 pub use history::Violation;
 pub use planted::{PLANTED, Planted, planted};
+pub use rules::explain;
+pub use trace::{
+    About, Lane, Loss, MessageId, Outcome, Part, Record, Said, TRACE_VERSION, Trace, TraceError, TraceEvent, Way,
+};
 
 /// What to run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// A safety mechanism that is switched off.
     pub planted: Option<&'static Planted>,
-    /// Keep a line per event.
+    /// Keep what happens, for people to read.
     pub trace: bool,
 }
 

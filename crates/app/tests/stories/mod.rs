@@ -3,6 +3,7 @@
 mod bad_requests;
 mod clients;
 mod connections;
+mod diagrams;
 mod directories;
 mod full_disk;
 mod hashes;

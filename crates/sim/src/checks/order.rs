@@ -40,8 +40,6 @@ pub(crate) fn operation_of(command: &Command) -> Option<u64> {
     }
 }
 
-const NO_EFFECT: &str = "what is answered as not done has no effect";
-
 impl OrderCheck {
     pub fn new() -> Self {
         Self { model: Model::new(), ..Self::default() }
@@ -59,9 +57,11 @@ impl OrderCheck {
                 None => self.retries += 1,
                 Some(expectation) => {
                     if let Some(operation) = operation_of(&envelope.command) {
-                        demand(!self.refused.contains(&operation), NO_EFFECT, || {
-                            format!("operation {operation} is in the log at {index}")
-                        })?;
+                        demand(
+                            !self.refused.contains(&operation),
+                            "what is answered as not done has no effect",
+                            || format!("operation {operation} is in the log at {index}"),
+                        )?;
                         let twice = self.expected.insert(operation, expectation);
                         demand(twice.is_none(), "applied at most once", || {
                             format!("operation {operation} is in the log under two command ids")
@@ -81,7 +81,9 @@ impl OrderCheck {
     /// A command, or anything else, was answered as not done.
     pub fn refused(&mut self, operation: u64) -> Result<(), Violation> {
         self.refused.insert(operation);
-        demand(!self.expected.contains_key(&operation), NO_EFFECT, || format!("operation {operation} is in the log"))
+        demand(!self.expected.contains_key(&operation), "what is answered as not done has no effect", || {
+            format!("operation {operation} is in the log")
+        })
     }
 
     /// A command was answered.
@@ -123,10 +125,10 @@ impl OrderCheck {
         got: &RangeResult,
     ) -> Result<(), Violation> {
         demand(revision <= self.model.revision, "reads do not see the future", || {
-            format!("a read at revision {revision}, the log is at {}", self.model.revision)
+            format!("a read at revision {revision}, the log is at revision {}", self.model.revision)
         })?;
         demand(!linearizable || revision >= began.revision, "linearizable reads are not stale", || {
-            format!("a read saw revision {revision}, {} was complete before it began", began.revision)
+            format!("a read saw revision {revision}, revision {} was complete before it began", began.revision)
         })?;
         let at = op.revision.map_or(revision, |at| at.0);
         let expected = self.model.range_at(op, at);
@@ -184,9 +186,9 @@ mod tests {
     fn an_effect_of_what_was_refused_is_noticed() {
         let mut check = OrderCheck::new();
         check.refused(7).expect("not in the log");
-        assert_eq!(rule(check.commit(LogIndex(1), &entry(1, 7))), NO_EFFECT);
+        assert_eq!(rule(check.commit(LogIndex(1), &entry(1, 7))), "what is answered as not done has no effect");
         check.commit(LogIndex(2), &entry(2, 8)).expect("committed");
-        assert_eq!(rule(check.refused(8)), NO_EFFECT);
+        assert_eq!(rule(check.refused(8)), "what is answered as not done has no effect");
     }
 
     #[test]

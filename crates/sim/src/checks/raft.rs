@@ -1,5 +1,6 @@
 //! Raft's five properties, and what the disk owes them, judged at every step from outside: from what each node wrote, not from what it says.
 
+use crate::driver::id_of;
 use crate::history::{Violation, demand};
 use bytes::Bytes;
 use quorate_cluster::Inspection;
@@ -115,6 +116,7 @@ impl RaftCheck {
 
     /// It starts again with what its disk holds.
     pub fn recovered(&mut self, node: usize, shard: ShardId, log: &RecoveredLog) -> Result<(), Violation> {
+        let name = id_of(node);
         let mut found =
             Shadow { start: log.start.0, term: log.hard_state.map_or(Term(0), |h| h.term), ..Shadow::default() };
         found.entries = log.entries.iter().map(|e| (e.index, (e.term, e.payload.clone()))).collect();
@@ -135,7 +137,7 @@ impl RaftCheck {
                     return Err(Violation {
                         rule: "durable entries survive",
                         detail: format!(
-                            "node {node} {shard}: entry {index} of {term} was durable, after the crash it is {now:?}"
+                            "{name} {shard}: entry {index} of {term} was durable, after the crash it is {now:?}"
                         ),
                     });
                 }
@@ -149,38 +151,40 @@ impl RaftCheck {
 
     /// What a node looks like after its start.
     pub fn booted(&mut self, node: usize, shard: ShardId, now: &Inspection) -> Result<(), Violation> {
+        let name = id_of(node);
         let watched = self.watched.entry((node, shard)).or_default();
         watched.applied = now.applied;
         watched.term = now.term;
         demand(now.term >= watched.promised, "promises are remembered", || {
-            format!("node {node} {shard} promised in {} and came back in {}", watched.promised, now.term)
+            format!("{name} {shard} promised in {} and came back in {}", watched.promised, now.term)
         })
     }
 
     /// What a node looks like after a step. Returns entries that nobody had applied before.
     pub fn observe(&mut self, node: usize, shard: ShardId, now: &Inspection) -> Result<Vec<Committed>, Violation> {
+        let name = id_of(node);
         let watched = self.watched.entry((node, shard)).or_default();
         demand(now.term >= watched.term, "terms do not go back", || {
-            format!("node {node} {shard}: {} after {}", now.term, watched.term)
+            format!("{name} {shard}: {} after {}", now.term, watched.term)
         })?;
         watched.term = now.term;
         let from = watched.applied;
         demand(now.applied >= from, "applied does not go back", || {
-            format!("node {node} {shard}: {} after {from}", now.applied)
+            format!("{name} {shard}: {} after {from}", now.applied)
         })?;
         watched.applied = now.applied;
         if now.role == Role::Leader {
             let elected = !self.leaders.contains_key(&(shard, now.term));
             let leader = *self.leaders.entry((shard, now.term)).or_insert(node);
             demand(leader == node, "election safety", || {
-                format!("{shard} {}: nodes {leader} and {node} both lead", now.term)
+                format!("{shard} {}: {} and {name} both lead", now.term, id_of(leader))
             })?;
             // An entry of a later term says nothing about this leader: it may be deposed and not know it.
             let earlier = |(term, _): &(Term, Bytes)| *term < now.term;
             let known = self.committed.get(&shard).map_or(0, |log| log.partition_point(earlier)) as u64;
             demand(!elected || now.last.0 >= known, "leader completeness", || {
                 format!(
-                    "node {node} leads {shard} in {} with a log up to {}, {known} entries are committed",
+                    "{name} leads {shard} in {} with a log up to {}, {known} entries are committed",
                     now.term, now.last
                 )
             })?;
@@ -189,13 +193,13 @@ impl RaftCheck {
         let from_log = from.max(now.log_start.min(now.applied));
         let known = self.committed(shard) as u64;
         demand(from_log == from || from_log.0 <= known, "snapshots hold what is committed", || {
-            format!("node {node} {shard} installed {from_log}, {known} entries are committed")
+            format!("{name} {shard} installed {from_log}, {known} entries are committed")
         })?;
         let fresh = self.applied(node, shard, from_log, now.applied)?;
         if now.applied > from {
             let hash = *self.hashes.entry((shard, now.applied)).or_insert(now.state_hash);
             demand(hash == now.state_hash, "equal state at equal index", || {
-                format!("node {node} {shard} at {}: {:016x}, another had {hash:016x}", now.applied, now.state_hash)
+                format!("{name} {shard} at {}: {:016x}, another had {hash:016x}", now.applied, now.state_hash)
             })?;
         }
         Ok(fresh)
@@ -208,18 +212,19 @@ impl RaftCheck {
         from: LogIndex,
         to: LogIndex,
     ) -> Result<Vec<Committed>, Violation> {
+        let name = id_of(node);
         let mut fresh = Vec::new();
         for index in (from.0 + 1..=to.0).map(LogIndex) {
             let known = self.committed.entry(shard).or_default();
             let written = self.watched[&(node, shard)].written.entries.get(&index);
             match (known.get(index.0 as usize - 1), written) {
                 (Some(known), Some(written)) => demand(known == written, "state machine safety", || {
-                    format!("{shard} {index}: node {node} applies another entry than one before it")
+                    format!("{shard} {index}: {name} applies another entry than one before it")
                 })?,
                 // It came with a snapshot.
                 (Some(_), None) => {}
                 (None, None) => {
-                    let detail = format!("node {node} {shard} applied {index}, which nobody has");
+                    let detail = format!("{name} {shard} applied {index}, which nobody has");
                     return Err(Violation { rule: "state machine safety", detail });
                 }
                 (None, Some((term, payload))) => {
@@ -229,7 +234,7 @@ impl RaftCheck {
                         .count();
                     demand(holders > self.nodes / 2, "committed is durable on a quorum", || {
                         format!(
-                            "{shard} {index} of {term} is applied by node {node} and durable on {holders} of {}",
+                            "{shard} {index} of {term} is applied by {name} and durable on {holders} of {}",
                             self.nodes
                         )
                     })?;

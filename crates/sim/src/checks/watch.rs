@@ -46,10 +46,10 @@ impl WatchCheck {
     pub fn progress(&mut self, model: &Model, revision: u64) -> Result<(), Violation> {
         let missing = self.pending(model).next().filter(|change| change.revision <= revision);
         demand(missing.is_none(), "progress is not ahead of events", || {
-            format!("progress {revision}, but {missing:?} is missing")
+            format!("progress to revision {revision}, but {missing:?} is missing")
         })?;
         demand(revision <= model.revision, "progress is not ahead of events", || {
-            format!("progress {revision}, but the keyspace is at {}", model.revision)
+            format!("progress to revision {revision}, but the keyspace is at revision {}", model.revision)
         })?;
         self.next = self.next.max(revision + 1);
         Ok(())

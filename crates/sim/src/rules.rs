@@ -1,0 +1,145 @@
+//! Every rule that a check may find broken, in a sentence for whoever looks at the picture of it.
+
+/// What a rule demands; a rule of another program is not known here.
+#[must_use]
+pub fn explain(rule: &str) -> Option<&'static str> {
+    RULES.iter().find(|(name, _)| *name == rule).map(|(_, why)| *why)
+}
+
+/// In the order of a write's way: log, disk, state, answer, reads, watches, leases, the end.
+const RULES: &[(&str, &str)] = &[
+    (
+        "election safety",
+        "A shard has at most one leader in a term. With two, each could commit another entry at the same place.",
+    ),
+    (
+        "leader completeness",
+        "Who becomes leader has every committed entry in its log. A leader without one would overwrite it on the others.",
+    ),
+    (
+        "state machine safety",
+        "No two nodes apply different entries at the same index of a shard, and nobody applies what nobody wrote.",
+    ),
+    (
+        "one vote in a term",
+        "A replica votes for one candidate in a term, also across a restart. With two votes, two candidates could win.",
+    ),
+    (
+        "nothing panics",
+        "An assertion inside a node failed: what it believed is not so. A server's process ends there, before it does more harm.",
+    ),
+    (
+        "what is answered as not done has no effect",
+        "An answer that says that nothing happened must be true for ever: the client may do something else instead.",
+    ),
+    ("terms do not go back", "A node's term only grows. One that goes back could vote twice in the same election."),
+    ("applied does not go back", "A running replica never forgets what it has applied: its readers have seen it."),
+    (
+        "committed is durable on a quorum",
+        "When any node applies an entry, the disks of a majority have already said that they hold it. Otherwise a power cut can take back what a client was promised.",
+    ),
+    (
+        "snapshots hold what is committed",
+        "A snapshot that replaces a log covers committed entries only. Anything more could still have been undone.",
+    ),
+    (
+        "equal state at equal index",
+        "Two replicas that have applied the same entries hold the same data, sessions and leases, bit for bit.",
+    ),
+    (
+        "replicas agree with themselves and each other",
+        "A replica that sees its own state contradict itself, or a peer's hash at the same index, stops. Here one had to.",
+    ),
+    ("durable entries survive", "What the disk called durable is still there after a crash."),
+    (
+        "promises are remembered",
+        "A node that gave its vote, or acknowledged an entry, in a term never comes back in an earlier one. It could vote again and elect a second leader.",
+    ),
+    ("a node starts again", "Whatever a crash leaves on the disk, the node can start from it."),
+    ("the store flushes", "The store writes its rows to disk without an error."),
+    ("frames can be read", "What one node encodes, another can decode."),
+    ("entries can be read", "What is committed in the log can be decoded by every replica."),
+    ("views can be read", "A view that a replica hands out for a read or a watch can be read."),
+    ("answers fit", "An answer is of the kind that the question asks for."),
+    (
+        "acknowledged is committed",
+        "An operation that a client was told is done is in the committed log. If it is not, an acknowledged write is lost.",
+    ),
+    (
+        "applied at most once",
+        "A command takes effect once, however often it was sent. The session table recognises the copies.",
+    ),
+    (
+        "commit order respects real time",
+        "An operation that began after another was complete stands behind it in the log. This, with the next rules, is linearizability.",
+    ),
+    (
+        "answers are the model's",
+        "A command is answered with what an independent, much simpler state machine answers when it replays the same log.",
+    ),
+    ("revisions are the model's", "An answer names the revision at which the command took effect."),
+    ("reads are answered", "A read is answered with data, or refused for a reason that is true."),
+    ("reads do not see the future", "No read sees what is not committed."),
+    (
+        "linearizable reads are not stale",
+        "A linearizable read sees every operation that was complete before it began, whichever node it asks.",
+    ),
+    ("reads are the model's", "A read returns what the independent model holds at the same revision."),
+    ("only the compacted is refused", "History is refused only where a compaction has really removed it."),
+    (
+        "watches resume where they were",
+        "A watch that falls behind continues with the next revision that it has not seen.",
+    ),
+    (
+        "watch events are complete, ordered and unique",
+        "A watch sees every change of its keys, in order, once: also across crashes, leaders and nodes.",
+    ),
+    (
+        "watch notices are atomic per revision",
+        "The changes of one transaction reach a watch together: a notice never ends in the middle of a revision.",
+    ),
+    (
+        "progress is not ahead of events",
+        "When a watch is told that it has seen everything up to a revision, it has. Otherwise it would resume behind a gap.",
+    ),
+    (
+        "leases are never early",
+        "A lease lasts at least its time from when its last renewal was asked for, less what clocks may drift apart. Its holder may still believe in it.",
+    ),
+    ("leases are not lost", "A lease that was granted and has not run out can be renewed."),
+    ("leases end", "When nobody renews them, all leases run out and their keys go."),
+    ("every node serves again", "Once all faults have ended, every node completes a write for a client."),
+    ("no request hangs", "Every request is answered or given up in bounded time."),
+    ("every client gets served", "Over the whole run, every client completes something."),
+    ("replicas catch up", "Once all faults have ended, every replica reaches the end of the log."),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// Rules that the sources name: the literal after `rule:`, and the last one before the closure of a `demand(`.
+    fn named(source: &str, rules: &mut BTreeSet<String>) {
+        let code = source.split("#[cfg(test)]").next().expect("a first part");
+        let literal = |text: &str| text.split('"').nth(1).map(str::to_owned);
+        rules.extend(code.split("rule: ").skip(1).filter(|rest| rest.starts_with('"')).filter_map(literal));
+        for call in code.split("demand(").skip(1) {
+            let before_closure = call.split("||").find(|part| part.contains('"')).unwrap_or_default();
+            rules.extend(before_closure.rsplit('"').nth(1).map(str::to_owned));
+        }
+    }
+
+    #[test]
+    fn every_rule_has_a_sentence_and_every_sentence_a_rule() {
+        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut rules = BTreeSet::new();
+        for file in ["driver.rs", "checks/raft.rs", "checks/order.rs", "checks/watch.rs", "checks/leases.rs"] {
+            named(&std::fs::read_to_string(src.join(file)).expect("a source"), &mut rules);
+        }
+        let explained: BTreeSet<String> = RULES.iter().map(|(rule, _)| String::from(*rule)).collect();
+        assert_eq!(rules, explained);
+        assert!(RULES.iter().all(|(_, why)| why.ends_with('.')));
+    }
+}

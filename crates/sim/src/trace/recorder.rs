@@ -1,0 +1,143 @@
+//! Writes a trace while the world turns. What nodes do not say by themselves (roles, commits) is seen by looking at them after each step.
+
+use super::{About, Lane, Loss, MessageId, Record, TRACE_VERSION, Trace, TraceEvent, words};
+use crate::plan::Plan;
+use crate::planted::Planted;
+use quorate_cluster::{Inspection, PeerMessage};
+use quorate_env::{LogIndex, ShardId};
+use std::collections::BTreeMap;
+
+/// The lane of the node that the driver counts as `node`.
+pub(crate) fn node_lane(node: usize) -> Lane {
+    Lane::Node(node as u64 + 1)
+}
+
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    trace: Trace,
+    /// How each replica looked after the last step.
+    looks: BTreeMap<(usize, ShardId), Inspection>,
+}
+
+impl Recorder {
+    pub fn new(seed: u64, planted: Option<&Planted>, plan: &Plan, shards: &[ShardId]) -> Self {
+        let sabotage = planted.map_or_else(String::new, |planted| format!(" --break {}", planted.name));
+        let nodes = (0..plan.nodes).map(node_lane);
+        let clients = (0..plan.clients as u64).map(Lane::Client);
+        let watches = (0..plan.watchers as u64).map(Lane::Watch);
+        let about = About {
+            quorate_trace: TRACE_VERSION,
+            title: planted.map_or_else(|| format!("Seed {seed}"), |p| format!("Seed {seed}, broken: {}", p.name)),
+            command: format!("quorate sim --seed {seed}{sabotage}"),
+            story: story(planted, plan),
+            lanes: nodes.chain(clients).chain(watches).collect(),
+            shards: shards.iter().map(|shard| shard.0).collect(),
+        };
+        Self { trace: Trace { about, records: Vec::new() }, looks: BTreeMap::new() }
+    }
+
+    pub fn record(&mut self, at: u64, event: TraceEvent) {
+        if let TraceEvent::Start { node: Lane::Node(id), .. } = event {
+            // A new life is compared with nothing of the one before.
+            self.looks.retain(|(node, _), _| node_lane(*node) != Lane::Node(id));
+        }
+        self.trace.records.push(Record { at, event });
+    }
+
+    /// The messages of a frame leave; the first of them has the id `first`, the others follow.
+    pub fn sent(&mut self, at: u64, from: usize, to: usize, first: u64, messages: &[PeerMessage]) {
+        let (from, to) = (node_lane(from), node_lane(to));
+        for (message, id) in messages.iter().zip(first..) {
+            let (shard, said) = (message.shard.0, words::said(&message.body));
+            self.record(at, TraceEvent::Send { message: MessageId(id), from, to, shard, said });
+        }
+    }
+
+    /// A frame of `count` messages does not arrive.
+    pub fn lost(&mut self, at: u64, first: u64, count: usize, why: Loss) {
+        for id in (first..).take(count) {
+            self.record(at, TraceEvent::Lose { message: MessageId(id), why });
+        }
+    }
+
+    /// How a replica looks after a step.
+    pub fn look(&mut self, at: u64, node: usize, shard: ShardId, now: &Inspection) {
+        let before = self.looks.insert((node, shard), *now);
+        let (lane, shard) = (node_lane(node), shard.0);
+        let role = |look: &Inspection| (look.role, look.term, look.leader);
+        if before.as_ref().map(role) != Some(role(now)) {
+            let leader = now.leader.map(|id| Lane::Node(id.0));
+            let (term, part) = (now.term.0, words::part(now.role));
+            self.record(at, TraceEvent::Role { node: lane, shard, term, part, leader });
+        }
+        let (committed, applied) = before.map_or((LogIndex(0), LogIndex(0)), |look| (look.committed, look.applied));
+        // Only a snapshot moves the log's start beyond what was applied.
+        if before.is_some() && now.log_start > applied && now.applied >= now.log_start {
+            self.record(at, TraceEvent::Install { node: lane, shard, index: now.log_start.0 });
+        }
+        if now.committed > committed {
+            self.record(at, TraceEvent::Commit { node: lane, shard, index: now.committed.0 });
+        }
+        if now.applied > applied {
+            self.record(at, TraceEvent::Apply { node: lane, shard, index: now.applied.0 });
+        }
+    }
+
+    pub fn finish(mut self, at: u64) -> Trace {
+        self.record(at, TraceEvent::End);
+        self.trace
+    }
+}
+
+/// What the seed drew, in sentences.
+fn story(planted: Option<&Planted>, plan: &Plan) -> Vec<String> {
+    let seconds = |us: u64| us as f64 / 1e6;
+    let millis = |us: u64| us as f64 / 1e3;
+    let percent = |per_mille: u64| per_mille as f64 / 10.0;
+    let mut story = Vec::new();
+    story.extend(planted.map(|planted| format!("Broken on purpose: {}.", planted.what)));
+    story.push(format!(
+        "{} nodes, {} clients, {} watch{}, on {}.",
+        plan.nodes,
+        plan.clients,
+        plan.watchers,
+        if plan.watchers == 1 { "" } else { "es" },
+        if plan.real_store { "the real store" } else { "the model of a store" }
+    ));
+    story.push(format!(
+        "A storm of {:.0} s in which anything may fail, then a calm of {:.0} s in which everything must recover.",
+        seconds(plan.storm_us),
+        seconds(plan.calm_us)
+    ));
+    let weather = plan.weather;
+    story.push(format!(
+        "The network takes {:.2} to {:.1} ms, drops {:.1} % of the messages, doubles {:.1} % and holds {:.1} % up to twenty times as long.",
+        millis(weather.delay_us.0),
+        millis(weather.delay_us.1),
+        percent(weather.drop_per_mille),
+        percent(weather.duplicate_per_mille),
+        percent(weather.straggler_per_mille)
+    ));
+    story.push(format!(
+        "A log sync takes {:.2} to {:.1} ms, a store flush {:.0} to {:.0} ms.",
+        millis(plan.sync_us.0),
+        millis(plan.sync_us.1),
+        millis(plan.flush_us.0),
+        millis(plan.flush_us.1)
+    ));
+    let faults: Vec<String> = [
+        ("a crash", plan.crash_every_us),
+        ("a cut", plan.cut_every_us),
+        ("a pause", plan.pause_every_us),
+        ("a jump of a wall clock", plan.jump_every_us),
+        ("a power cut of all nodes", plan.power_cut_every_us),
+    ]
+    .iter()
+    .filter_map(|(what, every)| every.map(|us| format!("{what} about every {:.0} s", seconds(us))))
+    .collect();
+    story.push(match faults.is_empty() {
+        true => "No other faults.".into(),
+        false => format!("Faults: {}.", faults.join(", ")),
+    });
+    story
+}
