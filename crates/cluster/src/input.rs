@@ -49,6 +49,8 @@ pub enum Input {
         /// Whether writes that need more of it must be refused.
         exhausted: bool,
     },
+    /// The node stops: whoever waits for a command is told what is known of it.
+    Stop,
     /// A client asks.
     Request {
         /// Names the answer.

@@ -124,6 +124,7 @@ impl Node {
                     }
                 }
             }
+            Input::Stop => self.each(now, Replica::stop),
             Input::Space { exhausted } => self.no_space = exhausted,
             Input::Request { id, timeout, request } => {
                 let shard = request.shard();

@@ -204,15 +204,79 @@ impl Proposals {
             self.rename_unsent();
         }
         for seq in expired {
-            let id = self.id(seq);
-            let sent = self.pending[&seq].sent.is_some();
-            let error = if sent && sabotage != Some(Sabotage::RefuseWhatWasSent) {
-                Error::UnknownOutcome(id)
-            } else {
-                Unavailable::NoLeader.into()
-            };
-            given_up.extend(self.complete(id).map(|request| (request, error)));
+            let lie = sabotage == Some(Sabotage::RefuseWhatWasSent);
+            given_up.extend(self.give_up(seq, Unavailable::NoLeader, lie));
         }
         given_up
+    }
+
+    /// Gives everything up: the node stops.
+    pub fn stop(&mut self) -> Vec<(RequestId, Error)> {
+        let all: Vec<u64> = self.pending.keys().copied().collect();
+        all.into_iter().filter_map(|seq| self.give_up(seq, Unavailable::Stopping, false)).collect()
+    }
+
+    /// The honest end of a command without an outcome: what was never sent did not happen, of the rest nobody here knows.
+    fn give_up(&mut self, seq: u64, why: Unavailable, lie: bool) -> Option<(RequestId, Error)> {
+        let id = self.id(seq);
+        let sent = self.pending.get(&seq)?.sent.is_some();
+        let error = if sent && !lie { Error::UnknownOutcome(id) } else { why.into() };
+        self.complete(id).map(|request| (request, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_kv::{Op, PutOp, Txn};
+    use std::time::Duration;
+
+    fn put() -> Command {
+        Command::Transact(Txn::just(Op::Put(PutOp::of("k", "v"))))
+    }
+
+    fn seqs(envelopes: &[Envelope]) -> Vec<u64> {
+        envelopes.iter().map(|envelope| envelope.id.seq).collect()
+    }
+
+    #[test]
+    fn only_what_was_never_sent_is_said_not_to_have_happened() {
+        let session = SessionId(7);
+        let later = Instant(0) + Duration::from_secs(60);
+        let mut proposals = Proposals::new(session);
+        proposals.submit(1, put(), later).expect("room");
+        assert_eq!(seqs(&proposals.forward(Instant(0))), [1]);
+        proposals.submit(2, put(), later).expect("room");
+        let unknown = Error::UnknownOutcome(CommandId { session, seq: 1 });
+        assert_eq!(proposals.stop(), [(1, unknown), (2, Unavailable::Stopping.into())]);
+        assert_eq!((proposals.outstanding_count(), proposals.pending_bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_command_keeps_its_id_until_it_has_an_outcome() {
+        let mut proposals = Proposals::new(SessionId(7));
+        proposals.submit(1, put(), Instant(0) + Duration::from_secs(60)).expect("room");
+        assert_eq!(seqs(&proposals.forward(Instant(0))), [1]);
+        assert!(proposals.forward(Instant(0)).is_empty(), "sent once");
+        assert_eq!(proposals.tick(Instant(0) + RETRY, None), []);
+        assert_eq!(seqs(&proposals.forward(Instant(0) + RETRY)), [1], "no answer for a while");
+        proposals.resend_all();
+        let again = proposals.forward(Instant(0) + RETRY);
+        assert_eq!((seqs(&again), again[0].answered_below), (vec![1], 1), "another leader");
+        assert_eq!(proposals.complete(again[0].id), Some(1));
+        proposals.submit(2, put(), Instant(0)).expect("room");
+        assert_eq!(proposals.forward(Instant(0))[0].answered_below, 2);
+        let elsewhere = CommandId { session: SessionId(8), seq: 2 };
+        assert_eq!(proposals.complete(elsewhere), None);
+    }
+
+    #[test]
+    fn too_much_in_flight_is_refused_and_nothing_else() {
+        let mut proposals = Proposals::new(SessionId(7));
+        let half = Command::Transact(Txn::just(Op::Put(PutOp::of("k", vec![0; PENDING_BYTES_MAX / 2]))));
+        proposals.submit(1, half.clone(), Instant(0)).expect("room");
+        assert_eq!(proposals.submit(2, half, Instant(0)), Err(Unavailable::Overloaded));
+        proposals.submit(3, put(), Instant(0)).expect("room for a small one");
+        assert_eq!(proposals.outstanding_count(), 2);
     }
 }

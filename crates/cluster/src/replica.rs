@@ -186,6 +186,12 @@ impl Replica {
         }
     }
 
+    /// The node stops.
+    pub fn stop(&mut self, cx: &mut Context<'_>) {
+        let given_up = self.proposals.stop().into_iter();
+        cx.out.replies.extend(given_up.map(|(request, error)| (request, Err(error))));
+    }
+
     fn tick_reads(&mut self, cx: &mut Context<'_>) {
         let parked = std::mem::take(&mut self.parked);
         parked.into_iter().for_each(|waiting| self.reads.push(waiting));

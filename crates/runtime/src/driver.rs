@@ -17,6 +17,7 @@ use quorate_kv::{Db, Error, Identity, Unavailable};
 use quorate_shard::WatcherKey;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -164,7 +165,12 @@ impl Runtime {
             stats: stats.clone(),
             dir: opened.dir,
         };
-        let thread = std::thread::Builder::new().name("lane-0".into()).spawn(move || worker.run())?;
+        let lane_thread = std::thread::Builder::new().name("lane-0".into());
+        // What asserts inside the node has found it in a state that must not serve.
+        let thread = lane_thread.spawn(move || {
+            panic::catch_unwind(AssertUnwindSafe(|| worker.run()))
+                .unwrap_or_else(|_| stop_process("an assertion failed inside the node; the log above says which"))
+        })?;
         let db = Arc::new(RuntimeDb::new(identity, lane.clone(), members.clone(), options.request_timeout));
         tasks.push(tokio::spawn(members::register(db.clone(), options, incarnation)));
         tasks.push(tokio::spawn(members::follow(db.clone(), members)));
@@ -242,6 +248,9 @@ impl Lane {
             let outputs = self.node.drain(self.clock.now());
             self.carry_out(outputs);
             if stop {
+                self.node.step(self.clock.now(), Input::Stop);
+                let outputs = self.node.drain(self.clock.now());
+                self.carry_out(outputs);
                 break;
             }
         }
