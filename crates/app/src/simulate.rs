@@ -8,6 +8,9 @@ use quorate_sim::{MARKS, Options, PLANTED, Report, planted, run_seed};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 pub fn run(args: &SimArgs) -> Result<(), Failure> {
@@ -73,29 +76,58 @@ struct Summary {
     violation: Option<String>,
 }
 
-fn campaign(args: &SimArgs, options: Options) -> Result<(), Failure> {
-    let began = Instant::now();
-    let mut summary = Summary::default();
-    let mut simulated = Duration::ZERO;
-    let mut failure = None;
-    let bar = progress(args);
-    for seed in args.first..args.first.saturating_add(args.seeds) {
-        let report = run_seed(seed, &options);
-        // A campaign without a planted bug also proves that each seed is the same twice.
-        let again = options.planted.is_none().then(|| run_seed(seed, &options));
-        for run in std::iter::once(&report).chain(&again) {
-            summary.operations += run.operations;
-            summary.faults += run.faults;
-            simulated += run.simulated;
+/// What the workers of a campaign have together.
+#[derive(Default)]
+struct Tally {
+    summary: Summary,
+    simulated: Duration,
+    /// The lowest seed that failed, and how.
+    failure: Option<(u64, String)>,
+}
+
+impl Tally {
+    fn add(&mut self, seed: u64, report: &Report, again: Option<&Report>, options: Options) {
+        for run in std::iter::once(report).chain(again) {
+            self.summary.operations += run.operations;
+            self.summary.faults += run.faults;
+            self.simulated += run.simulated;
         }
-        summary.seeds += 1;
-        report.marks.iter().for_each(|(mark, count)| *summary.marks.entry(mark).or_default() += count);
-        bar.inc(1);
-        failure = judge(seed, &report, again.as_ref(), options);
-        if failure.is_some() {
-            break;
+        self.summary.seeds += 1;
+        report.marks.iter().for_each(|(mark, count)| *self.summary.marks.entry(mark).or_default() += count);
+        if let Some(failure) = judge(seed, report, again, options)
+            && self.failure.as_ref().is_none_or(|(lowest, _)| seed < *lowest)
+        {
+            self.failure = Some((seed, failure));
         }
     }
+}
+
+/// Runs seeds on every core, handed out in order until one fails; so no seed below a failed one is left out.
+fn campaign(args: &SimArgs, options: Options) -> Result<(), Failure> {
+    let began = Instant::now();
+    let bar = progress(args);
+    let (next, end) = (AtomicU64::new(args.first), args.first.saturating_add(args.seeds));
+    let tally = Mutex::new(Tally::default());
+    let failed = || tally.lock().expect("no worker panics").failure.is_some();
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || failed() {
+                        break;
+                    }
+                    let report = run_seed(seed, &options);
+                    // A campaign without a planted bug also proves that each seed is the same twice.
+                    let again = options.planted.is_none().then(|| run_seed(seed, &options));
+                    tally.lock().expect("no worker panics").add(seed, &report, again.as_ref(), options);
+                    bar.inc(1);
+                }
+            });
+        }
+    });
+    let Tally { mut summary, simulated, failure } = tally.into_inner().expect("no worker panics");
+    let failure = failure.map(|(_, failure)| failure);
     bar.finish_and_clear();
     let (real, simulated) = (began.elapsed().as_secs_f64(), simulated.as_secs_f64());
     summary.simulated_seconds = simulated;

@@ -81,7 +81,10 @@ fn run(jobs: &Receiver<Job>, stop: &AtomicBool, on_flushed: &dyn Fn(u64), on_spa
             on_space(Space::Enough);
         }
         on_flushed(ticket);
-        if let Err(e) = job.compact() {
+        // Nobody waits for a merge; a node that stops does not begin one.
+        if !stop.load(Ordering::Acquire)
+            && let Err(e) = job.compact()
+        {
             die("compacting the store", &e);
         }
     }
