@@ -148,6 +148,7 @@ fn live(engine: &mut dyn Engine, seed: u64, steps: usize) {
                         drop(job);
                     } else {
                         job.run().unwrap();
+                        job.compact().unwrap();
                         durable = rows;
                     }
                 }
@@ -254,7 +255,7 @@ fn readers_see_whole_batches_while_flushes_and_compactions_run() {
         scope.spawn(|| {
             while !stop.load(Ordering::Acquire) {
                 let job = jobs.lock().unwrap().pop();
-                job.inspect(|job| job.run().unwrap());
+                job.inspect(|job| job.run().and_then(|()| job.compact()).unwrap());
                 std::thread::yield_now();
             }
         });
