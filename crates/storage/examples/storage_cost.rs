@@ -28,7 +28,7 @@ fn store(keys: u64) {
     let flusher = std::thread::spawn(move || {
         queue.into_iter().for_each(|job| {
             job.run().and_then(|()| job.compact()).expect("flush");
-        })
+        });
     });
     let key = |n: u64| format!("key/{:016x}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15)).into_bytes();
 
