@@ -1,6 +1,7 @@
 //! The command line. Flags win over `QUORATE_*` variables, which win over the configuration file.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use quorate_sim::Numbers;
 use std::path::PathBuf;
 
 /// A distributed coordinator that etcd's clients can talk to.
@@ -167,6 +168,15 @@ pub struct SimArgs {
     /// Switch one safety mechanism off; "list" names them.
     #[arg(long = "break", value_name = "NAME")]
     pub sabotage: Option<String>,
+    /// Leave out faults and operations of the seed's run as long as the same rule breaks, and print the shorter command.
+    #[arg(long, requires = "seed", conflicts_with_all = ["faults", "operations"])]
+    pub minimise: bool,
+    /// Of the seed's faults, let only these happen: 3,7,12-40, or none.
+    #[arg(long, value_name = "NUMBERS", requires = "seed")]
+    pub faults: Option<Numbers>,
+    /// Of the clients' operations, ask only these.
+    #[arg(long, value_name = "NUMBERS", requires = "seed")]
+    pub operations: Option<Numbers>,
     /// Instead of lines, draw the seed's run into this HTML file.
     #[arg(long, value_name = "FILE", requires = "seed")]
     pub diagram: Option<PathBuf>,

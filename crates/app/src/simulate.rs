@@ -4,10 +4,11 @@ use crate::cli::SimArgs;
 use crate::diagram::write_file;
 use crate::failure::Failure;
 use indicatif::{ProgressBar, ProgressStyle};
-use quorate_sim::{MARKS, Options, PLANTED, Report, planted, run_seed};
+use quorate_sim::{MARKS, Only, Options, PLANTED, Report, minimise, planted, run_only, run_seed};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
+use std::panic;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -29,13 +30,51 @@ pub fn run(args: &SimArgs) -> Result<(), Failure> {
         })?),
     };
     match args.seed {
+        Some(seed) if args.minimise => shorten(seed, args, Options { planted, trace: true }),
         Some(seed) => replay(seed, args, Options { planted, trace: true }),
         None => campaign(args, Options { planted, trace: false }),
     }
 }
 
 fn replay(seed: u64, args: &SimArgs, options: Options) -> Result<(), Failure> {
-    let report = run_seed(seed, &options);
+    let only = Only { faults: args.faults.clone(), operations: args.operations.clone() };
+    if only == Only::default() {
+        return show(seed, args, run_seed(seed, &options));
+    }
+    show(seed, args, run_only(seed, &options, &only))
+}
+
+/// Runs that a minimisation may take.
+const MINIMISE_RUNS: usize = 2_000;
+
+fn shorten(seed: u64, args: &SimArgs, options: Options) -> Result<(), Failure> {
+    // A rule may be that nothing panics: what candidates say while they do is of no interest.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let small = minimise(seed, &options, MINIMISE_RUNS);
+    panic::set_hook(hook);
+    let Some(small) = small else {
+        let why = "breaks no rule, or only with its faults drawn one by one: there is nothing to leave out";
+        return Err(Failure::Usage(format!("seed {seed} {why}")));
+    };
+    let command = format!("quorate sim --seed {seed}{}{}", sabotage(options), small.only().flags());
+    println!("the rule that breaks: {}", small.rule);
+    println!("faults:     {} of {}", small.faults.len(), small.faults_before);
+    println!("operations: {} of {}", small.operations.len(), small.operations_before);
+    println!("runs:       {}", small.runs);
+    println!("replay it:  {command}\nsee it:     {command} --diagram run.html");
+    if args.diagram.is_none() && args.trace.is_none() {
+        return Ok(());
+    }
+    show(seed, args, run_only(seed, &options, &small.only()))
+}
+
+fn sabotage(options: Options) -> String {
+    options.planted.map_or_else(String::new, |planted| format!(" --break {}", planted.name))
+}
+
+/// Writes a traced run where it is wanted.
+fn show(seed: u64, args: &SimArgs, report: Report) -> Result<(), Failure> {
     let trace = report.trace.expect("a replay is traced");
     if let Some(file) = &args.trace {
         write_file(file, |to| trace.write_json(to))?;
@@ -149,7 +188,7 @@ fn campaign(args: &SimArgs, options: Options) -> Result<(), Failure> {
 
 fn judge(seed: u64, report: &Report, again: Option<&Report>, options: Options) -> Option<String> {
     if let Some((at, violation)) = &report.violation {
-        let sabotage = options.planted.map_or_else(String::new, |planted| format!(" --break {}", planted.name));
+        let sabotage = sabotage(options);
         return Some(format!(
             "seed {seed} at {:.6} s: {violation}\n  replay it: quorate sim --seed {seed}{sabotage}\n  see it:    quorate sim --seed {seed}{sabotage} --diagram run.html",
             *at as f64 / 1e6

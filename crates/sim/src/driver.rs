@@ -1,5 +1,7 @@
 //! The world of one run: a heap of events, the nodes, and what connects them. Nothing here depends on anything but the seed.
 
+mod watches;
+
 use crate::Options;
 use crate::checks::leases::LeaseCheck;
 use crate::checks::order::OrderCheck;
@@ -11,19 +13,20 @@ use crate::disk::Disk;
 use crate::history::{Violation, demand};
 use crate::lies::{AppliedLies, MetaRows, meta_rows};
 use crate::net::{CALM, Net};
+use crate::numbers::Numbers;
 use crate::plan::Plan;
 use crate::planted::{Bug, DriverBug};
 use crate::trace::recorder::{Recorder, node_lane};
 use crate::trace::{Lane, Loss, MessageId, Trace, TraceEvent, Way, words};
 use bytes::Bytes;
 use quorate_cluster::{
-    BootMember, Input, Node, NodeConfig, Outputs, PeerBody, Persist, Reply, RequestId, Sabotage, Timing, WatchOutput,
-    WatchRequest, wire,
+    BootMember, Input, Node, NodeConfig, Outputs, PeerBody, Persist, Reply, RequestId, Sabotage, Timing, WatchRequest,
+    wire,
 };
 use quorate_consensus::MessageKind;
 use quorate_env::checksum::chain;
 use quorate_env::{ClusterId, Incarnation, NodeId, ReplicaId, Rng, ShardId};
-use quorate_kv::{Error, KeyRange, Refusal, Revision, WatchSpec};
+use quorate_kv::{Error, KeyRange, Refusal};
 use quorate_shard::{View, WatcherKey};
 use quorate_storage::store::{FlushJob, LsmOptions, LsmStore, ModelStore, Store};
 use quorate_storage::wal::{DiskOp, LogRecord, Wal, WalIdentity, WalLimits};
@@ -32,14 +35,11 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
+use watches::REWATCH_US;
 
 const SHARDS: [ShardId; 2] = [ShardId(1), SHARD];
 const CLUSTER: ClusterId = ClusterId(1);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How often a watch is replaced by one that starts in the past, and how many revisions back at most.
-const REWATCH_US: (u64, u64) = (1_000_000, 6_000_000);
-const REWATCH_BACK: u64 = 200;
 
 /// A client gives up by itself after this long: its node may be paused.
 const CLIENT_PATIENCE_US: u64 = 6_000_000;
@@ -92,21 +92,82 @@ pub const MARKS: &[&str] = &[
     "real store",
 ];
 
+/// What a run did that a shorter run may leave out: faults in order, each with the randomness that it began with, and operations.
+#[derive(Default)]
+pub(crate) struct Played {
+    faults: Vec<(u64, Event, Rng)>,
+    pub asked: Numbers,
+}
+
+impl Played {
+    /// The numbers of the faults.
+    pub fn faults(&self) -> Numbers {
+        (1..=self.faults.len() as u64).collect()
+    }
+}
+
+/// What happens in a run instead of what its seed draws. The rest is drawn as ever.
+pub(crate) struct Script<'a> {
+    pub played: &'a Played,
+    /// Which of the faults come, each at its time.
+    pub faults: &'a Numbers,
+    /// Which operations are asked, if not all.
+    pub operations: Option<&'a Numbers>,
+    /// When to look no further.
+    pub until_us: u64,
+}
+
 /// What the world does next. The messages of a frame have trace ids from `first` on.
+#[derive(Clone)]
 enum Event {
-    Tick { node: usize, life: u64 },
-    Deliver { from: usize, to: usize, frame: Bytes, first: u64 },
-    Synced { node: usize, life: u64 },
-    Flushed { node: usize, life: u64 },
-    FlushedLate { node: usize, life: u64 },
-    PeerDown { node: usize, peer: usize },
-    Restart { node: usize },
-    Resume { node: usize },
-    Client { client: usize },
-    Patience { client: usize, operation: u64 },
-    Watch { watcher: usize },
-    Rewatch { watcher: usize },
-    Progress { key: WatcherKey },
+    Tick {
+        node: usize,
+        life: u64,
+    },
+    Deliver {
+        from: usize,
+        to: usize,
+        frame: Bytes,
+        first: u64,
+    },
+    Synced {
+        node: usize,
+        life: u64,
+    },
+    Flushed {
+        node: usize,
+        life: u64,
+    },
+    FlushedLate {
+        node: usize,
+        life: u64,
+    },
+    PeerDown {
+        node: usize,
+        peer: usize,
+    },
+    Restart {
+        node: usize,
+    },
+    Resume {
+        node: usize,
+    },
+    Client {
+        client: usize,
+    },
+    Patience {
+        client: usize,
+        operation: u64,
+    },
+    Watch {
+        watcher: usize,
+    },
+    Rewatch {
+        watcher: usize,
+    },
+    Progress {
+        key: WatcherKey,
+    },
     Crash,
     Cut,
     Heal,
@@ -114,6 +175,11 @@ enum Event {
     Jump,
     PowerCut,
     Calm,
+    /// A fault of a script.
+    Again {
+        fault: Box<Event>,
+        rng: Rng,
+    },
 }
 
 enum StoreKind {
@@ -161,7 +227,9 @@ struct Watcher {
     catching_up: Option<View>,
 }
 
-struct World {
+struct World<'a> {
+    script: Option<&'a Script<'a>>,
+    played: Played,
     plan: Plan,
     options: Options,
     now: u64,
@@ -196,7 +264,13 @@ type Step = Result<(), Violation>;
 /// Runs one seed.
 #[must_use]
 pub fn run_seed(seed: u64, options: &Options) -> Report {
+    play(seed, options, None).0
+}
+
+/// Runs one seed, or those parts of it that a script names.
+pub(crate) fn play(seed: u64, options: &Options, script: Option<&Script<'_>>) -> (Report, Played) {
     let mut world = World::new(seed, *options);
+    world.script = script;
     // What asserts inside a node ends that node's process; here it ends the run.
     let run = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
     let outcome = run.unwrap_or_else(|why| {
@@ -211,10 +285,10 @@ pub fn run_seed(seed: u64, options: &Options) -> Report {
     }
     world.report.simulated = Duration::from_micros(world.now);
     world.report.trace = world.recorder.take().map(|recorder| recorder.finish(world.now));
-    world.report
+    (world.report, world.played)
 }
 
-impl World {
+impl World<'_> {
     fn new(seed: u64, options: Options) -> Self {
         let plan = Plan::draw(seed);
         let root = Rng::new(seed);
@@ -262,6 +336,8 @@ impl World {
             next_message: 1,
             recorder: options.trace.then(|| Recorder::new(seed, options.planted, &plan, &SHARDS)),
             report: Report { seed, ..Report::default() },
+            script: None,
+            played: Played::default(),
             options,
             now: 0,
             sequence: 0,
@@ -296,9 +372,18 @@ impl World {
         for fault in [Event::Crash, Event::Cut, Event::Pause, Event::Jump, Event::PowerCut] {
             self.schedule_fault(fault);
         }
+        if let Some(script) = self.script {
+            for (at, fault, rng) in script.faults.iter().filter_map(|n| script.played.faults.get(n as usize - 1)) {
+                self.after(*at, Event::Again { fault: Box::new(fault.clone()), rng: rng.clone() });
+            }
+        }
         self.after(self.plan.storm_us, Event::Calm);
         let end = self.plan.storm_us + self.plan.calm_us;
+        let until = self.script.map_or(u64::MAX, |script| script.until_us);
         while let Some(Reverse(at)) = self.heap.pop() {
+            if at.0 > until {
+                return Ok(());
+            }
             if at.0 > end {
                 break;
             }
@@ -331,7 +416,9 @@ impl World {
             && !self.calm
         {
             let wait = self.rng.between(every / 4, every * 2);
-            self.after(wait, fault);
+            if self.script.is_none() {
+                self.after(wait, fault);
+            }
         }
     }
 
@@ -443,6 +530,10 @@ impl World {
                 }
             }
             Event::Calm => self.become_calm()?,
+            Event::Again { fault, rng } => {
+                self.rng = rng;
+                self.fault(*fault)?;
+            }
             fault => self.fault(fault)?,
         }
         Ok(())
@@ -451,6 +542,9 @@ impl World {
     fn fault(&mut self, fault: Event) -> Step {
         if self.calm {
             return Ok(());
+        }
+        if !matches!(fault, Event::Heal) {
+            self.played.faults.push((self.now, fault.clone(), self.rng.clone()));
         }
         let node = self.rng.below(self.nodes.len() as u64) as usize;
         match fault {
@@ -888,6 +982,16 @@ impl World {
                 (node, self.clients[client].next(operation, known))
             }
         };
+        if proof.is_none()
+            && self.script.and_then(|script| script.operations).is_some_and(|asked| !asked.contains(operation))
+        {
+            // Who does not ask is not kept waiting.
+            self.clients[client].completed += 1;
+            let wait = self.clients[client].think(self.plan.think_us);
+            self.after(wait, Event::Client { client });
+            return Ok(());
+        }
+        self.played.asked.insert(operation);
         let request_id = self.next_request;
         self.next_request += 1;
         let in_flight = InFlight { operation, node, kind, began: self.order.floor(), began_us: self.now };
@@ -1007,122 +1111,6 @@ impl World {
         }
         let wait = self.clients[client].think(self.plan.think_us);
         self.after(wait, Event::Client { client });
-        Ok(())
-    }
-
-    // ---- watches
-
-    fn watch_turn(&mut self, watcher: usize) -> Step {
-        if let Some(view) = self.watchers[watcher].catching_up.take() {
-            return self.catch_up(watcher, &view);
-        }
-        if self.watchers[watcher].key != 0 {
-            return Ok(());
-        }
-        let node = self.rng.below(self.nodes.len() as u64) as usize;
-        if self.nodes[node].node.is_none() {
-            self.after(100_000, Event::Watch { watcher });
-            return Ok(());
-        }
-        self.watchers[watcher].node = node;
-        self.attach(watcher)
-    }
-
-    /// Somebody else watches now, from some revision of the past.
-    fn rewatch(&mut self, watcher: usize) -> Step {
-        let (low, high) = REWATCH_US;
-        let wait = self.watch_rng.between(low, high);
-        self.after(wait, Event::Rewatch { watcher });
-        let back = self.watch_rng.below(REWATCH_BACK);
-        let this = &mut self.watchers[watcher];
-        let (old, node) = (std::mem::replace(&mut this.key, 0), this.node);
-        this.catching_up = None;
-        this.check.next = this.check.next.saturating_sub(back).max(1);
-        if old != 0 {
-            self.mark("watch from the past");
-            self.feed(node, Input::Watch { key: old, shard: SHARD, request: WatchRequest::Detach })?;
-        }
-        self.watch_turn(watcher)
-    }
-
-    fn attach(&mut self, watcher: usize) -> Step {
-        let key = self.next_key;
-        self.next_key += 1;
-        let this = &mut self.watchers[watcher];
-        let old = std::mem::replace(&mut this.key, key);
-        let range = this.check.range.clone();
-        let from = Some(Revision(this.check.next));
-        let spec = WatchSpec { range, start: from, no_put: false, no_delete: false, prev_kv: true };
-        let node = this.node;
-        let next = this.check.next;
-        let lane = Lane::Watch(watcher as u64);
-        self.trace(|| TraceEvent::Watch {
-            watch: lane,
-            node: node_lane(node),
-            text: format!("watch from revision {next}"),
-        });
-        if old != 0 {
-            self.feed(node, Input::Watch { key: old, shard: SHARD, request: WatchRequest::Detach })?;
-        }
-        self.feed(node, Input::Watch { key, shard: SHARD, request: WatchRequest::Attach { spec, from } })
-    }
-
-    fn catch_up(&mut self, watcher: usize, view: &View) -> Step {
-        self.mark("history read by a watch");
-        let check = &mut self.watchers[watcher].check;
-        let page = view
-            .events(&check.range, Revision(check.next), true, 2_000)
-            .map_err(|e| Violation { rule: "views can be read", detail: e.to_string() })?;
-        check.events(&self.order.model, &page.events)?;
-        check.next = check.next.max(page.next.0);
-        if page.next > view.revision() {
-            return self.attach(watcher);
-        }
-        self.watchers[watcher].catching_up = Some(view.clone());
-        self.after(1_000, Event::Watch { watcher });
-        Ok(())
-    }
-
-    fn watch_output(&mut self, key: WatcherKey, output: WatchOutput) -> Step {
-        let Some(watcher) = self.watchers.iter().position(|watcher| watcher.key == key) else { return Ok(()) };
-        if self.driver_bug() == Some(DriverBug::LoseWatchEvents)
-            && matches!(output, WatchOutput::Events { .. })
-            && self.rng.chance(50)
-        {
-            return Ok(());
-        }
-        let (lane, node) = (Lane::Watch(watcher as u64), node_lane(self.watchers[watcher].node));
-        self.trace(|| words::told(lane, node, &output));
-        let check = &mut self.watchers[watcher].check;
-        match output {
-            WatchOutput::Attached { backlog, .. } => {
-                for events in backlog {
-                    check.events(&self.order.model, &events)?;
-                }
-                // Not at once: the node's remaining outputs come first.
-                self.after(200, Event::Progress { key });
-            }
-            WatchOutput::Behind { view, from } => {
-                demand(from.0 == check.next, "watches resume where they were", || {
-                    format!("{} not {}", from.0, check.next)
-                })?;
-                self.watchers[watcher].catching_up = Some(view);
-                self.after(500, Event::Watch { watcher });
-            }
-            WatchOutput::Compacted { compacted, .. } => {
-                let known = self.order.model.compacted.unwrap_or(0);
-                demand(compacted.0 <= known && check.next < compacted.0, "only the compacted is refused", || {
-                    format!("a watch from {} was refused at compaction {}", check.next, compacted.0)
-                })?;
-                check.next = compacted.0;
-                self.mark("watch compacted");
-                self.watchers[watcher].key = 0;
-                self.after(1_000, Event::Watch { watcher });
-            }
-            WatchOutput::Events { events, .. } => check.events(&self.order.model, &events)?,
-            WatchOutput::Progress { revision } => check.progress(&self.order.model, revision.0)?,
-            WatchOutput::Detached => return self.attach(watcher),
-        }
         Ok(())
     }
 

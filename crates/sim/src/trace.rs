@@ -212,6 +212,8 @@ pub enum TraceEvent {
     Watch { watch: Lane, node: Lane, text: String },
     /// It is told something; `from` and `to` are the revisions of the events, or 0.
     Tell { watch: Lane, node: Lane, from: u64, to: u64, text: String },
+    /// Something that only this kind of participant does, in words.
+    Note { node: Lane, text: String },
     /// A check objects. Names in `detail`: n1 a node, s1 a shard, t1 a term, @1 an index; operation, lease, revision with their number.
     Violation { rule: String, detail: String },
     /// The run ends.
@@ -269,6 +271,7 @@ impl TraceEvent {
             | Self::Pause { node }
             | Self::Resume { node }
             | Self::ClockJump { node }
+            | Self::Note { node, .. }
             | Self::Cut { node, .. }
             | Self::SyncBegin { node, .. }
             | Self::SyncEnd { node, .. }

@@ -115,7 +115,7 @@ class Picture {
     switch (run.kind[e]) {
       case K["sync-begin"]: case K["sync-end"]: return this.tops[l] + 67;
       case K["flush-begin"]: case K["flush-end"]: return this.tops[l] + 77;
-      case K.start: case K.crash: case K["clock-jump"]: return this.tops[l] + 9;
+      case K.start: case K.crash: case K["clock-jump"]: case K.note: return this.tops[l] + 9;
       case K.commit: case K.apply: case K.install: return this.tops[l] + 15;
       case K.role: return this.bandTop(l, run.shard[e]) + this.bandHeight / 2;
       default: return this.middles[l];
@@ -356,7 +356,7 @@ class Picture {
         if (cell !== column) { pen.fillStyle = colours.watch; pen.fillRect(x, this.middles[l] - 4, 1, 8); }
         column = cell;
       }
-      const fault = k === K.crash || k === K.start || k === K["clock-jump"] || k === K.install || k === K.calm || k === K.heal;
+      const fault = k === K.crash || k === K.start || k === K["clock-jump"] || k === K.note || k === K.install || k === K.calm || k === K.heal;
       const found = this.found && this.found.has(e), marked = run.marked[e];
       if (!fault && !marked && !found && !few) continue;
       if (!marked && !found && !this.shown(e)) continue;
@@ -378,11 +378,11 @@ class Picture {
         pen.fillStyle = k === K.crash ? colours.alarm : colours.done;
         pen.fillRect(x - 1, this.tops[l] + 2, 2, this.heights[l] - 4);
         if (this.heights[l] === NODE_HEIGHT && this.room(e)) this.word(k === K.crash ? "crash" : "start", x + 8, this.tops[l] + 9, pen.fillStyle);
-      } else if (k === K["clock-jump"] || k === K.install) {
+      } else if (k === K["clock-jump"] || k === K.note || k === K.install) {
         const colour = k === K.install ? colours.snapshot : colours.quiet;
         pen.fillStyle = colour;
         pen.beginPath(); pen.moveTo(x, y - 5); pen.lineTo(x + 5, y); pen.lineTo(x, y + 5); pen.lineTo(x - 5, y); pen.fill();
-        if (this.room(e)) this.word(k === K.install ? "snapshot" : "clock jumps", x + 7, y, colour);
+        if (this.room(e)) this.word(k === K.install ? "snapshot" : k === K.note ? run.textOf(e) : "clock jumps", x + 7, y, colour);
       } else if (k === K.watch || k === K.tell) {
         if (!filter.groups.watch) continue;
         pen.fillStyle = colours.watch;
@@ -409,7 +409,7 @@ class Picture {
   room(e) {
     const { run } = this;
     this.labelled ??= Array.from({ length: run.n }, (_, i) => i).filter((i) => [run.K.crash, run.K.start, run.K.heal, run.K.calm, run.K.install,
-      run.K["clock-jump"]].includes(run.kind[i]));
+      run.K["clock-jump"], run.K.note].includes(run.kind[i]));
     const limit = run.at[e] + 84 / this.scale;
     for (const i of this.labelled) {
       if (run.at[i] >= limit) break;

@@ -34,6 +34,7 @@ pub(super) const KINDS: &[&str] = &[
     "give-up",
     "watch",
     "tell",
+    "note",
     "violation",
     "end",
 ];
@@ -243,6 +244,7 @@ fn name(event: &TraceEvent) -> &'static str {
         TraceEvent::GiveUp { .. } => "give-up",
         TraceEvent::Watch { .. } => "watch",
         TraceEvent::Tell { .. } => "tell",
+        TraceEvent::Note { .. } => "note",
         TraceEvent::Violation { .. } => "violation",
         TraceEvent::End => "end",
     }

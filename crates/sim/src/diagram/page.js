@@ -27,7 +27,7 @@ const filter = {
 function groupsOfKinds(names) {
   const groups = {
     disk: ["sync-begin", "sync-end", "flush-begin", "flush-end"], commit: ["commit", "apply"], client: ["ask", "answer", "give-up"],
-    watch: ["watch", "tell"], fault: ["start", "crash", "pause", "resume", "clock-jump", "cut", "heal", "calm"],
+    watch: ["watch", "tell"], fault: ["note", "start", "crash", "pause", "resume", "clock-jump", "cut", "heal", "calm"],
   };
   return names.map((name) => Object.keys(groups).find((group) => groups[group].includes(name)));
 }

@@ -53,6 +53,7 @@ impl fmt::Display for TraceEvent {
             Self::Crash { cause, .. } => write!(f, "crashes ({cause})"),
             Self::Pause { .. } => f.write_str("is paused"),
             Self::Resume { .. } => f.write_str("resumes"),
+            Self::Note { text, .. } => f.write_str(text),
             Self::ClockJump { .. } => f.write_str("its wall clock jumps"),
             Self::Cut { way: Way::Both, .. } => f.write_str("is cut off"),
             Self::Cut { way: Way::In, .. } => f.write_str("is cut off, one way: nothing reaches it"),
