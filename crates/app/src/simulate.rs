@@ -12,6 +12,9 @@ use std::panic;
 use std::time::{Duration, Instant};
 
 pub fn run(args: &SimArgs) -> Result<(), Failure> {
+    if let Some(name) = &args.scenario {
+        return crate::scenario::run(name, args);
+    }
     if args.mutants {
         return crate::mutants::run(args);
     }
