@@ -20,7 +20,9 @@ impl Board {
     pub fn new(names: &[&str]) -> Self {
         let lanes: Vec<Lane> = (0..names.len()).map(lane).collect();
         let names = lanes.iter().zip(names).map(|(lane, name)| format!("{lane} is {name}.")).collect();
-        Self { records: Vec::new(), lanes, names, messages: 0, operations: 0 }
+        let mut board = Self { records: Vec::new(), lanes: lanes.clone(), names, messages: 0, operations: 0 };
+        lanes.into_iter().for_each(|node| board.tell(0, TraceEvent::Start { node, life: 1 }));
+        board
     }
 
     fn tell(&mut self, at: u64, event: TraceEvent) {
@@ -58,7 +60,9 @@ impl Board {
 
     pub fn finish(mut self) -> Trace {
         self.records.sort_by_key(|record| record.at);
-        let end = self.records.last().map_or(0, |record| record.at) + 1_000;
+        // Room for the last words in the picture.
+        let last = self.records.last().map_or(0, |record| record.at);
+        let end = last + last / 5 + 1_000;
         self.tell(end, TraceEvent::End);
         let about = About {
             quorate_trace: TRACE_VERSION,
