@@ -1,6 +1,6 @@
 //! The command line. Flags win over `QUORATE_*` variables, which win over the configuration file.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use quorate_sim::Numbers;
 use std::path::PathBuf;
 
@@ -152,6 +152,7 @@ pub struct BenchArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("one_run").args(["seed", "scenario"]).multiple(true))]
 pub struct SimArgs {
     /// Run so many seeds.
     #[arg(long, default_value_t = 20)]
@@ -168,6 +169,9 @@ pub struct SimArgs {
     /// Switch one safety mechanism off; "list" names them.
     #[arg(long = "break", value_name = "NAME")]
     pub sabotage: Option<String>,
+    /// Play a textbook situation and say whether it ends as its text claims; "list" names them.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["seeds", "first", "mutants", "sabotage", "minimise", "faults", "operations", "json"])]
+    pub scenario: Option<String>,
     /// Leave out faults and operations of the seed's run as long as the same rule breaks, and print the shorter command.
     #[arg(long, requires = "seed", conflicts_with_all = ["faults", "operations"])]
     pub minimise: bool,
@@ -177,11 +181,11 @@ pub struct SimArgs {
     /// Of the clients' operations, ask only these.
     #[arg(long, value_name = "NUMBERS", requires = "seed")]
     pub operations: Option<Numbers>,
-    /// Instead of lines, draw the seed's run into this HTML file.
-    #[arg(long, value_name = "FILE", requires = "seed")]
+    /// Instead of lines, draw the run of the seed or scenario into this HTML file.
+    #[arg(long, value_name = "FILE", requires = "one_run")]
     pub diagram: Option<PathBuf>,
-    /// Instead of lines, write the seed's trace into this file.
-    #[arg(long, value_name = "FILE", requires = "seed")]
+    /// Instead of lines, write the trace of the seed or scenario into this file.
+    #[arg(long, value_name = "FILE", requires = "one_run")]
     pub trace: Option<PathBuf>,
     /// For programs.
     #[arg(long)]

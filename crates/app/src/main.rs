@@ -7,6 +7,7 @@ mod endpoint;
 mod failure;
 mod mutants;
 mod node;
+mod scenario;
 mod simulate;
 mod start;
 mod status;

@@ -15,6 +15,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub fn run(args: &SimArgs) -> Result<(), Failure> {
+    if let Some(name) = &args.scenario {
+        return crate::scenario::run(name, args);
+    }
     if args.mutants {
         return crate::mutants::run(args);
     }

@@ -76,6 +76,19 @@ impl Client {
         Command::Transact(Txn { compares, success: with_mark(success), failure: with_mark(failure) })
     }
 
+    /// A write of one key, and its mark.
+    pub fn put(&self, operation: u64, key: &str, value: &str) -> (Kind, Request) {
+        let put = vec![Op::Put(PutOp::of(key.to_owned(), value.to_owned()))];
+        (Kind::Write, Request::Submit { shard: SHARD, command: self.marked(operation, Vec::new(), put, Vec::new()) })
+    }
+
+    /// A linearizable read of one key.
+    pub fn read(key: &str) -> (Kind, Request) {
+        let op = RangeOp::of(KeyRange::single(key.to_owned()));
+        let request = Request::View { shard: SHARD, consistency: Consistency::Linearizable };
+        (Kind::Read { op, linearizable: true }, request)
+    }
+
     /// A plain write, for judging whether the cluster is alive.
     pub fn plain_write(&mut self, operation: u64) -> (Kind, Request) {
         (

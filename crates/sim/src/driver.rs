@@ -1,5 +1,6 @@
 //! The world of one run: a heap of events, the nodes, and what connects them. Nothing here depends on anything but the seed.
 
+pub(crate) mod stage;
 mod watches;
 
 use crate::Options;
@@ -20,8 +21,8 @@ use crate::trace::recorder::{Recorder, node_lane};
 use crate::trace::{Lane, Loss, MessageId, Trace, TraceEvent, Way, words};
 use bytes::Bytes;
 use quorate_cluster::{
-    BootMember, Input, Node, NodeConfig, Outputs, PeerBody, Persist, Reply, RequestId, Sabotage, Timing, WatchRequest,
-    wire,
+    BootMember, Input, Node, NodeConfig, Outputs, PeerBody, Persist, Reply, Request, RequestId, Sabotage, Timing,
+    WatchRequest, wire,
 };
 use quorate_consensus::MessageKind;
 use quorate_env::checksum::chain;
@@ -264,12 +265,12 @@ type Step = Result<(), Violation>;
 /// Runs one seed.
 #[must_use]
 pub fn run_seed(seed: u64, options: &Options) -> Report {
-    play(seed, options, None).0
+    play(seed, options, Plan::draw(seed), None).0
 }
 
-/// Runs one seed, or those parts of it that a script names.
-pub(crate) fn play(seed: u64, options: &Options, script: Option<&Script<'_>>) -> (Report, Played) {
-    let mut world = World::new(seed, *options);
+/// Runs a plan, or those parts of it that a script names.
+pub(crate) fn play(seed: u64, options: &Options, plan: Plan, script: Option<&Script<'_>>) -> (Report, Played) {
+    let mut world = World::new(seed, *options, plan);
     world.script = script;
     // What asserts inside a node ends that node's process; here it ends the run.
     let run = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
@@ -289,8 +290,7 @@ pub(crate) fn play(seed: u64, options: &Options, script: Option<&Script<'_>>) ->
 }
 
 impl World<'_> {
-    fn new(seed: u64, options: Options) -> Self {
-        let plan = Plan::draw(seed);
+    fn new(seed: u64, options: Options, plan: Plan) -> Self {
         let root = Rng::new(seed);
         let mut clock_rng = root.split(2);
         let nodes = (0..plan.nodes).map(|_| SimNode {
@@ -951,7 +951,7 @@ impl World<'_> {
         self.hash(&frame);
         let first = self.next_message;
         self.next_message += messages.len() as u64;
-        let arrivals = self.net.send(from, to_node);
+        let arrivals = self.net.send(from, to_node, frame.len());
         if let Some(recorder) = &mut self.recorder {
             recorder.sent(self.now, from, to_node, first, messages);
             if arrivals.is_empty() {
@@ -991,6 +991,10 @@ impl World<'_> {
             self.after(wait, Event::Client { client });
             return Ok(());
         }
+        self.ask(client, node, operation, kind, request, proof.is_some())
+    }
+
+    fn ask(&mut self, client: usize, node: usize, operation: u64, kind: Kind, request: Request, proves: bool) -> Step {
         self.played.asked.insert(operation);
         let request_id = self.next_request;
         self.next_request += 1;
@@ -1001,7 +1005,7 @@ impl World<'_> {
             operation,
             text: words::asked(&in_flight.kind, &request),
         });
-        if proof.is_some() {
+        if proves {
             self.mark("proof of life asked");
         }
         self.clients[client].in_flight = Some((request_id, in_flight));

@@ -27,6 +27,7 @@ mod numbers;
 mod plan;
 mod planted;
 mod rules;
+mod scenarios;
 mod trace;
 
 pub use diagram::diagram;
@@ -36,6 +37,7 @@ pub use minimise::{Minimised, Only, minimise, run_only};
 pub use numbers::Numbers;
 pub use planted::{PLANTED, Planted, planted};
 pub use rules::explain;
+pub use scenarios::{Finding, Play, SCENARIOS, Scenario, scenario};
 pub use trace::{
     About, Lane, Loss, MessageId, Outcome, Part, Record, Said, TRACE_VERSION, Trace, TraceError, TraceEvent, Way,
 };

@@ -64,6 +64,12 @@ impl Model {
         self.keys.get(key)?.last()?.kv.as_ref()
     }
 
+    /// What a key holds.
+    pub fn value(&self, key: &str) -> Option<String> {
+        let kv = self.live(&Bytes::copy_from_slice(key.as_bytes()))?;
+        Some(String::from_utf8_lossy(&kv.value).into_owned())
+    }
+
     fn at(&self, versions: &[Version], revision: u64) -> Option<KeyValue> {
         versions.iter().rev().find(|version| version.revision <= revision)?.kv.clone()
     }

@@ -11,11 +11,21 @@ pub(crate) struct Weather {
     pub duplicate_per_mille: u64,
     /// Messages that take much longer than others, and so arrive out of order.
     pub straggler_per_mille: u64,
+    /// How much a link carries; no limit if nothing is said.
+    pub bytes_per_ms: Option<u64>,
+    /// Whether some links are several times as long as others, and longer one way than the other.
+    pub uneven: bool,
 }
 
 /// Calm.
-pub(crate) const CALM: Weather =
-    Weather { delay_us: (100, 1_000), drop_per_mille: 0, duplicate_per_mille: 0, straggler_per_mille: 0 };
+pub(crate) const CALM: Weather = Weather {
+    delay_us: (100, 1_000),
+    drop_per_mille: 0,
+    duplicate_per_mille: 0,
+    straggler_per_mille: 0,
+    bytes_per_ms: None,
+    uneven: false,
+};
 
 #[derive(Debug)]
 pub(crate) struct Net {
@@ -30,16 +40,18 @@ impl Net {
     }
 
     /// When copies of a message arrive, in microseconds from now; none if it is lost.
-    pub fn send(&mut self, from: usize, to: usize) -> Vec<u64> {
+    pub fn send(&mut self, from: usize, to: usize, bytes: usize) -> Vec<u64> {
         if self.cuts.contains(&(from, to)) || self.rng.chance(self.weather.drop_per_mille) {
             return Vec::new();
         }
         let copies = 1 + u64::from(self.rng.chance(self.weather.duplicate_per_mille));
         let (low, high) = self.weather.delay_us;
+        let transfer = self.weather.bytes_per_ms.map_or(0, |per_ms| bytes as u64 * 1_000 / per_ms);
+        let length = if self.weather.uneven { 1 + (from * 5 + to * 3) as u64 % 7 } else { 1 };
         let mut arrivals = Vec::new();
         for _ in 0..copies {
             let far = self.rng.chance(self.weather.straggler_per_mille);
-            arrivals.push(self.rng.between(low, high) * if far { 20 } else { 1 });
+            arrivals.push(self.rng.between(low, high) * length * if far { 20 } else { 1 } + transfer);
         }
         arrivals
     }

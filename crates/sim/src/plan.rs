@@ -1,6 +1,6 @@
 //! What a seed does: every seed draws its own mix of faults, rates and sizes (swarm testing, Groce et al., ISSTA 2012).
 
-use crate::net::Weather;
+use crate::net::{CALM, Weather};
 use quorate_env::Rng;
 
 /// The plan of one run. Times are microseconds of true time.
@@ -32,6 +32,32 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// A cluster on a quiet day: nothing fails, and nobody asks anything unless `clients` does.
+    pub fn quiet(nodes: usize, clients: usize) -> Self {
+        let second = 1_000_000;
+        Self {
+            nodes,
+            clients,
+            watchers: 0,
+            storm_us: 5 * second,
+            calm_us: 20 * second,
+            weather: CALM,
+            crash_every_us: None,
+            cut_every_us: None,
+            pause_every_us: None,
+            jump_every_us: None,
+            power_cut_every_us: None,
+            sync_us: (100, 1_000),
+            flush_us: (1_000, 10_000),
+            think_us: (1_000, 20_000),
+            flush_bytes: 64 << 10,
+            unflushed_bytes_max: 256 << 10,
+            log_keep_bytes: 16 << 10,
+            chunk_bytes: 16 << 10,
+            real_store: false,
+        }
+    }
+
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed).split(1);
         let mut sometimes = |per_mille: u64, low: u64, high: u64| {
@@ -57,6 +83,8 @@ impl Plan {
                 drop_per_mille: rate(&mut rng, 200),
                 duplicate_per_mille: rate(&mut rng, 300),
                 straggler_per_mille: rate(&mut rng, 100),
+                bytes_per_ms: None,
+                uneven: false,
             },
             crash_every_us,
             cut_every_us,

@@ -410,7 +410,7 @@ class Picture {
     const { run } = this;
     this.labelled ??= Array.from({ length: run.n }, (_, i) => i).filter((i) => [run.K.crash, run.K.start, run.K.heal, run.K.calm, run.K.install,
       run.K["clock-jump"], run.K.note].includes(run.kind[i]));
-    const limit = run.at[e] + 84 / this.scale;
+    const limit = run.at[e] + (run.kind[e] === run.K.note ? 16 + 6.5 * run.textOf(e).length : 84) / this.scale;
     for (const i of this.labelled) {
       if (run.at[i] >= limit) break;
       if (i > e && run.lane[i] === run.lane[e]) return false;

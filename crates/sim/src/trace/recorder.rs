@@ -83,6 +83,11 @@ impl Recorder {
         }
     }
 
+    /// What happened so far.
+    pub fn records(&self) -> &[Record] {
+        &self.trace.records
+    }
+
     pub fn finish(mut self, at: u64) -> Trace {
         self.record(at, TraceEvent::End);
         self.trace
