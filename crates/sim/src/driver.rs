@@ -13,8 +13,10 @@ use crate::lies::{AppliedLies, MetaRows, meta_rows};
 use crate::net::{CALM, Net};
 use crate::plan::Plan;
 use crate::planted::{Bug, DriverBug};
+use crate::report::Report;
+use crate::rot;
 use crate::trace::recorder::{Recorder, node_lane};
-use crate::trace::{Lane, Loss, MessageId, Trace, TraceEvent, Way, words};
+use crate::trace::{Lane, Loss, MessageId, TraceEvent, Way, words};
 use bytes::Bytes;
 use quorate_cluster::{
     BootMember, Input, Node, NodeConfig, Outputs, PeerBody, Persist, Reply, RequestId, Sabotage, Timing, WatchOutput,
@@ -46,51 +48,6 @@ const CLIENT_PATIENCE_US: u64 = 6_000_000;
 
 const LIMITS: WalLimits =
     WalLimits { segment_bytes: 256 << 10, record_bytes: 96 << 10, segments_target: 4, rewrite_bytes: 64 << 10 };
-
-/// What a run was.
-#[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// The seed.
-    pub seed: u64,
-    /// The rule that was broken, if one was, and when (microseconds of simulated time).
-    pub violation: Option<(u64, Violation)>,
-    /// A hash over everything that left any node.
-    pub output_hash: u64,
-    /// Simulated time.
-    pub simulated: Duration,
-    /// Operations that clients completed.
-    pub operations: u64,
-    /// Faults that were injected.
-    pub faults: u64,
-    /// Interesting things that happened, and how often.
-    pub marks: BTreeMap<&'static str, u64>,
-    /// Everything that happened, if asked for.
-    pub trace: Option<Trace>,
-}
-
-/// Interesting things that a campaign should have seen at least once.
-pub const MARKS: &[&str] = &[
-    "crash",
-    "power cut",
-    "cut",
-    "pause",
-    "wall clock jump",
-    "torn write",
-    "crash between outputs",
-    "leader deposed with entries in flight",
-    "unknown outcome",
-    "retry recognised",
-    "snapshot installed",
-    "store flushed",
-    "writes wait for the disk",
-    "history read by a watch",
-    "watch compacted",
-    "watch from the past",
-    "lease expired",
-    "lease renewed",
-    "read refused as compacted",
-    "real store",
-];
 
 /// What the world does next. The messages of a frame have trace ids from `first` on.
 enum Event {
@@ -171,6 +128,9 @@ struct World {
     rng: Rng,
     disk_rng: Rng,
     watch_rng: Rng,
+    rot_rng: Rng,
+    /// The node whose log has rotted, until it is mended: at most one, so that every entry has its other copies.
+    rotten: Option<usize>,
     nodes: Vec<SimNode>,
     net: Net,
     clients: Vec<Client>,
@@ -254,6 +214,8 @@ impl World {
             rng: root.split(4),
             disk_rng: root.split(5),
             watch_rng: root.split(6),
+            rot_rng: root.split(9),
+            rotten: None,
             clients: (0..plan.clients as u64).map(|n| Client::new(n, root.split(100 + n))).collect(),
             watchers: watchers.collect(),
             raft: RaftCheck::new(plan.nodes),
@@ -567,6 +529,8 @@ impl World {
         self.trace(|| TraceEvent::Start { node: node_lane(node), life });
         let this = &mut self.nodes[node];
         this.life = life;
+        self.rot(node, &identity);
+        let this = &mut self.nodes[node];
         let files = this.disk.files();
         let (wal, recovered, ops) = if files.is_empty() {
             let (wal, ops) = Wal::create(identity, LIMITS);
@@ -601,6 +565,19 @@ impl World {
         this.node = Some(booted);
         self.after(1, Event::Tick { node, life });
         Ok(())
+    }
+
+    /// At some starts the log has changed while nobody looked.
+    fn rot(&mut self, node: usize, identity: &WalIdentity) {
+        let free = self.rotten.is_none_or(|rotten| rotten == node);
+        if self.calm || !free || !self.rot_rng.chance(self.plan.rot_per_mille) {
+            return;
+        }
+        if rot::strike(&mut self.nodes[node].disk, identity, LIMITS, &mut self.rot_rng) {
+            self.rotten = Some(node);
+            self.mark("entry rotted");
+            self.report.faults += 1;
+        }
     }
 
     fn crash(&mut self, node: usize, what: &'static str) {
@@ -677,8 +654,12 @@ impl World {
         if let Some(why) = outputs.fatal {
             return Err(Violation { rule: "replicas agree with themselves and each other", detail: why });
         }
+        outputs.mended.iter().flat_map(rot::marks).for_each(|mark| self.mark(mark));
         if let Some(persist) = &outputs.persist {
             self.raft.wrote(node, &persist.records);
+        }
+        if self.rotten == Some(node) && looks.iter().all(|(_, look)| look.rotted == 0) {
+            self.rotten = None;
         }
         for (shard, look) in looks {
             if let Some(recorder) = &mut self.recorder {

@@ -24,13 +24,16 @@ mod model;
 mod net;
 mod plan;
 mod planted;
+mod report;
+mod rot;
 mod rules;
 mod trace;
 
 pub use diagram::diagram;
-pub use driver::{MARKS, Report, run_seed};
+pub use driver::run_seed;
 pub use history::Violation;
 pub use planted::{PLANTED, Planted, planted};
+pub use report::{MARKS, Report};
 pub use rules::explain;
 pub use trace::{
     About, Lane, Loss, MessageId, Outcome, Part, Record, Said, TRACE_VERSION, Trace, TraceError, TraceEvent, Way,
