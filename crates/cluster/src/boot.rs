@@ -4,11 +4,11 @@
 //! are superseded: everything up to the store's applied entry is committed, and what follows in the log and contradicts it never was.
 
 use crate::slots::Slots;
-use quorate_consensus::{EntryKind, HardState, Membership, Restored, SnapshotPoint};
+use quorate_consensus::{Entry, EntryKind, HardState, Membership, Restored, SnapshotPoint};
 use quorate_env::{LogIndex, Reader, ReplicaId, ShardId, Term, Writer};
 use quorate_shard::{Machine, MachineError, OpenError, Procedures};
 use quorate_storage::store::{Store, StoreError};
-use quorate_storage::wal::{LogRecord, RecoveredLog};
+use quorate_storage::wal::{LogEntry, LogRecord, RecoveredLog, Rotted, WalError};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -24,6 +24,9 @@ pub enum BootError {
     /// A replica's first rows cannot be written.
     #[error(transparent)]
     Machine(#[from] MachineError),
+    /// The log has lost what no other replica has.
+    #[error(transparent)]
+    Log(#[from] WalError),
     /// Entries are missing between what the store has applied and what the log still holds.
     #[error(
         "shard {shard}: entries {applied} to {start} are neither in the store nor in the log; restore this replica from another"
@@ -45,8 +48,27 @@ pub enum BootError {
 pub(crate) struct Found {
     pub machine: Machine,
     pub restored: Restored,
+    /// Entries that are missing from it, in the order of their indexes: it must not be used before they are there.
+    pub rotted: Vec<Rotted>,
     /// To be made durable before anything else.
     pub repair: Option<LogRecord>,
+}
+
+impl Found {
+    /// What a planted bug makes of it.
+    pub fn cut_off(mut self) -> Self {
+        if let Some(first) = self.rotted.first().map(|rotted| rotted.index) {
+            self.restored.entries.retain(|entry| entry.index < first);
+            self.rotted.clear();
+        }
+        self
+    }
+}
+
+/// An entry of the log in the words of consensus; none if this release does not know its kind.
+pub(crate) fn to_consensus(entry: &LogEntry) -> Option<Entry> {
+    let kind = EntryKind::from_number(entry.kind)?;
+    Some(Entry { index: entry.index, term: entry.term, kind, data: entry.payload.clone() })
 }
 
 /// Opens or creates a shard's replica and lays its log beside it.
@@ -69,47 +91,67 @@ pub(crate) fn open_replica(
             machine
         }
     };
-    let applied = SnapshotPoint { index: machine.meta().applied, term: machine.meta().applied_term };
-    let membership = Membership::decode(&mut Reader::new(machine.meta().membership.clone()))
-        .map_err(|e| BootError::Open(shard, e.into()))?;
+    let (applied, membership) = point_and_membership(shard, &machine)?;
     let empty = RecoveredLog::default();
     let log = log.unwrap_or(&empty);
     let start = SnapshotPoint { index: log.start.0, term: log.start.1 };
     if start.index > applied.index {
         return Err(BootError::Hole { shard, applied: applied.index, start: start.index });
     }
-    let mut hard_state = log.hard_state.map_or_else(HardState::default, |hs| HardState {
+    let hard_state = log.hard_state.map_or_else(HardState::default, |hs| HardState {
         term: hs.term,
         vote: hs.vote,
         commit: hs.commit,
     });
-    if hard_state.term < applied.term {
-        // A snapshot was installed and the crash came before its hard state: no vote was given in that term.
-        hard_state = HardState { term: applied.term, vote: ReplicaId(0), commit: applied.index };
-    }
     let mut entries = Vec::with_capacity(log.entries.len());
     for entry in &log.entries {
-        entries.push(quorate_consensus::Entry {
-            index: entry.index,
-            term: entry.term,
-            kind: EntryKind::from_number(entry.kind).ok_or(BootError::UnknownEntry(shard))?,
-            data: entry.payload.clone(),
-        });
+        entries.push(to_consensus(entry).ok_or(BootError::UnknownEntry(shard))?);
     }
-    let agrees = term_in(start, &entries, applied.index) == Some(applied.term);
     let mut restored = Restored { hard_state, start, entries, applied, membership };
-    let repair = (!agrees).then(|| {
-        restored.start = applied;
-        restored.entries.clear();
-        LogRecord::Start { shard, index: applied.index, term: applied.term, discard_after: true }
-    });
-    Ok(Found { machine, restored, repair })
+    let mut rotted = log.rotted.clone();
+    let repair = lay(shard, &mut restored, &mut rotted);
+    Ok(Found { machine, restored, rotted, repair })
 }
 
-/// The term of the entry at `index`, if the log reaches it.
-fn term_in(start: SnapshotPoint, entries: &[quorate_consensus::Entry], index: LogIndex) -> Option<Term> {
-    if index == start.index {
-        return Some(start.term);
+/// Where the rows stand, and the members then.
+pub(crate) fn point_and_membership(
+    shard: ShardId,
+    machine: &Machine,
+) -> Result<(SnapshotPoint, Membership), BootError> {
+    let meta = machine.meta();
+    let membership = Membership::decode(&mut Reader::new(meta.membership.clone()));
+    let applied = SnapshotPoint { index: meta.applied, term: meta.applied_term };
+    Ok((applied, membership.map_err(|e| BootError::Open(shard, e.into()))?))
+}
+
+/// Cuts off the log what the state machine's rows stand for: all of it, if they contradict each other; otherwise what rotted, and what is
+/// before that. Returns what must be written to make that last.
+pub(crate) fn lay(shard: ShardId, restored: &mut Restored, rotted: &mut Vec<Rotted>) -> Option<LogRecord> {
+    let applied = restored.applied;
+    if restored.hard_state.term < applied.term {
+        // A snapshot was installed and the crash came before its hard state: no vote was given in that term.
+        restored.hard_state = HardState { term: applied.term, vote: ReplicaId(0), commit: applied.index };
     }
-    entries.get(usize::try_from(index.0.checked_sub(start.index.0 + 1)?).ok()?).map(|entry| entry.term)
+    let agrees = term_in(restored, rotted, applied.index) == Some(applied.term);
+    let covered = rotted.iter().rfind(|rotted| rotted.index <= applied.index);
+    let (start, discard_after) = match (agrees, covered) {
+        (false, _) => (applied, true),
+        // Applied entries are kept for followers that lag. As few of them go as can.
+        (true, Some(last)) => (SnapshotPoint { index: last.index, term: last.term }, false),
+        (true, None) => return None,
+    };
+    restored.start = start;
+    restored.entries.retain(|entry| !discard_after && entry.index > start.index);
+    rotted.retain(|rotted| !discard_after && rotted.index > start.index);
+    Some(LogRecord::Start { shard, index: start.index, term: start.term, discard_after })
+}
+
+/// The term of the entry at `index`, if the log reaches it; a rotted entry's term is known.
+fn term_in(restored: &Restored, rotted: &[Rotted], index: LogIndex) -> Option<Term> {
+    if index == restored.start.index {
+        return Some(restored.start.term);
+    }
+    let readable = restored.entries.binary_search_by_key(&index, |entry| entry.index);
+    let readable = readable.ok().map(|at| restored.entries[at].term);
+    readable.or_else(|| rotted.iter().find(|rotted| rotted.index == index).map(|rotted| rotted.term))
 }

@@ -50,6 +50,9 @@ pub const TRANSFER_IDLE: Duration = Duration::from_secs(10);
 /// harmless.
 pub const RETRY: Duration = Duration::from_millis(500);
 
+/// Entries that rotted and are asked for at one time.
+pub const MENDING_ASKS_MAX: usize = 64;
+
 /// State hashes kept for comparison with a peer's.
 pub const HASHES_KEPT: usize = 4_096;
 

@@ -75,6 +75,10 @@ pub enum Sabotage {
     CompactUnflushed,
     /// Let the log begin at a snapshot whose rows are not durable.
     InstallUnflushed,
+    /// Start with a log that ends before the first entry that rotted, as if the rest had never been acknowledged.
+    LeadWithRot,
+    /// As a peer, hand out entries whose payload has changed; and put back what comes without looking at it.
+    MendUnverified,
     /// A flaw of the state machine.
     Machine(Flaw),
 }

@@ -252,8 +252,25 @@ pub struct Outputs {
     pub watch: Vec<(WatcherKey, WatchOutput)>,
     /// To run.
     pub flush: Option<FlushTask>,
+    /// What became of entries that had rotted.
+    pub mended: Vec<Mended>,
     /// The replica's state contradicts itself or its peers: stop the process and say this.
     pub fatal: Option<String>,
+}
+
+/// What became of a replica's entries that had rotted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mended {
+    /// The shard.
+    pub shard: ShardId,
+    /// Fetched from other replicas and put back.
+    pub fetched: u64,
+    /// Not needed: the store has what they did.
+    pub covered: u64,
+    /// Covered by rows that were fetched from another replica.
+    pub by_rows: u64,
+    /// Never committed, and cut off.
+    pub cut: u64,
 }
 
 /// A replica seen from outside, for status pages and checkers.
@@ -281,4 +298,6 @@ pub struct Inspection {
     pub last: LogIndex,
     /// Whether it takes no more writes until the disk has caught up.
     pub held_back: bool,
+    /// Entries of its log that rotted and are being fetched; until none is left it takes no part in anything else.
+    pub rotted: usize,
 }

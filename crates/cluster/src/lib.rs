@@ -15,6 +15,7 @@
 //! What the parts promise:
 //! - [`node`] routes; it decides nothing about consensus or data.
 //! - [`replica`] owns one group and one state machine, and the order *persist, then acknowledge*.
+//! - [`mending`] stands for a replica whose log has rotted, until the other replicas have given back what is missing.
 //! - [`proposals`], [`reads`], [`lease_clock`], [`transfer`] each keep one kind of promise to clients or peers.
 //!
 //! The cluster does not know that there are sockets, files, gRPC or threads.
@@ -24,6 +25,7 @@ pub mod bounds;
 mod config;
 mod input;
 mod lease_clock;
+mod mending;
 mod node;
 mod proposals;
 mod reads;
@@ -35,7 +37,8 @@ pub mod wire;
 pub use boot::BootError;
 pub use config::{BootMember, NodeConfig, Sabotage, Timing};
 pub use input::{
-    FlushTask, Input, Inspection, LeaseAnswer, Outputs, Persist, Reply, Request, RequestId, WatchOutput, WatchRequest,
+    FlushTask, Input, Inspection, LeaseAnswer, Mended, Outputs, Persist, Reply, Request, RequestId, WatchOutput,
+    WatchRequest,
 };
 pub use node::Node;
-pub use wire::{PeerBody, PeerMessage};
+pub use wire::{EntryCopy, PeerBody, PeerMessage};

@@ -2,15 +2,16 @@
 
 use crate::boot::{self, BootError};
 use crate::bounds::DEAD_ROWS_PER_TICK;
-use crate::config::NodeConfig;
-use crate::input::{FlushTask, Input, Inspection, Outputs, Persist};
+use crate::config::{NodeConfig, Sabotage};
+use crate::input::{FlushTask, Input, Inspection, Mended, Outputs, Persist};
+use crate::mending::Mending;
 use crate::replica::{Context, Replica};
 use crate::slots::Slots;
 use crate::wire::node_of;
-use quorate_consensus::{Config, Group, Membership};
+use quorate_consensus::{Config, Group, Membership, Restored};
 use quorate_env::{Instant, LogIndex, ReplicaId, Rng, ShardId, WallMs};
-use quorate_kv::{Error, KeyspaceId, Refusal};
-use quorate_shard::Procedures;
+use quorate_kv::{Error, KeyspaceId, Refusal, Unavailable};
+use quorate_shard::{Machine, Procedures};
 use quorate_storage::store::Store;
 use quorate_storage::wal::{LogRecord, Recovered};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,9 @@ pub struct Node {
     slots: Slots,
     procedures: Arc<Procedures>,
     replicas: BTreeMap<ShardId, Replica>,
+    /// Shards whose replica here cannot start yet: its log has rotted.
+    mending: BTreeMap<ShardId, Mending>,
+    rng: Rng,
     dirty: BTreeSet<ShardId>,
     wall: WallMs,
     no_space: bool,
@@ -51,6 +55,7 @@ impl Node {
         now: Instant,
         seed: u64,
     ) -> Result<Self, BootError> {
+        recovered.require_promises()?;
         let mut slots = Slots::load(store.clone(), &FIRST_SHARDS)?;
         let procedures = Arc::new(Procedures::new());
         let rng = Rng::new(seed);
@@ -58,26 +63,24 @@ impl Node {
         voters.sort();
         let membership = Membership { voters, learners: Vec::new() };
         let mut replicas = BTreeMap::new();
+        let mut mending = BTreeMap::new();
         let mut records = Vec::new();
+        let mut out = Outputs::default();
         for shard in FIRST_SHARDS {
             let log = recovered.shards.get(&shard);
             let found = boot::open_replica(shard, &store, &mut slots, log, &membership, &procedures)?;
-            records.extend(found.repair);
-            let id = ReplicaId(config.node.0);
-            let group_config = Config {
-                replica: id,
-                election_ticks: config.timing.election_ticks,
-                heartbeat_ticks: config.timing.heartbeat_ticks,
-                append_bytes_max: APPEND_BYTES_MAX,
-                inflight_max: APPENDS_IN_FLIGHT_MAX,
-                uncommitted_bytes_max: u64::MAX,
-            };
-            let mut group = Group::new(&group_config, &found.restored, rng.split(shard.0 * 2));
-            if membership.voters.len() == 1 {
-                // Nobody to wait for.
-                group.campaign();
+            let covered = log.map_or(0, |log| log.rotted.len()) - found.rotted.len();
+            if covered > 0 {
+                let covered = covered as u64;
+                out.mended.push(Mended { shard, fetched: 0, covered, by_rows: 0, cut: 0 });
             }
-            replicas.insert(shard, Replica::new(shard, id, group, found.machine, now, rng.split(shard.0 * 2 + 1)));
+            records.extend(found.repair.clone());
+            let found = if config.sabotage == Some(Sabotage::LeadWithRot) { found.cut_off() } else { found };
+            if found.rotted.is_empty() {
+                replicas.insert(shard, start_replica(&config, shard, &found.restored, found.machine, now, &rng));
+            } else {
+                mending.insert(shard, Mending::new(shard, ReplicaId(config.node.0), found)?);
+            }
         }
         Ok(Self {
             config,
@@ -86,11 +89,13 @@ impl Node {
             procedures,
             dirty: replicas.keys().copied().collect(),
             replicas,
+            mending,
+            rng,
             wall: WallMs(0),
             no_space: false,
             ticket: 1,
             records,
-            out: Outputs::default(),
+            out,
             flushing: None,
             misrouted: 0,
         })
@@ -102,12 +107,17 @@ impl Node {
             Input::Tick { wall } => {
                 self.wall = self.wall.max(wall);
                 self.each(now, Replica::tick);
+                self.mend_each(now, |_, _| {});
                 if let Err(e) = self.slots.clear_some(DEAD_ROWS_PER_TICK) {
                     self.out.fatal.get_or_insert(e.to_string());
                 }
             }
             Input::Peer { from, message } => {
                 let known = node_of(message.from) == from && message.to == ReplicaId(self.config.node.0);
+                if known && self.mending.contains_key(&message.shard) {
+                    self.mend(now, message.shard, |mending, cx| mending.receive(message.from, message.body, cx));
+                    return;
+                }
                 if !known || !self.replicas.contains_key(&message.shard) {
                     self.misrouted += 1;
                     return;
@@ -116,12 +126,16 @@ impl Node {
             }
             Input::PeerUp(_) => {}
             Input::PeerDown(node) => self.each(now, |replica, _| replica.peer_down(node)),
-            Input::Persisted { ticket } => self.each(now, |replica, cx| replica.persisted(ticket, cx)),
+            Input::Persisted { ticket } => {
+                self.each(now, |replica, cx| replica.persisted(ticket, cx));
+                self.mend_each(now, |mending, _| mending.persisted(ticket));
+            }
             Input::Flushed { ticket } => {
                 if let Some((_, durable)) = self.flushing.take_if(|(flushing, _)| *flushing == ticket) {
                     for (shard, durable) in durable {
                         self.one(now, shard, |replica, cx| replica.flushed(ticket, durable, cx));
                     }
+                    self.mend_each(now, |mending, cx| mending.flushed(ticket, cx));
                 }
             }
             Input::Stop => self.each(now, Replica::stop),
@@ -130,6 +144,8 @@ impl Node {
                 let shard = request.shard();
                 if self.replicas.contains_key(&shard) {
                     self.one(now, shard, |replica, cx| replica.request(id, request, now + timeout, cx));
+                } else if self.mending.contains_key(&shard) {
+                    self.out.replies.push((id, Err(Unavailable::NoLeader.into())));
                 } else {
                     self.out.replies.push((id, Err(Error::Refused(Refusal::KeyspaceNotFound))));
                 }
@@ -137,6 +153,8 @@ impl Node {
             Input::Watch { key, shard, request } => {
                 if self.replicas.contains_key(&shard) {
                     self.one(now, shard, |replica, cx| replica.watch(key, request, cx));
+                } else if let Some(mending) = self.mending.get_mut(&shard) {
+                    mending.watch(key, request);
                 }
             }
         }
@@ -158,7 +176,8 @@ impl Node {
     }
 
     fn start_flush(&mut self) {
-        let wanted = self.replicas.values().any(Replica::wants_flush);
+        let wanted =
+            self.replicas.values().any(Replica::wants_flush) || self.mending.values().any(Mending::wants_flush);
         if self.flushing.is_some() || !(wanted || self.store.memory_bytes() >= self.config.flush_bytes) {
             return;
         }
@@ -166,6 +185,7 @@ impl Node {
             let ticket = self.ticket;
             self.ticket += 1;
             self.replicas.values_mut().for_each(|replica| replica.flush_started(ticket));
+            self.mending.values_mut().for_each(|mending| mending.flush_started(ticket));
             let durable = self.replicas.iter().map(|(shard, replica)| (*shard, replica.applied())).collect();
             self.flushing = Some((ticket, durable));
             self.out.flush = Some(FlushTask { ticket, job });
@@ -190,6 +210,43 @@ impl Node {
         self.dirty.insert(shard);
     }
 
+    /// Lets a replica whose log has rotted go on, and starts it when its log is whole.
+    fn mend(&mut self, now: Instant, shard: ShardId, f: impl FnOnce(&mut Mending, &mut Context<'_>)) {
+        let Some(mut mending) = self.mending.remove(&shard) else { return };
+        let mut cx = Context {
+            now,
+            wall: self.wall,
+            config: &self.config,
+            store: &self.store,
+            slots: &mut self.slots,
+            procedures: &self.procedures,
+            out: &mut self.out,
+            records: &mut self.records,
+            ticket: self.ticket,
+            no_space: self.no_space,
+        };
+        f(&mut mending, &mut cx);
+        mending.go_on(&mut cx);
+        if !mending.is_whole() {
+            self.mending.insert(shard, mending);
+            return;
+        }
+        self.out.mended.push(mending.mended());
+        let (restored, machine, watches) = mending.finish();
+        let replica = start_replica(&self.config, shard, &restored, machine, now, &self.rng);
+        self.replicas.insert(shard, replica);
+        self.dirty.insert(shard);
+        for (key, request) in watches {
+            self.one(now, shard, |replica, cx| replica.watch(key, request, cx));
+        }
+    }
+
+    fn mend_each(&mut self, now: Instant, mut f: impl FnMut(&mut Mending, &mut Context<'_>)) {
+        for shard in self.mending.keys().copied().collect::<Vec<_>>() {
+            self.mend(now, shard, &mut f);
+        }
+    }
+
     fn each(&mut self, now: Instant, mut f: impl FnMut(&mut Replica, &mut Context<'_>)) {
         let shards: Vec<ShardId> = self.replicas.keys().copied().collect();
         for shard in shards {
@@ -212,6 +269,31 @@ impl Node {
     /// A replica, for status pages and checkers.
     #[must_use]
     pub fn inspect(&self, shard: ShardId) -> Option<Inspection> {
-        self.replicas.get(&shard).map(Replica::inspect)
+        self.replicas.get(&shard).map(Replica::inspect).or_else(|| self.mending.get(&shard).map(Mending::inspect))
     }
+}
+
+fn start_replica(
+    config: &NodeConfig,
+    shard: ShardId,
+    restored: &Restored,
+    machine: Machine,
+    now: Instant,
+    rng: &Rng,
+) -> Replica {
+    let id = ReplicaId(config.node.0);
+    let group_config = Config {
+        replica: id,
+        election_ticks: config.timing.election_ticks,
+        heartbeat_ticks: config.timing.heartbeat_ticks,
+        append_bytes_max: APPEND_BYTES_MAX,
+        inflight_max: APPENDS_IN_FLIGHT_MAX,
+        uncommitted_bytes_max: u64::MAX,
+    };
+    let mut group = Group::new(&group_config, restored, rng.split(shard.0 * 2));
+    if config.members.len() == 1 {
+        // Nobody to wait for.
+        group.campaign();
+    }
+    Replica::new(shard, id, group, machine, now, rng.split(shard.0 * 2 + 1))
 }

@@ -14,7 +14,7 @@ use crate::proposals::Proposals;
 use crate::reads::Reads;
 use crate::slots::Slots;
 use crate::transfer::{self, Incoming, OutgoingSet};
-use crate::wire::{PeerBody, PeerMessage, node_of};
+use crate::wire::{EntryCopy, PeerBody, PeerMessage, node_of};
 use quorate_consensus::{Entry, EntryKind, Group, Message, MessageKind, Ready, Role, Snapshot, SnapshotPoint};
 use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, Rng, ShardId, Term, WallMs};
 use quorate_kv::{
@@ -87,6 +87,8 @@ struct Awaiting {
     /// `None` while the records are held back.
     ticket: Option<u64>,
     number: u64,
+    /// The term that is durable with it.
+    term: Term,
     messages: Vec<Message>,
 }
 
@@ -102,6 +104,8 @@ pub(crate) struct Replica {
     shard: ShardId,
     id: ReplicaId,
     group: Group,
+    /// What a crash cannot take back.
+    durable_term: Term,
     machine: Machine,
     hub: WatchHub,
     proposals: Proposals,
@@ -137,6 +141,7 @@ impl Replica {
         Self {
             shard,
             id,
+            durable_term: group.term(),
             group,
             machine,
             hub,
@@ -292,6 +297,7 @@ impl Replica {
         while self.awaiting.front().is_some_and(|a| a.ticket.is_some_and(|t| t <= ticket)) {
             let awaiting = self.awaiting.pop_front().expect("checked");
             number = Some(awaiting.number);
+            self.durable_term = awaiting.term;
             self.send_raft(awaiting.messages, cx);
         }
         if let Some(number) = number {
@@ -328,6 +334,34 @@ impl Replica {
                 }
             }
             PeerBody::StateHash { applied, hash } => self.compare_hash(applied, hash),
+            PeerBody::EntryAsk { index, term } => {
+                let copy = self.copy_of(index, term, cx);
+                self.send(from, PeerBody::EntryAnswer { index, term, copy }, cx);
+            }
+            PeerBody::RowsAsk { index } => {
+                if self.machine.meta().applied >= index {
+                    let transfer = self.outgoing.offer(cx.now, from, self.machine.view());
+                    self.send(from, PeerBody::RowsOffer { transfer }, cx);
+                }
+            }
+            // To a former life, whose log had rotted.
+            PeerBody::EntryAnswer { .. } | PeerBody::RowsOffer { .. } => {}
+        }
+    }
+
+    /// What became of an entry here, for a replica whose copy of it rotted.
+    fn copy_of(&self, index: LogIndex, term: Term, cx: &Context<'_>) -> EntryCopy {
+        if index <= self.group.log_start().index {
+            return EntryCopy::Compacted;
+        }
+        match self.group.entry(index).filter(|entry| entry.term == term) {
+            Some(entry) if cx.sabotaged(Sabotage::MendUnverified) => sabotage::garbled(&entry),
+            Some(entry) => EntryCopy::Held { kind: entry.kind as u8, payload: entry.data },
+            None => {
+                let in_term = self.durable_term;
+                let leads = self.group.role() == Role::Leader && self.group.term() == in_term;
+                EntryCopy::Absent { in_term, leads }
+            }
         }
     }
 
@@ -568,7 +602,7 @@ impl Replica {
                 None => self.awaiting.back().and_then(|last| last.ticket),
             };
             let messages = ready.messages_after_persist;
-            self.awaiting.push_back(Awaiting { ticket, number: ready.number, messages });
+            self.awaiting.push_back(Awaiting { ticket, number: ready.number, term: self.group.term(), messages });
         }
         self.apply(ready.committed, cx);
         for (context, index) in ready.reads {
@@ -899,7 +933,7 @@ impl Replica {
                 // The rows are those of now, which is at or after what the engine had in mind.
                 let meta = self.machine.meta();
                 (snapshot.index, snapshot.term) = (meta.applied, meta.applied_term);
-                snapshot.data = self.outgoing.offer(cx.now, message.to, self.machine.view());
+                snapshot.data = transfer::descriptor(self.outgoing.offer(cx.now, message.to, self.machine.view()));
             }
             let counted = sabotage::counted_as_stored(&message, cx.config.sabotage);
             self.send(message.to, PeerBody::Raft(message), cx);
@@ -949,6 +983,7 @@ impl Replica {
             log_start: self.group.log_start().index,
             last: self.group.last_index(),
             held_back: self.held_back,
+            rotted: 0,
         }
     }
 

@@ -29,13 +29,11 @@ impl OutgoingSet {
         Self { next: first, by_replica: BTreeMap::new() }
     }
 
-    /// Offers `view` to `to`, in place of what was offered before. Returns the descriptor that travels in the message.
-    pub fn offer(&mut self, now: Instant, to: ReplicaId, view: View) -> bytes::Bytes {
+    /// Offers `view` to `to`, in place of what was offered before. Returns the transfer's number.
+    pub fn offer(&mut self, now: Instant, to: ReplicaId, view: View) -> u64 {
         self.next += 1;
-        let mut w = Writer::new();
-        w.u64(self.next);
         self.by_replica.insert(to, Outgoing { transfer: self.next, export: Export::new(view), used: now });
-        w.finish().into()
+        self.next
     }
 
     pub fn find(&mut self, to: ReplicaId, transfer: u64) -> Option<&mut Outgoing> {
@@ -87,6 +85,13 @@ impl Incoming {
     pub fn is_idle(&self, now: Instant) -> bool {
         now.since(self.progressed) >= TRANSFER_IDLE
     }
+}
+
+/// What travels in a snapshot message.
+pub(crate) fn descriptor(transfer: u64) -> bytes::Bytes {
+    let mut w = Writer::new();
+    w.u64(transfer);
+    w.finish().into()
 }
 
 /// The transfer that a snapshot message offers.

@@ -80,6 +80,53 @@ pub enum PeerBody {
         /// The hash there.
         hash: u64,
     },
+    /// The sender's copy of this entry rotted: who has it?
+    EntryAsk {
+        /// Its position.
+        index: LogIndex,
+        /// The term it was proposed in.
+        term: Term,
+    },
+    /// The answer. Only the asker can check the payload: its checksum is seeded with the place that it had on the asker's disk.
+    EntryAnswer {
+        /// Of the question.
+        index: LogIndex,
+        /// Of the question.
+        term: Term,
+        /// What became of the entry here.
+        copy: EntryCopy,
+    },
+    /// The sender's log has rotted where no other log reaches any more: it asks for the rows instead.
+    RowsAsk {
+        /// They must cover this index.
+        index: LogIndex,
+    },
+    /// The answer: rows may be fetched, as those of a snapshot.
+    RowsOffer {
+        /// The transfer.
+        transfer: u64,
+    },
+}
+
+/// What became of an entry at another replica.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EntryCopy {
+    /// It is here.
+    Held {
+        /// What the payload is, in the words of consensus.
+        kind: u8,
+        /// The payload.
+        payload: bytes::Bytes,
+    },
+    /// It is not in this log, and no leader of a term before this one can put it there any more: the term is durable.
+    Absent {
+        /// The replica's term.
+        in_term: Term,
+        /// Whether it leads in that term.
+        leads: bool,
+    },
+    /// The log begins after it: something at this index was committed and applied.
+    Compacted,
 }
 
 impl PeerMessage {
@@ -132,6 +179,25 @@ impl PeerMessage {
                 w.varint(applied.0);
                 w.u64(*hash);
             }
+            PeerBody::EntryAsk { index, term } => {
+                w.u8(9);
+                w.varint(index.0);
+                w.varint(term.0);
+            }
+            PeerBody::EntryAnswer { index, term, copy } => {
+                w.u8(10);
+                w.varint(index.0);
+                w.varint(term.0);
+                encode_copy(copy, w);
+            }
+            PeerBody::RowsAsk { index } => {
+                w.u8(11);
+                w.varint(index.0);
+            }
+            PeerBody::RowsOffer { transfer } => {
+                w.u8(12);
+                w.varint(*transfer);
+            }
         }
     }
 
@@ -164,6 +230,14 @@ impl PeerMessage {
             },
             7 => PeerBody::TransferGone { transfer: r.varint("transfer")? },
             8 => PeerBody::StateHash { applied: LogIndex(r.varint("applied")?), hash: r.u64("state hash")? },
+            9 => PeerBody::EntryAsk { index: LogIndex(r.varint("index")?), term: Term(r.varint("term")?) },
+            10 => PeerBody::EntryAnswer {
+                index: LogIndex(r.varint("index")?),
+                term: Term(r.varint("term")?),
+                copy: decode_copy(r)?,
+            },
+            11 => PeerBody::RowsAsk { index: LogIndex(r.varint("index")?) },
+            12 => PeerBody::RowsOffer { transfer: r.varint("transfer")? },
             _ => return Err(r.error("message body")),
         };
         Ok(Self { shard, from, to, body })
@@ -200,6 +274,31 @@ pub fn decode_batch(frame: bytes::Bytes) -> Result<Vec<PeerMessage>, DecodeError
 #[must_use]
 pub fn node_of(replica: ReplicaId) -> NodeId {
     NodeId(replica.0)
+}
+
+fn encode_copy(copy: &EntryCopy, w: &mut Writer) {
+    match copy {
+        EntryCopy::Held { kind, payload } => {
+            w.u8(0);
+            w.u8(*kind);
+            w.bytes(payload);
+        }
+        EntryCopy::Absent { in_term, leads } => {
+            w.u8(1);
+            w.varint(in_term.0);
+            w.bool(*leads);
+        }
+        EntryCopy::Compacted => w.u8(2),
+    }
+}
+
+fn decode_copy(r: &mut Reader) -> Result<EntryCopy, DecodeError> {
+    Ok(match r.u8("copy")? {
+        0 => EntryCopy::Held { kind: r.u8("kind")?, payload: r.bytes("payload")? },
+        1 => EntryCopy::Absent { in_term: Term(r.varint("term")?), leads: r.bool("leads")? },
+        2 => EntryCopy::Compacted,
+        _ => return Err(r.error("copy")),
+    })
 }
 
 fn encode_lease(answer: &crate::LeaseAnswer, w: &mut Writer) {
@@ -246,6 +345,7 @@ mod tests {
 
     #[test]
     fn messages_survive_the_wire_and_cuts_do_not() {
+        let answer = |copy| PeerBody::EntryAnswer { index: LogIndex(7), term: Term(2), copy };
         let bodies = [
             PeerBody::Forward(vec![Envelope {
                 id: CommandId { session: SessionId(4), seq: 9 },
@@ -258,6 +358,12 @@ mod tests {
             PeerBody::Chunk { transfer: 5, cursor: "here".into(), chunk: Chunk::default() },
             PeerBody::TransferGone { transfer: 5 },
             PeerBody::StateHash { applied: LogIndex(8), hash: 99 },
+            PeerBody::EntryAsk { index: LogIndex(7), term: Term(2) },
+            answer(EntryCopy::Held { kind: 0, payload: "an entry".into() }),
+            answer(EntryCopy::Absent { in_term: Term(3), leads: true }),
+            answer(EntryCopy::Compacted),
+            PeerBody::RowsAsk { index: LogIndex(7) },
+            PeerBody::RowsOffer { transfer: 6 },
         ];
         let message = |body| PeerMessage { shard: ShardId(2), from: ReplicaId(1), to: ReplicaId(3), body };
         let batch: Vec<_> = bodies.into_iter().map(message).collect();

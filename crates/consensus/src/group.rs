@@ -342,6 +342,17 @@ impl Group {
         self.node.raft.raft_log.term(index.0).ok().map(Term)
     }
 
+    /// The entry at `index`, while the log has it.
+    #[must_use]
+    pub fn entry(&self, index: LogIndex) -> Option<Entry> {
+        if index <= self.log_start().index || index > self.last_index() {
+            return None;
+        }
+        let log = &self.node.raft.raft_log;
+        let found = log.slice(index.0, index.0 + 1, None, raft::GetEntriesContext::empty(false)).ok()?;
+        found.into_iter().next().map(Entry::from_engine)
+    }
+
     /// The entries still in memory, for checkers and tests.
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {

@@ -194,7 +194,8 @@ impl DataDir {
     }
 }
 
-/// Recovers the log, and says what was mended. Rotted entries are refused as long as nobody fetches them from another node.
+/// Recovers the log, and says what was mended. Rotted entries are the node's to fetch from others; promises
+/// are nobody else's.
 fn recover(
     identity: WalIdentity,
     limits: WalLimits,
@@ -206,10 +207,10 @@ fn recover(
     }
     for (shard, log) in &recovered.shards {
         for rotted in &log.rotted {
-            tracing::error!(%shard, index = rotted.index.0, term = rotted.term.0, "an entry of the log has rotted");
+            tracing::error!(%shard, index = rotted.index.0, term = rotted.term.0, "an entry of the log has rotted; it is fetched from another node");
         }
     }
-    recovered.require_whole()?;
+    recovered.require_promises()?;
     Ok((wal, recovered, ops))
 }
 

@@ -10,7 +10,8 @@ use crate::members::{self, MemberTable};
 use crate::net::{self, Peers};
 use crate::watch::Sink;
 use quorate_cluster::{
-    BootError, BootMember, Input, Node, NodeConfig, Outputs, Reply, Request, RequestId, Timing, WatchRequest, bounds,
+    BootError, BootMember, Input, Mended, Node, NodeConfig, Outputs, Reply, Request, RequestId, Timing, WatchRequest,
+    bounds,
 };
 use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
 use quorate_kv::{Db, Error, Identity, Unavailable};
@@ -81,6 +82,8 @@ pub struct LaneStats {
     pub messages: AtomicU64,
     /// Flushes of the store started.
     pub flushes: AtomicU64,
+    /// Entries of the log that had rotted, and were mended.
+    pub mended: AtomicU64,
 }
 
 /// What reaches the lane.
@@ -290,6 +293,10 @@ impl Lane {
     fn carry_out(&mut self, outputs: Outputs) {
         if let Some(why) = outputs.fatal {
             stop_process(&why);
+        }
+        for Mended { shard, fetched, covered, by_rows, cut } in outputs.mended {
+            self.stats.mended.fetch_add(fetched + covered + by_rows + cut, Ordering::Relaxed);
+            tracing::warn!(%shard, fetched, covered, by_rows, cut, "entries of the log had rotted, and are mended");
         }
         if let Some(persist) = outputs.persist {
             self.stats.persists.fetch_add(1, Ordering::Relaxed);

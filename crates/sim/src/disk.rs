@@ -10,6 +10,26 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const SECTOR: usize = 512;
 
+/// Flushes of the log begin on such a multiple, with this.
+const BLOCK: usize = 4096;
+const FLUSH_MAGIC: &[u8] = b"QFLU";
+
+/// How many of the last flushes may rot: what is older is mostly needed no more.
+const ROT_BACK: usize = 40;
+
+/// The sizes of a flush's and of a record's header, and where the former says how long the body is (docs/design/log-format.md).
+const FLUSH_HEADER: usize = 96;
+const RECORD_HEADER: usize = 64;
+const BODY_AT: usize = 48;
+
+/// Bytes that changed on the disk, as they were.
+#[derive(Clone, Debug)]
+pub(crate) struct Garbled {
+    inode: u64,
+    at: usize,
+    before: Vec<u8>,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Inode {
     data: Vec<u8>,
@@ -92,6 +112,46 @@ impl Disk {
         let named: BTreeSet<u64> = self.names.values().copied().collect();
         self.inodes.retain(|inode, _| named.contains(inode));
         torn
+    }
+
+    /// Garbles some bytes of one of the last flushes of the log, where records are. What was there is returned.
+    pub fn garble(&mut self, rng: &mut Rng) -> Option<Garbled> {
+        let begins = |data: &[u8], block: &usize| data[*block..].starts_with(FLUSH_MAGIC);
+        let flushes: Vec<(u64, usize)> = self
+            .names
+            .values()
+            .flat_map(|inode| {
+                let data = &self.inodes[inode].data;
+                let blocks = (BLOCK..data.len()).step_by(BLOCK).filter(|block| begins(data, block));
+                blocks.map(|block| (*inode, block)).collect::<Vec<_>>()
+            })
+            .collect();
+        let last = flushes.len().checked_sub(1)?;
+        let (inode, block) = flushes[rng.between(last.saturating_sub(ROT_BACK) as u64, last as u64) as usize];
+        let hit = self.inodes.get_mut(&inode)?;
+        let data = &mut hit.data;
+        let body = u32::from_le_bytes(data[block + BODY_AT..][..4].try_into().ok()?) as usize;
+        if block + FLUSH_HEADER + body > data.len() || body <= RECORD_HEADER + 64 {
+            return None;
+        }
+        let first_payload = block + FLUSH_HEADER + RECORD_HEADER;
+        let at = rng.between(first_payload as u64, (block + FLUSH_HEADER + body - 64) as u64) as usize;
+        let len = rng.between(2, 64) as usize;
+        let before = data[at..at + len].to_vec();
+        for byte in &mut data[at..at + len] {
+            *byte ^= rng.between(0, 255) as u8;
+        }
+        let garbled = data[at..at + len].to_vec();
+        hit.durable[at..at + len].copy_from_slice(&garbled);
+        Some(Garbled { inode, at, before })
+    }
+
+    /// Takes it back.
+    pub fn restore(&mut self, was: &Garbled) {
+        if let Some(inode) = self.inodes.get_mut(&was.inode) {
+            inode.data[was.at..was.at + was.before.len()].copy_from_slice(&was.before);
+            inode.durable[was.at..was.at + was.before.len()].copy_from_slice(&was.before);
+        }
     }
 
     /// All files, as a starting process reads them.

@@ -1,5 +1,6 @@
 //! The world of one run: a heap of events, the nodes, and what connects them. Nothing here depends on anything but the seed.
 
+pub(crate) mod script;
 pub(crate) mod stage;
 mod watches;
 
@@ -14,11 +15,12 @@ use crate::disk::Disk;
 use crate::history::{Violation, demand};
 use crate::lies::{AppliedLies, MetaRows, meta_rows};
 use crate::net::{CALM, Net};
-use crate::numbers::Numbers;
 use crate::plan::Plan;
 use crate::planted::{Bug, DriverBug};
+use crate::report::Report;
+use crate::rot;
 use crate::trace::recorder::{Recorder, node_lane};
-use crate::trace::{Lane, Loss, MessageId, Trace, TraceEvent, Way, words};
+use crate::trace::{Lane, Loss, MessageId, TraceEvent, Way, words};
 use bytes::Bytes;
 use quorate_cluster::{
     BootMember, Input, Node, NodeConfig, Outputs, PeerBody, Persist, Reply, Request, RequestId, Sabotage, Timing,
@@ -31,6 +33,7 @@ use quorate_kv::{Error, KeyRange, Refusal};
 use quorate_shard::{View, WatcherKey};
 use quorate_storage::store::{FlushJob, LsmOptions, LsmStore, ModelStore, Store};
 use quorate_storage::wal::{DiskOp, LogRecord, Wal, WalIdentity, WalLimits};
+use script::{Played, Script};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::panic::{self, AssertUnwindSafe};
@@ -47,76 +50,6 @@ const CLIENT_PATIENCE_US: u64 = 6_000_000;
 
 const LIMITS: WalLimits =
     WalLimits { segment_bytes: 256 << 10, record_bytes: 96 << 10, segments_target: 4, rewrite_bytes: 64 << 10 };
-
-/// What a run was.
-#[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// The seed.
-    pub seed: u64,
-    /// The rule that was broken, if one was, and when (microseconds of simulated time).
-    pub violation: Option<(u64, Violation)>,
-    /// A hash over everything that left any node.
-    pub output_hash: u64,
-    /// Simulated time.
-    pub simulated: Duration,
-    /// Operations that clients completed.
-    pub operations: u64,
-    /// Faults that were injected.
-    pub faults: u64,
-    /// Interesting things that happened, and how often.
-    pub marks: BTreeMap<&'static str, u64>,
-    /// Everything that happened, if asked for.
-    pub trace: Option<Trace>,
-}
-
-/// Interesting things that a campaign should have seen at least once.
-pub const MARKS: &[&str] = &[
-    "crash",
-    "power cut",
-    "cut",
-    "pause",
-    "wall clock jump",
-    "torn write",
-    "crash between outputs",
-    "leader deposed with entries in flight",
-    "unknown outcome",
-    "retry recognised",
-    "snapshot installed",
-    "store flushed",
-    "writes wait for the disk",
-    "history read by a watch",
-    "watch compacted",
-    "watch from the past",
-    "lease expired",
-    "lease renewed",
-    "read refused as compacted",
-    "real store",
-];
-
-/// What a run did that a shorter run may leave out: faults in order, each with the randomness that it began with, and operations.
-#[derive(Default)]
-pub(crate) struct Played {
-    faults: Vec<(u64, Event, Rng)>,
-    pub asked: Numbers,
-}
-
-impl Played {
-    /// The numbers of the faults.
-    pub fn faults(&self) -> Numbers {
-        (1..=self.faults.len() as u64).collect()
-    }
-}
-
-/// What happens in a run instead of what its seed draws. The rest is drawn as ever.
-pub(crate) struct Script<'a> {
-    pub played: &'a Played,
-    /// Which of the faults come, each at its time.
-    pub faults: &'a Numbers,
-    /// Which operations are asked, if not all.
-    pub operations: Option<&'a Numbers>,
-    /// When to look no further.
-    pub until_us: u64,
-}
 
 /// What the world does next. The messages of a frame have trace ids from `first` on.
 #[derive(Clone)]
@@ -240,6 +173,9 @@ struct World<'a> {
     rng: Rng,
     disk_rng: Rng,
     watch_rng: Rng,
+    rot_rng: Rng,
+    /// The node whose log has rotted, until it is mended: at most one, so that every entry has its other copies.
+    rotten: Option<usize>,
     nodes: Vec<SimNode>,
     net: Net,
     clients: Vec<Client>,
@@ -328,6 +264,8 @@ impl World<'_> {
             rng: root.split(4),
             disk_rng: root.split(5),
             watch_rng: root.split(6),
+            rot_rng: root.split(9),
+            rotten: None,
             clients: (0..plan.clients as u64).map(|n| Client::new(n, root.split(100 + n))).collect(),
             watchers: watchers.collect(),
             raft: RaftCheck::new(plan.nodes),
@@ -661,6 +599,8 @@ impl World<'_> {
         self.trace(|| TraceEvent::Start { node: node_lane(node), life });
         let this = &mut self.nodes[node];
         this.life = life;
+        self.rot(node, &identity);
+        let this = &mut self.nodes[node];
         let files = this.disk.files();
         let (wal, recovered, ops) = if files.is_empty() {
             let (wal, ops) = Wal::create(identity, LIMITS);
@@ -695,6 +635,19 @@ impl World<'_> {
         this.node = Some(booted);
         self.after(1, Event::Tick { node, life });
         Ok(())
+    }
+
+    /// At some starts the log has changed while nobody looked.
+    fn rot(&mut self, node: usize, identity: &WalIdentity) {
+        let free = self.rotten.is_none_or(|rotten| rotten == node);
+        if self.calm || !free || !self.rot_rng.chance(self.plan.rot_per_mille) {
+            return;
+        }
+        if rot::strike(&mut self.nodes[node].disk, identity, LIMITS, &mut self.rot_rng) {
+            self.rotten = Some(node);
+            self.mark("entry rotted");
+            self.report.faults += 1;
+        }
     }
 
     fn crash(&mut self, node: usize, what: &'static str) {
@@ -771,8 +724,12 @@ impl World<'_> {
         if let Some(why) = outputs.fatal {
             return Err(Violation { rule: "replicas agree with themselves and each other", detail: why });
         }
+        outputs.mended.iter().flat_map(rot::marks).for_each(|mark| self.mark(mark));
         if let Some(persist) = &outputs.persist {
             self.raft.wrote(node, &persist.records);
+        }
+        if self.rotten == Some(node) && looks.iter().all(|(_, look)| look.rotted == 0) {
+            self.rotten = None;
         }
         for (shard, look) in looks {
             if let Some(recorder) = &mut self.recorder {

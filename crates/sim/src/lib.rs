@@ -26,16 +26,19 @@ mod net;
 mod numbers;
 mod plan;
 mod planted;
+mod report;
+mod rot;
 mod rules;
 mod scenarios;
 mod trace;
 
 pub use diagram::diagram;
-pub use driver::{MARKS, Report, run_seed};
+pub use driver::run_seed;
 pub use history::Violation;
 pub use minimise::{Minimised, Only, minimise, run_only};
 pub use numbers::Numbers;
 pub use planted::{PLANTED, Planted, planted};
+pub use report::{MARKS, Report};
 pub use rules::explain;
 pub use scenarios::{Finding, Play, SCENARIOS, Scenario, scenario};
 pub use trace::{

@@ -6,9 +6,11 @@
 //! so a candidate is tried, not reasoned about, and what is found is a smaller failing run, not the smallest.
 
 use crate::Options;
-use crate::driver::{Played, Report, Script, play};
+use crate::driver::play;
+use crate::driver::script::{Played, Script};
 use crate::numbers::Numbers;
 use crate::plan::Plan;
+use crate::report::Report;
 
 /// A candidate may break the rule so much later than the whole run did.
 const LATER_US: u64 = 1_000_000;

@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub pause_every_us: Option<u64>,
     pub jump_every_us: Option<u64>,
     pub power_cut_every_us: Option<u64>,
+    /// Of a thousand restarts, those at which the log has rotted.
+    pub rot_per_mille: u64,
     pub sync_us: (u64, u64),
     pub flush_us: (u64, u64),
     pub think_us: (u64, u64),
@@ -47,6 +49,7 @@ impl Plan {
             pause_every_us: None,
             jump_every_us: None,
             power_cut_every_us: None,
+            rot_per_mille: 0,
             sync_us: (100, 1_000),
             flush_us: (1_000, 10_000),
             think_us: (1_000, 20_000),
@@ -91,6 +94,7 @@ impl Plan {
             pause_every_us,
             jump_every_us,
             power_cut_every_us,
+            rot_per_mille: 0,
             sync_us: (rng.between(50, 300), rng.between(500, 15_000)),
             flush_us: (1_000, rng.between(5_000, 500_000)),
             think_us: (1_000, rng.between(10_000, 100_000)),
@@ -102,6 +106,8 @@ impl Plan {
         };
         // Drawn apart, so that older seeds stay what they were.
         plan.unflushed_bytes_max = plan.flush_bytes * Rng::new(seed).split(7).between(1, 4);
+        let mut rot_rng = Rng::new(seed).split(8);
+        plan.rot_per_mille = if rot_rng.chance(500) { rot_rng.between(100, 600) } else { 0 };
         plan
     }
 }

@@ -68,6 +68,12 @@ pub const PLANTED: &[Planted] = &[
     bug("follow-old-leaders", "what a deposed leader appends is taken", Node(Sabotage::FollowOldLeaders)),
     bug("forget-vote", "term and vote are not written down", Driver(DriverBug::ForgetTermAndVote)),
     bug("forget-only-vote", "the term is written down, the vote is not", Driver(DriverBug::ForgetVote)),
+    bug("lead-with-rot", "a log that rotted is cut off, as if it were torn", Node(Sabotage::LeadWithRot)),
+    bug(
+        "mend-unverified",
+        "an entry that rotted is replaced by what a peer sends, though its payload has changed there",
+        Node(Sabotage::MendUnverified),
+    ),
     // Reads.
     bug("read-without-quorum", "linearizable reads are served from local state", Node(Sabotage::ReadWithoutQuorum)),
     bug(

@@ -1,7 +1,6 @@
 //! The fixed seeds, twice each, and every planted bug.
 
-use crate::driver::MARKS;
-use crate::{MessageId, Options, PLANTED, Trace, TraceEvent, planted, run_seed};
+use crate::{MARKS, MessageId, Options, PLANTED, Trace, TraceEvent, planted, run_seed};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Seeds that every build runs.

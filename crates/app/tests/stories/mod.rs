@@ -11,6 +11,7 @@ mod killing;
 mod leases;
 mod metrics;
 mod peers;
+mod rot;
 mod slow_watcher;
 mod stopping;
 mod watching;

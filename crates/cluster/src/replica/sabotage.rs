@@ -2,8 +2,8 @@
 
 use super::{Context, Replica, Waiting};
 use crate::config::Sabotage;
-use crate::wire::PeerBody;
-use quorate_consensus::{Message, MessageKind, Role};
+use crate::wire::{EntryCopy, PeerBody};
+use quorate_consensus::{Entry, Message, MessageKind, Role};
 use quorate_env::LogIndex;
 
 impl Replica {
@@ -52,4 +52,13 @@ pub(super) fn counted_as_stored(message: &Message, sabotage: Option<Sabotage>) -
 fn consent(to: &Message, kind: MessageKind, index: LogIndex) -> Message {
     let (from, to_replica, entries, snapshot) = (to.to, to.from, Vec::new(), None);
     Message { kind, from, to: to_replica, index, entries, snapshot, reject: false, ..to.clone() }
+}
+
+/// An entry whose payload has changed since it was written.
+pub(super) fn garbled(entry: &Entry) -> EntryCopy {
+    let mut payload = entry.data.to_vec();
+    if let Some(last) = payload.last_mut() {
+        *last ^= 0xFF;
+    }
+    EntryCopy::Held { kind: entry.kind as u8, payload: payload.into() }
 }

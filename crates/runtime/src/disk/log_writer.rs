@@ -209,7 +209,7 @@ fn merge(mut merged: Batch, batches: &Receiver<Batch>) -> (Batch, Option<Batch>)
 
 fn payload_bytes(record: &LogRecord) -> usize {
     match record {
-        LogRecord::Entry(entry) => entry.payload.len(),
+        LogRecord::Entry(entry) | LogRecord::Repair(entry) => entry.payload.len(),
         LogRecord::HardState(_) | LogRecord::Start { .. } => 0,
     }
 }

@@ -150,26 +150,37 @@ fn a_directory_whose_making_was_cut_short_is_made_again() {
 }
 
 #[test]
-fn rot_in_the_log_is_named_and_nothing_is_changed() {
+fn rot_in_the_log_is_named_and_what_nobody_else_has_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(dir.path());
     let writer = LogWriter::spawn(opened.wal, opened.files, |_| {}, |_| {}).unwrap();
-    let promise =
-        HardState { shard: ShardId(1), replica: ReplicaId(1), term: Term(3), vote: ReplicaId(1), commit: LogIndex(0) };
+    let vote = ReplicaId(0xABCD_EF01_2345);
+    let promise = HardState { shard: ShardId(1), replica: ReplicaId(1), term: Term(3), vote, commit: LogIndex(0) };
     writer.append(vec![LogRecord::HardState(promise), entry(1, 1, b"a needle in the log".to_vec())], 1).unwrap();
     drop(writer);
     drop(opened.dir);
     let segment = dir.path().join("wal/0000000000000001.wal");
-    let mut bytes = fs::read(&segment).unwrap();
-    let at = bytes.windows(8).position(|window| window == b"a needle").unwrap();
-    bytes[at] = b'X';
+    let whole = fs::read(&segment).unwrap();
+    let place = |what: &[u8]| whole.windows(what.len()).position(|window| window == what).unwrap();
+
+    let mut bytes = whole.clone();
+    bytes[place(&vote.0.to_le_bytes())] = b'X';
     fs::write(&segment, &bytes).unwrap();
     let refused = DataDir::open_or_create(dir.path(), &owner(), &small()).err();
     let Some(DiskError::Log { source: WalError::Rot { shard, index, term, .. }, .. }) = refused else {
         panic!("{refused:?}")
     };
-    assert_eq!((shard, index, term), (Some(ShardId(1)), Some(LogIndex(1)), Some(Term(1))));
+    assert_eq!((shard, index, term), (Some(ShardId(1)), None, Some(Term(3))));
     assert_eq!(fs::read(&segment).unwrap(), bytes);
+
+    // An entry is on other nodes too.
+    let at = place(b"a needle");
+    bytes.clone_from(&whole);
+    bytes[at] = b'X';
+    fs::write(&segment, &bytes).unwrap();
+    let log = open(dir.path()).recovered.shards[&ShardId(1)].clone();
+    assert!(log.entries.is_empty() && log.rotted.len() == 1);
+    assert_eq!((log.rotted[0].index, log.rotted[0].term), (LogIndex(1), Term(1)));
 
     // One flipped bit is turned back.
     bytes[at..at + 8].copy_from_slice(b"a neeDle");

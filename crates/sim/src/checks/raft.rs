@@ -24,6 +24,9 @@ impl Shadow {
                 self.entries.split_off(&entry.index);
                 self.entries.insert(entry.index, (entry.term, entry.payload.clone()));
             }
+            LogRecord::Repair(entry) => {
+                self.entries.insert(entry.index, (entry.term, entry.payload.clone()));
+            }
             LogRecord::HardState(hard_state) => self.term = hard_state.term,
             LogRecord::Start { index, discard_after, .. } => {
                 self.entries = if *discard_after { BTreeMap::new() } else { self.entries.split_off(&index.next()) };
@@ -39,7 +42,7 @@ impl Shadow {
 
 fn shard_of(record: &LogRecord) -> ShardId {
     match record {
-        LogRecord::Entry(entry) => entry.shard,
+        LogRecord::Entry(entry) | LogRecord::Repair(entry) => entry.shard,
         LogRecord::HardState(hard_state) => hard_state.shard,
         LogRecord::Start { shard, .. } => *shard,
     }
@@ -126,14 +129,15 @@ impl RaftCheck {
         demand(!watched.vote.is_some_and(forgot), "promises are remembered", || {
             format!("node {node} {shard} voted {:?} and came back with {held:?}", watched.vote)
         })?;
+        // What rotted and is known by name is not lost, but is held only when it was mended.
+        let rotted: BTreeMap<LogIndex, Term> = log.rotted.iter().map(|rotted| (rotted.index, rotted.term)).collect();
         for (index, (term, _)) in &watched.durable.entries {
-            match found.entries.get(index) {
-                Some((t, _)) if t == term => {}
+            match found.entries.get(index).map(|(term, _)| term).or(rotted.get(index)) {
+                Some(t) if t == term => {}
                 // A later write replaced the tail from here on, and happened to survive.
-                Some((t, _)) if t > term => break,
+                Some(t) if t > term => break,
                 _ if *index <= found.start => {}
-                other => {
-                    let now = other.map(|(t, _)| *t);
+                now => {
                     return Err(Violation {
                         rule: "durable entries survive",
                         detail: format!(
@@ -278,6 +282,7 @@ mod tests {
             log_start: LogIndex(0),
             last: LogIndex(9),
             held_back: false,
+            rotted: 0,
         }
     }
 

@@ -1,9 +1,10 @@
 //! The fallacies of distributed computing, each as a switch of the simulated world.
 
 use super::{Finding, Play, Scenario, finding};
-use crate::driver::{Report, play as run};
+use crate::driver::play as run;
 use crate::net::{CALM, Weather};
 use crate::plan::Plan;
+use crate::report::Report;
 use crate::{Options, Trace};
 
 pub(super) const SCENARIO: Scenario = Scenario {

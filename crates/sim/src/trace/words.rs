@@ -2,7 +2,7 @@
 
 use super::{Lane, Outcome, Part, Said, TraceEvent};
 use crate::client::Kind;
-use quorate_cluster::{PeerBody, Reply, Request, WatchOutput};
+use quorate_cluster::{EntryCopy, PeerBody, Reply, Request, WatchOutput};
 use quorate_consensus::Role;
 use quorate_kv::{Command, Compare, CompareOp, Error, Expected, KeyRange, LeaseId, Op, RangeEnd, RangeOp, Txn};
 
@@ -39,6 +39,17 @@ pub(crate) fn said(body: &PeerBody) -> Said {
             other("Chunk", format!("of transfer {transfer}, {} rows{last}", chunk.rows.len()))
         }
         PeerBody::TransferGone { transfer } => other("TransferGone", format!("transfer {transfer}")),
+        PeerBody::EntryAsk { index, term } => other("EntryAsk", format!("{index} of {term}")),
+        PeerBody::EntryAnswer { index, term, copy } => {
+            let copy = match copy {
+                EntryCopy::Held { payload, .. } => format!("here, {} bytes", payload.len()),
+                EntryCopy::Absent { in_term, .. } => format!("not here in {in_term}"),
+                EntryCopy::Compacted => "compacted".into(),
+            };
+            other("EntryAnswer", format!("{index} of {term} is {copy}"))
+        }
+        PeerBody::RowsAsk { index } => other("RowsAsk", format!("up to {index}")),
+        PeerBody::RowsOffer { transfer } => other("RowsOffer", format!("transfer {transfer}")),
         PeerBody::StateHash { applied, hash } => other("StateHash", format!("at {applied} is {hash:016x}")),
     }
 }

@@ -339,7 +339,7 @@ pub(super) fn encode_flush(
 impl LogRecord {
     pub(super) fn payload_len(&self) -> usize {
         match self {
-            Self::Entry(entry) => entry.payload.len(),
+            Self::Entry(entry) | Self::Repair(entry) => entry.payload.len(),
             Self::HardState(_) => 16,
             Self::Start { .. } => 0,
         }
@@ -360,7 +360,7 @@ fn encode_record(
     let mut hard_state = [0; 16];
     let mut flags = if rewritten { REWRITTEN } else { 0 };
     let (kind, entry_kind, shard, term, index, payload) = match record {
-        LogRecord::Entry(e) => (KIND_ENTRY, e.kind, e.shard, e.term, e.index, &e.payload[..]),
+        LogRecord::Entry(e) | LogRecord::Repair(e) => (KIND_ENTRY, e.kind, e.shard, e.term, e.index, &e.payload[..]),
         LogRecord::HardState(h) => {
             hard_state[..8].copy_from_slice(&h.replica.0.to_le_bytes());
             hard_state[8..].copy_from_slice(&h.vote.0.to_le_bytes());

@@ -54,6 +54,7 @@ impl Ledger {
     pub fn apply(&mut self, record: &LogRecord, rewritten: bool, segment: u64) {
         match record {
             LogRecord::Entry(entry) => self.apply_entry(entry, rewritten, segment),
+            LogRecord::Repair(entry) => self.apply_entry(entry, true, segment),
             LogRecord::HardState(hard_state) => {
                 self.add(segment, format::record_bytes(16));
                 self.forget_promises(hard_state.shard);

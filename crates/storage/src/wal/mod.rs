@@ -53,6 +53,9 @@ pub const BLOCK: usize = 4096;
 pub enum LogRecord {
     /// An entry. At or below the shard's last index it replaces that entry and everything after it.
     Entry(LogEntry),
+    /// An entry that [rotted](RecoveredLog::rotted), as it was fetched from another replica. It stands where it stood and replaces
+    /// nothing else.
+    Repair(LogEntry),
     /// A replica's promises.
     HardState(HardState),
     /// The shard's log now begins after `index`: it was compacted, or a snapshot was installed.

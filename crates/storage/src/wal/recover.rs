@@ -35,12 +35,15 @@ pub struct Recovered {
 impl Recovered {
     /// Fails if something acknowledged is lost here, for those who cannot fetch it from another replica.
     pub fn require_whole(&self) -> Result<(), WalError> {
-        let lost = self.shards.iter().find_map(|(shard, log)| {
-            let entry = log.rotted.first().map(|rotted| (*shard, rotted.place, Some(rotted.index), rotted.term));
-            entry.or_else(|| log.promises_lost.map(|lost| (*shard, lost.place, None, lost.term)))
-        });
-        lost.map_or(Ok(()), |(shard, (file, offset), index, term)| {
-            Err(WalError::Rot { file, offset, shard: Some(shard), index, term: Some(term) })
+        let lost = self.shards.iter().find_map(|(shard, log)| Some(log.rotted.first()?.lost(*shard)));
+        lost.map_or_else(|| self.require_promises(), Err)
+    }
+
+    /// Fails if promises are lost: no other replica has those.
+    pub fn require_promises(&self) -> Result<(), WalError> {
+        let lost = self.shards.iter().find_map(|(shard, log)| Some((*shard, log.promises_lost?)));
+        lost.map_or(Ok(()), |(shard, PromisesLost { term, place: (file, offset), .. })| {
+            Err(WalError::Rot { file, offset, shard: Some(shard), index: None, term: Some(term) })
         })
     }
 }
@@ -78,6 +81,13 @@ pub struct Rotted {
 }
 
 impl Rotted {
+    /// Says that it cannot be fetched from anywhere.
+    #[must_use]
+    pub fn lost(&self, shard: ShardId) -> WalError {
+        let (file, offset) = self.place;
+        WalError::Rot { file, offset, shard: Some(shard), index: Some(self.index), term: Some(self.term) }
+    }
+
     /// Whether an entry is the one that was here: it has its index and term, which in a replicated log name one entry, and its checksum
     /// where that is known.
     #[must_use]

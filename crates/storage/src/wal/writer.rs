@@ -116,13 +116,14 @@ impl Wal {
     /// durable when all operations were executed, in order. An empty batch still writes a flush.
     ///
     /// # Panics
-    /// If a payload is larger than the limit, if an entry would leave a hole in its shard's log, or if a segment is needed
-    /// beyond [`Wal::fitting`] while it is being prepared.
+    /// If a payload is larger than the limit, if an entry would leave a hole in its shard's log, if a repair is not of an entry
+    /// that rotted, or if a segment is needed beyond [`Wal::fitting`] while it is being prepared.
     pub fn append(&mut self, batch: &[LogRecord], out: &mut Vec<DiskOp>) {
         for record in batch {
             assert!(record.payload_len() <= self.limits.record_bytes as usize, "a record exceeds the log's limit");
         }
-        let records: Vec<_> = batch.iter().map(|record| (record, false)).collect();
+        let repairs = |record: &LogRecord| matches!(record, LogRecord::Repair(_));
+        let records: Vec<_> = batch.iter().map(|record| (record, repairs(record))).collect();
         self.write(&records, out);
     }
 
@@ -169,11 +170,15 @@ impl Wal {
     /// Puts back an entry that [rotted](super::RecoveredLog::rotted), as it was fetched from another replica. Says whether it was that
     /// entry, and changes nothing if not. It is durable when all operations were executed.
     pub fn repair(&mut self, entry: &LogEntry, out: &mut Vec<DiskOp>) -> bool {
-        let is_it = self.ledger.rotted(entry.shard, entry.index).is_some_and(|rotted| rotted.was(entry));
+        let is_it = self.is_rotted(entry);
         if is_it {
-            self.write(&[(&LogRecord::Entry(entry.clone()), true)], out);
+            self.append(&[LogRecord::Repair(entry.clone())], out);
         }
         is_it
+    }
+
+    fn is_rotted(&self, entry: &LogEntry) -> bool {
+        self.ledger.rotted(entry.shard, entry.index).is_some_and(|rotted| rotted.was(entry))
     }
 
     /// Starts getting the next segment ready, if it is not, and gives back dead segments. Call it only when the operations of all
@@ -271,6 +276,9 @@ impl Wal {
             if let (LogRecord::Entry(entry), false) = (record, rewritten) {
                 let next = self.ledger.next_index(entry.shard);
                 assert!(entry.index <= next, "{}: entry {} leaves a hole at {next}", entry.shard, entry.index);
+            }
+            if let LogRecord::Repair(entry) = record {
+                assert!(self.is_rotted(entry), "{}: entry {} is not one that rotted", entry.shard, entry.index);
             }
             self.ledger.apply(record, *rewritten, segment);
         }

@@ -14,7 +14,7 @@ pub(crate) struct Model {
 impl Model {
     pub fn apply(&mut self, record: &LogRecord) {
         match record {
-            LogRecord::Entry(entry) => {
+            LogRecord::Entry(entry) | LogRecord::Repair(entry) => {
                 let log = self.shards.entry(entry.shard).or_default();
                 log.entries.retain(|old| old.index < entry.index);
                 if entry.index > log.start.0 {

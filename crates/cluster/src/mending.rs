@@ -1,0 +1,483 @@
+//! A replica whose log has rotted: what stands in for it until its log is whole again.
+//!
+//! The log knows which entries it has lost: their index, term and checksum are kept twice. They were acknowledged, and perhaps it is this
+//! copy that made them committed. So until they are back, the replica does not exist for consensus: it neither votes nor campaigns nor
+//! acknowledges, and nothing is written over what rotted. It asks the other replicas for each entry by index and term, which name one
+//! entry, and checks what it gets against the checksum. (Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage",
+//! FAST'18.)
+//!
+//! ```text
+//!                   ┌── it is at or below what the store has applied ──> the log begins after it; nobody is asked
+//!   rotted entry ───┼── a peer holds it ──────────────────────────────> checked, and put back
+//!                   ├── the peers' logs begin after it ───────────────> rows are fetched as with a snapshot, until the first case
+//!                   └── a majority can never have it (below) ──────────> it was never committed; the log ends before it
+//! ```
+//!
+//! **When an entry may go.** Let `h` be the term of this replica's hard state. It has acknowledged the lost entry to leaders of terms up to
+//! `h`, and to no other. Such a leader may still count that, and commit the entry if enough others store it. A peer that lacks the entry
+//! and is durably in a later term takes nothing from such a leader any more; if it had stored the entry before and the entry had been
+//! committed, it would still have it. So if a majority of all voters, this one not among them, lack the entry and are beyond `h`, then no
+//! majority ever acknowledged it to one of those leaders, nor will. Leaders of later terms count only what this replica acknowledges from now
+//! on. It is enough that they are in `h` and one of them leads in `h`: there is no other leader of `h`, this one's log lacks the
+//! entry, and a leader's log only grows; what is left are the leaders of earlier terms. Being asked twice at different times harms nothing, since
+//! each answer holds for ever.
+//!
+//! Entries behind one that goes, go too: they were never committed either. What is rotted at several replicas at different places is mended
+//! by each with the others' help, since one that is being mended answers too.
+
+use crate::boot::{self, BootError, Found};
+use crate::bounds::{MENDING_ASKS_MAX, RETRY, TRANSFER_IDLE};
+use crate::config::Sabotage;
+use crate::input::{Inspection, Mended, WatchRequest};
+use crate::replica::Context;
+use crate::wire::{EntryCopy, PeerBody, PeerMessage, node_of};
+use bytes::Bytes;
+use quorate_consensus::{Entry, Restored, Role, SnapshotPoint};
+use quorate_env::{Instant, LogIndex, ReplicaId, ShardId, Term};
+use quorate_shard::{Chunk, Import, ImportError, Machine, WatcherKey};
+use quorate_storage::wal::{LogEntry, LogRecord, Rotted};
+use std::collections::BTreeMap;
+
+/// Why a peer could not give an entry back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lack {
+    Absent { in_term: Term, leads: bool },
+    Compacted,
+}
+
+/// What is known about one rotted entry's copies.
+#[derive(Debug, Default)]
+struct Search {
+    asked: Option<Instant>,
+    attempts: usize,
+    lacks: BTreeMap<ReplicaId, Lack>,
+}
+
+/// Rows that are fetched because no log reaches back far enough.
+enum Rows {
+    Asked {
+        from: ReplicaId,
+        at: Instant,
+    },
+    Coming {
+        from: ReplicaId,
+        transfer: u64,
+        import: Import,
+        progressed: Instant,
+        asked: Instant,
+    },
+    /// They are here, and not yet durable.
+    Here {
+        machine: Machine,
+        flush: Option<u64>,
+    },
+}
+
+/// See the top of this file.
+pub(crate) struct Mending {
+    shard: ShardId,
+    id: ReplicaId,
+    machine: Machine,
+    /// The log, without what rotted.
+    restored: Restored,
+    rotted: Vec<Rotted>,
+    searches: BTreeMap<LogIndex, Search>,
+    rows: Option<Rows>,
+    rows_tried: usize,
+    /// The ticket of the last records that must be durable before the replica starts.
+    unsynced: Option<u64>,
+    /// Asked for meanwhile.
+    watches: Vec<(WatcherKey, WatchRequest)>,
+    mended: Mended,
+}
+
+impl Mending {
+    /// # Errors
+    /// If there is no other replica.
+    pub fn new(shard: ShardId, id: ReplicaId, found: Found) -> Result<Self, BootError> {
+        let Found { machine, restored, rotted, .. } = found;
+        if let Some(first) = rotted.first()
+            && restored.membership.voters.iter().all(|voter| *voter == id)
+        {
+            return Err(first.lost(shard).into());
+        }
+        let mended = Mended { shard, fetched: 0, covered: 0, by_rows: 0, cut: 0 };
+        Ok(Self {
+            shard,
+            id,
+            machine,
+            restored,
+            rotted,
+            searches: BTreeMap::new(),
+            rows: None,
+            rows_tried: 0,
+            unsynced: None,
+            watches: Vec::new(),
+            mended,
+        })
+    }
+
+    /// Whether the replica can start.
+    pub fn is_whole(&self) -> bool {
+        self.rotted.is_empty() && self.unsynced.is_none()
+    }
+
+    /// What became of the entries.
+    pub fn mended(&self) -> Mended {
+        self.mended
+    }
+
+    /// The whole log, the rows, and the watches that waited.
+    pub fn finish(self) -> (Restored, Machine, Vec<(WatcherKey, WatchRequest)>) {
+        assert!(self.is_whole(), "a replica starts from a whole log");
+        let indexes = (self.restored.start.index.0 + 1..).map(LogIndex);
+        assert!(self.restored.entries.iter().map(|entry| entry.index).zip(indexes).all(|(is, should)| is == should));
+        (self.restored, self.machine, self.watches)
+    }
+
+    /// A watch is attached when there is something to attach it to.
+    pub fn watch(&mut self, key: WatcherKey, request: WatchRequest) {
+        match request {
+            WatchRequest::Attach { .. } => self.watches.push((key, request)),
+            WatchRequest::Detach => self.watches.retain(|(waiting, _)| *waiting != key),
+            WatchRequest::Progress => {}
+        }
+    }
+
+    pub fn receive(&mut self, from: ReplicaId, body: PeerBody, cx: &mut Context<'_>) {
+        match body {
+            PeerBody::EntryAnswer { index, term, copy } => self.hear(from, index, term, copy, cx),
+            PeerBody::EntryAsk { index, term } => {
+                if let Some(copy) = self.copy_of(index, term) {
+                    self.send(from, PeerBody::EntryAnswer { index, term, copy }, cx);
+                }
+            }
+            PeerBody::RowsOffer { transfer } => self.begin_rows(from, transfer, cx),
+            PeerBody::Chunk { transfer, cursor, chunk } => self.accept_chunk(from, transfer, &cursor, &chunk, cx),
+            PeerBody::TransferGone { transfer } => {
+                if matches!(&self.rows, Some(Rows::Coming { transfer: t, .. }) if *t == transfer) {
+                    self.abandon_rows(cx);
+                }
+            }
+            // For consensus this replica is down. Nobody leads here, and nothing is handed out.
+            PeerBody::Raft(_)
+            | PeerBody::Forward(_)
+            | PeerBody::LeaseAsk { .. }
+            | PeerBody::LeaseAnswer { .. }
+            | PeerBody::ChunkAsk { .. }
+            | PeerBody::StateHash { .. }
+            | PeerBody::RowsAsk { .. } => {}
+        }
+    }
+
+    /// What became of an entry here; none if it rotted here too.
+    fn copy_of(&self, index: LogIndex, term: Term) -> Option<EntryCopy> {
+        if index <= self.restored.start.index {
+            return Some(EntryCopy::Compacted);
+        }
+        if self.rotted.iter().any(|rotted| rotted.index == index) {
+            return None;
+        }
+        let at = self.restored.entries.binary_search_by_key(&index, |entry| entry.index).ok();
+        let entry = at.map(|at| &self.restored.entries[at]).filter(|entry| entry.term == term);
+        Some(match entry {
+            Some(entry) => EntryCopy::Held { kind: entry.kind as u8, payload: entry.data.clone() },
+            // It takes nothing from any leader for now, and comes back in this term.
+            None => EntryCopy::Absent { in_term: self.restored.hard_state.term, leads: false },
+        })
+    }
+
+    fn hear(&mut self, from: ReplicaId, index: LogIndex, term: Term, copy: EntryCopy, cx: &mut Context<'_>) {
+        let Some(at) = self.rotted.iter().position(|rotted| (rotted.index, rotted.term) == (index, term)) else {
+            return;
+        };
+        let lack = match copy {
+            EntryCopy::Held { kind, payload } => {
+                let entry = LogEntry { shard: self.shard, index, term, kind, payload };
+                let is_it = self.rotted[at].was(&entry) || cx.sabotaged(Sabotage::MendUnverified);
+                if let Some(readable) = boot::to_consensus(&entry)
+                    && is_it
+                {
+                    self.put_back(at, readable, entry, cx);
+                }
+                return;
+            }
+            EntryCopy::Absent { in_term, leads } => Lack::Absent { in_term, leads },
+            EntryCopy::Compacted => Lack::Compacted,
+        };
+        if self.peers().any(|peer| peer == from) {
+            let search = self.searches.entry(index).or_default();
+            search.lacks.insert(from, lack);
+            // The next one is asked at once.
+            search.asked = None;
+        }
+    }
+
+    fn put_back(&mut self, at: usize, readable: Entry, entry: LogEntry, cx: &mut Context<'_>) {
+        self.rotted.remove(at);
+        self.searches.remove(&entry.index);
+        let entries = &mut self.restored.entries;
+        let place = entries.partition_point(|other| other.index < entry.index);
+        entries.insert(place, readable);
+        self.mended.fetched += 1;
+        self.write(LogRecord::Repair(entry), cx);
+    }
+
+    fn write(&mut self, record: LogRecord, cx: &mut Context<'_>) {
+        cx.records.push(record);
+        self.unsynced = Some(cx.ticket);
+    }
+
+    /// Everything up to `ticket` is durable.
+    pub fn persisted(&mut self, ticket: u64) {
+        self.unsynced.take_if(|unsynced| *unsynced <= ticket);
+    }
+
+    /// Does what has become possible, and asks for what is missing.
+    pub fn go_on(&mut self, cx: &mut Context<'_>) {
+        self.cut_what_never_was(cx);
+        self.go_on_with_rows(cx);
+        let peers: Vec<ReplicaId> = self.peers().collect();
+        let mut asks = Vec::new();
+        for rotted in self.rotted.iter().take(MENDING_ASKS_MAX) {
+            let search = self.searches.entry(rotted.index).or_default();
+            if search.asked.is_some_and(|asked| cx.now.since(asked) < RETRY) {
+                continue;
+            }
+            let unheard: Vec<ReplicaId> =
+                peers.iter().copied().filter(|peer| !search.lacks.contains_key(peer)).collect();
+            // When all have answered and it was not enough, terms must change first: everybody is asked again, after a while.
+            let to = if unheard.is_empty() { &peers } else { &unheard };
+            let to = to[search.attempts % to.len()];
+            search.asked = Some(cx.now);
+            search.attempts += 1;
+            asks.push((to, PeerBody::EntryAsk { index: rotted.index, term: rotted.term }));
+        }
+        for (to, body) in asks {
+            self.send(to, body, cx);
+        }
+    }
+
+    /// Cuts the log before the first rotted entry if that was never committed, nor will be. See the top of this file.
+    fn cut_what_never_was(&mut self, cx: &mut Context<'_>) {
+        let Some(first) = self.rotted.first().map(|rotted| rotted.index) else { return };
+        let Some(search) = self.searches.get(&first) else { return };
+        let own = self.restored.hard_state;
+        if first <= own.commit || !may_go(own.term, self.restored.membership.voters.len(), &search.lacks) {
+            return;
+        }
+        let entries = &mut self.restored.entries;
+        entries.retain(|entry| entry.index < first);
+        let shard = self.shard;
+        // An entry that is written again replaces everything behind it.
+        let record = match entries.last() {
+            Some(Entry { index, term, kind, data }) => LogRecord::Entry(LogEntry {
+                shard,
+                index: *index,
+                term: *term,
+                kind: *kind as u8,
+                payload: data.clone(),
+            }),
+            None => {
+                let SnapshotPoint { index, term } = self.restored.start;
+                LogRecord::Start { shard, index, term, discard_after: true }
+            }
+        };
+        self.mended.cut += self.rotted.len() as u64;
+        self.rotted.clear();
+        self.searches.clear();
+        self.write(record, cx);
+    }
+
+    fn peers(&self) -> impl Iterator<Item = ReplicaId> + '_ {
+        self.restored.membership.voters.iter().copied().filter(|voter| *voter != self.id)
+    }
+
+    // ---- rows
+
+    fn go_on_with_rows(&mut self, cx: &mut Context<'_>) {
+        match &mut self.rows {
+            None => self.ask_for_rows(cx),
+            Some(Rows::Asked { at, .. }) if cx.now.since(*at) >= 4 * RETRY => self.rows = None,
+            Some(Rows::Coming { progressed, .. }) if cx.now.since(*progressed) >= TRANSFER_IDLE => {
+                self.abandon_rows(cx);
+            }
+            Some(Rows::Coming { asked, .. }) if cx.now.since(*asked) >= RETRY => {
+                *asked = cx.now;
+                self.ask_chunk(cx);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// If some log begins after a rotted entry, and no other gave it back.
+    fn ask_for_rows(&mut self, cx: &mut Context<'_>) {
+        let peers = self.peers().count();
+        let given_up = |search: &Search| search.lacks.len() == peers || search.attempts >= 2 * peers;
+        let compacted = self.rotted.iter().rev().find_map(|rotted| {
+            let search = self.searches.get(&rotted.index).filter(|search| given_up(search))?;
+            let at: Vec<_> = search.lacks.iter().filter(|(_, lack)| **lack == Lack::Compacted).collect();
+            (!at.is_empty()).then(|| (rotted.index, *at[self.rows_tried % at.len()].0))
+        });
+        if let Some((index, from)) = compacted {
+            self.rows_tried += 1;
+            self.rows = Some(Rows::Asked { from, at: cx.now });
+            self.send(from, PeerBody::RowsAsk { index }, cx);
+        }
+    }
+
+    fn begin_rows(&mut self, from: ReplicaId, transfer: u64, cx: &mut Context<'_>) {
+        if !matches!(&self.rows, Some(Rows::Asked { from: asked, .. }) if *asked == from) {
+            return;
+        }
+        match cx.slots.allocate() {
+            Ok(slot) => {
+                let import = Import::new(cx.store.clone(), slot);
+                self.rows = Some(Rows::Coming { from, transfer, import, progressed: cx.now, asked: cx.now });
+                self.ask_chunk(cx);
+            }
+            Err(e) => self.fail(&e, cx),
+        }
+    }
+
+    fn ask_chunk(&mut self, cx: &mut Context<'_>) {
+        if cx.store.memory_bytes() >= 2 * cx.config.unflushed_bytes_max {
+            // The disk is behind. Asked again at a later tick.
+            return;
+        }
+        if let Some(Rows::Coming { from, transfer, import, .. }) = &self.rows {
+            let (to, body) = (*from, PeerBody::ChunkAsk { transfer: *transfer, cursor: import.cursor().clone() });
+            self.send(to, body, cx);
+        }
+    }
+
+    fn accept_chunk(&mut self, from: ReplicaId, of: u64, cursor: &Bytes, chunk: &Chunk, cx: &mut Context<'_>) {
+        let Some(Rows::Coming { from: sender, transfer, import, progressed, asked }) = &mut self.rows else { return };
+        if (*sender, *transfer) != (from, of) || cursor != import.cursor() {
+            return;
+        }
+        match import.accept(cursor, chunk) {
+            Ok(()) => (*progressed, *asked) = (cx.now, cx.now),
+            Err(ImportError::Damaged) => return self.abandon_rows(cx),
+            Err(ImportError::Machine(e)) => return self.fail(&e, cx),
+        }
+        if !import.is_done() {
+            return self.ask_chunk(cx);
+        }
+        let slot = import.slot();
+        let machine = match Machine::open(cx.store.clone(), slot, cx.procedures.clone()) {
+            Ok(machine) => machine,
+            Err(e) => return self.fail(&e, cx),
+        };
+        if machine.meta().applied <= self.machine.meta().applied {
+            return self.abandon_rows(cx);
+        }
+        match cx.slots.switch(self.shard, slot) {
+            Ok(()) => self.rows = Some(Rows::Here { machine, flush: None }),
+            Err(e) => self.fail(&e, cx),
+        }
+    }
+
+    fn abandon_rows(&mut self, cx: &mut Context<'_>) {
+        if let Some(Rows::Coming { import, .. }) = self.rows.take() {
+            cx.slots.abandon(import.slot());
+        }
+    }
+
+    /// Whether rows wait for the store to be flushed, with no flush covering them yet.
+    pub fn wants_flush(&self) -> bool {
+        matches!(self.rows, Some(Rows::Here { flush: None, .. }))
+    }
+
+    /// A flush was started that covers everything written so far.
+    pub fn flush_started(&mut self, ticket: u64) {
+        if let Some(Rows::Here { flush, .. }) = &mut self.rows {
+            flush.get_or_insert(ticket);
+        }
+    }
+
+    /// That flush is durable. If it covers rows that came, the log need not reach back behind them any more.
+    pub fn flushed(&mut self, ticket: u64, cx: &mut Context<'_>) {
+        let here = self.rows.take_if(|rows| matches!(rows, Rows::Here { flush: Some(flush), .. } if *flush == ticket));
+        let Some(Rows::Here { machine, .. }) = here else { return };
+        self.machine = machine;
+        match boot::point_and_membership(self.shard, &self.machine) {
+            Ok((applied, membership)) => (self.restored.applied, self.restored.membership) = (applied, membership),
+            Err(e) => return self.fail(&e, cx),
+        }
+        let before = self.rotted.len();
+        if let Some(record) = boot::lay(self.shard, &mut self.restored, &mut self.rotted) {
+            self.write(record, cx);
+        }
+        self.mended.by_rows += (before - self.rotted.len()) as u64;
+        let left = |index: &LogIndex| self.rotted.iter().any(|rotted| rotted.index == *index);
+        self.searches.retain(|index, _| left(index));
+    }
+
+    // ---- what it looks like
+
+    fn send(&self, to: ReplicaId, body: PeerBody, cx: &mut Context<'_>) {
+        cx.out.messages.push((node_of(to), PeerMessage { shard: self.shard, from: self.id, to, body }));
+    }
+
+    fn fail(&self, why: &dyn std::error::Error, cx: &mut Context<'_>) {
+        cx.out.fatal.get_or_insert(format!("{} of {}: {why}", self.id, self.shard));
+    }
+
+    pub fn inspect(&self) -> Inspection {
+        let meta = self.machine.meta();
+        let readable = self.restored.entries.last().map_or(self.restored.start.index, |entry| entry.index);
+        let last = self.rotted.last().map_or(readable, |rotted| rotted.index.max(readable));
+        Inspection {
+            replica: self.id,
+            role: Role::Follower,
+            term: self.restored.hard_state.term,
+            leader: None,
+            committed: self.restored.hard_state.commit.max(meta.applied),
+            applied: meta.applied,
+            state_hash: meta.state_hash,
+            revision: meta.revision,
+            log_start: self.restored.start.index,
+            last,
+            held_back: false,
+            // What was put back is there when it is durable.
+            rotted: self.rotted.len().max(1),
+        }
+    }
+}
+
+/// Whether an entry that rotted at one of so many voters, whose hard state is of term `own`, was never committed and never will be.
+fn may_go(own: Term, voters: usize, lacks: &BTreeMap<ReplicaId, Lack>) -> bool {
+    let absent = |at_least: Term| {
+        lacks.values().filter(|lack| matches!(lack, Lack::Absent { in_term, .. } if *in_term >= at_least)).count()
+    };
+    let led = lacks.values().any(|lack| *lack == Lack::Absent { in_term: own, leads: true });
+    absent(Term(own.0 + 1)) > voters / 2 || (led && absent(own) > voters / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn absent(in_term: u64, leads: bool) -> Lack {
+        Lack::Absent { in_term: Term(in_term), leads }
+    }
+
+    #[test]
+    fn an_entry_goes_only_if_a_majority_of_others_can_never_have_it() {
+        let judge = |voters, lacks: &[Lack]| {
+            may_go(Term(5), voters, &(2..).map(ReplicaId).zip(lacks.iter().copied()).collect())
+        };
+        assert!(judge(3, &[absent(6, false), absent(7, true)]));
+        // The third may be what made it committed, or still become so.
+        assert!(!judge(3, &[absent(6, false)]));
+        assert!(!judge(3, &[absent(6, false), Lack::Compacted]));
+        // A leader of this replica's own term may be counting it.
+        assert!(!judge(3, &[absent(5, false), absent(6, true)]));
+        assert!(judge(3, &[absent(5, false), absent(5, true)]));
+        assert!(!judge(3, &[absent(4, true), absent(4, false)]));
+        assert!(!judge(5, &[absent(6, false), absent(6, true)]));
+        assert!(judge(5, &[absent(6, false), absent(6, false), absent(6, false)]));
+        assert!(!judge(1, &[]));
+    }
+}

@@ -1,0 +1,53 @@
+//! What is left of a run.
+
+use crate::history::Violation;
+use crate::trace::Trace;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What a run was.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// The rule that was broken, if one was, and when (microseconds of simulated time).
+    pub violation: Option<(u64, Violation)>,
+    /// A hash over everything that left any node.
+    pub output_hash: u64,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// Operations that clients completed.
+    pub operations: u64,
+    /// Faults that were injected.
+    pub faults: u64,
+    /// Interesting things that happened, and how often.
+    pub marks: BTreeMap<&'static str, u64>,
+    /// Everything that happened, if asked for.
+    pub trace: Option<Trace>,
+}
+
+/// Interesting things that a campaign should have seen at least once.
+pub const MARKS: &[&str] = &[
+    "crash",
+    "power cut",
+    "cut",
+    "pause",
+    "wall clock jump",
+    "torn write",
+    "crash between outputs",
+    "leader deposed with entries in flight",
+    "unknown outcome",
+    "retry recognised",
+    "snapshot installed",
+    "store flushed",
+    "writes wait for the disk",
+    "history read by a watch",
+    "watch compacted",
+    "watch from the past",
+    "lease expired",
+    "lease renewed",
+    "read refused as compacted",
+    "real store",
+    "entry rotted",
+    "entry mended",
+];
