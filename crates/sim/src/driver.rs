@@ -1,5 +1,9 @@
 //! The world of one run: a heap of events, the nodes, and what connects them. Nothing here depends on anything but the seed.
 
+mod clients;
+mod disks;
+mod faults;
+mod network;
 pub(crate) mod script;
 pub(crate) mod stage;
 mod watches;
@@ -9,27 +13,27 @@ use crate::checks::leases::LeaseCheck;
 use crate::checks::order::OrderCheck;
 use crate::checks::raft::RaftCheck;
 use crate::checks::watch::WatchCheck;
-use crate::client::{Client, InFlight, Kind, SHARD};
+use crate::client::{Client, SHARD};
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::fault::Fault;
 use crate::history::{Violation, demand};
-use crate::lies::{AppliedLies, MetaRows, meta_rows};
-use crate::net::{CALM, Net};
+use crate::lies::{MetaRows, meta_rows};
+use crate::net::Net;
 use crate::plan::Plan;
 use crate::planted::{Bug, DriverBug};
 use crate::report::Report;
 use crate::rot;
 use crate::trace::recorder::{Recorder, node_lane};
-use crate::trace::{Lane, Loss, MessageId, TraceEvent, Way, words};
+use crate::trace::{Loss, MessageId, TraceEvent};
 use bytes::Bytes;
+use disks::DiskTrouble;
 use quorate_cluster::{
-    BootMember, Input, Node, NodeConfig, Outputs, PeerBody, Persist, Reply, Request, RequestId, Sabotage, Timing,
-    WatchRequest, wire,
+    BootMember, Input, Node, NodeConfig, Outputs, PeerBody, Persist, RequestId, Sabotage, Timing, WatchRequest, wire,
 };
-use quorate_consensus::MessageKind;
 use quorate_env::checksum::chain;
-use quorate_env::{ClusterId, Incarnation, NodeId, ReplicaId, Rng, ShardId};
-use quorate_kv::{Error, KeyRange, Refusal};
+use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
+use quorate_kv::KeyRange;
 use quorate_shard::{View, WatcherKey};
 use quorate_storage::store::{FlushJob, LsmOptions, LsmStore, ModelStore, Store};
 use quorate_storage::wal::{DiskOp, LogRecord, Wal, WalIdentity, WalLimits};
@@ -102,16 +106,26 @@ enum Event {
     Progress {
         key: WatcherKey,
     },
-    Crash,
-    Cut,
+    Fault(Fault),
+    /// Every cut and clog ends.
     Heal,
-    Pause,
-    Jump,
-    PowerCut,
+    /// A node stands still.
+    Still {
+        node: usize,
+        life: u64,
+    },
+    /// A node is told whether its disk is full.
+    Space {
+        node: usize,
+    },
+    /// A node's disk and clock are well again.
+    Ease {
+        node: usize,
+    },
     Calm,
     /// A fault of a script.
     Again {
-        fault: Box<Event>,
+        fault: Fault,
         rng: Rng,
     },
 }
@@ -144,6 +158,7 @@ struct SimNode {
     older_meta: MetaRows,
     /// Outputs after which it crashes.
     doomed: Option<u64>,
+    trouble: DiskTrouble,
 }
 
 impl SimNode {
@@ -178,6 +193,8 @@ struct World<'a> {
     rotten: Option<usize>,
     nodes: Vec<SimNode>,
     net: Net,
+    /// Deliveries that a clogged link holds.
+    held: Vec<Event>,
     clients: Vec<Client>,
     requests: BTreeMap<RequestId, usize>,
     next_request: RequestId,
@@ -248,6 +265,7 @@ impl World<'_> {
             flushing_late: None,
             older_meta: MetaRows::new(),
             doomed: None,
+            trouble: DiskTrouble::default(),
         });
         let nodes: Vec<SimNode> = nodes.collect();
         let watchers = (0..plan.watchers).map(|n| Watcher {
@@ -272,6 +290,7 @@ impl World<'_> {
             order: OrderCheck::new(),
             leases: LeaseCheck::default(),
             next_message: 1,
+            held: Vec::new(),
             recorder: options.trace.then(|| Recorder::new(seed, options.planted, &plan, &SHARDS)),
             report: Report { seed, ..Report::default() },
             script: None,
@@ -307,12 +326,12 @@ impl World<'_> {
             self.after(300_000, Event::Watch { watcher });
             self.after(REWATCH_US.1, Event::Rewatch { watcher });
         }
-        for fault in [Event::Crash, Event::Cut, Event::Pause, Event::Jump, Event::PowerCut] {
+        for fault in Fault::ALL {
             self.schedule_fault(fault);
         }
         if let Some(script) = self.script {
             for (at, fault, rng) in script.faults.iter().filter_map(|n| script.played.faults.get(n as usize - 1)) {
-                self.after(*at, Event::Again { fault: Box::new(fault.clone()), rng: rng.clone() });
+                self.after(*at, Event::Again { fault: *fault, rng: rng.clone() });
             }
         }
         self.after(self.plan.storm_us, Event::Calm);
@@ -339,25 +358,6 @@ impl World<'_> {
         let at = (self.now + us.max(1), self.sequence);
         self.heap.push(Reverse(at));
         self.events.insert(at, event);
-    }
-
-    fn schedule_fault(&mut self, fault: Event) {
-        let every = match fault {
-            Event::Crash => self.plan.crash_every_us,
-            Event::Cut => self.plan.cut_every_us,
-            Event::Pause => self.plan.pause_every_us,
-            Event::Jump => self.plan.jump_every_us,
-            Event::PowerCut => self.plan.power_cut_every_us,
-            _ => None,
-        };
-        if let Some(every) = every
-            && !self.calm
-        {
-            let wait = self.rng.between(every / 4, every * 2);
-            if self.script.is_none() {
-                self.after(wait, fault);
-            }
-        }
     }
 
     fn mark(&mut self, what: &'static str) {
@@ -405,11 +405,18 @@ impl World<'_> {
                         true => TraceEvent::Deliver { message: id },
                         false => TraceEvent::Lose { message: id, why: Loss::Down },
                     });
+                    let delicate = matches!(&message.body, PeerBody::Chunk { chunk, .. } if chunk.next.is_none());
                     self.feed(to, Input::Peer { from: id_of(from), message })?;
+                    if delicate {
+                        self.strike(to);
+                    }
                 }
             }
             Event::Synced { node, life } => self.synced(node, life)?,
             Event::Flushed { node, life } => {
+                if self.nodes[node].life == life && self.disk_refuses(node, Event::Flushed { node, life }) {
+                    return Ok(());
+                }
                 if self.nodes[node].life == life
                     && let Some((ticket, job)) = self.nodes[node].flushing.take()
                 {
@@ -470,100 +477,21 @@ impl World<'_> {
             Event::Calm => self.become_calm()?,
             Event::Again { fault, rng } => {
                 self.rng = rng;
-                self.fault(*fault)?;
+                self.fault(fault);
             }
-            fault => self.fault(fault)?,
-        }
-        Ok(())
-    }
-
-    fn fault(&mut self, fault: Event) -> Step {
-        if self.calm {
-            return Ok(());
-        }
-        if !matches!(fault, Event::Heal) {
-            self.played.faults.push((self.now, fault.clone(), self.rng.clone()));
-        }
-        let node = self.rng.below(self.nodes.len() as u64) as usize;
-        match fault {
-            Event::Crash => {
-                // Some crash at once, some between two outputs of a later step.
-                if self.rng.chance(500) {
-                    self.crash(node, "crash");
-                } else {
-                    let outputs = self.rng.below(6);
-                    self.nodes[node].doomed = Some(outputs);
+            Event::Fault(fault) => self.fault(fault),
+            Event::Heal => self.heal(),
+            Event::Still { node, life } => {
+                if self.nodes[node].life == life {
+                    self.still(node);
                 }
             }
-            Event::PowerCut => {
-                for node in 0..self.nodes.len() {
-                    self.crash(node, "power cut");
-                }
-            }
-            Event::Cut => {
-                self.mark("cut");
-                self.report.faults += 1;
-                let one_way = self.rng.chance(300);
-                let inbound = self.rng.chance(500);
-                for other in (0..self.nodes.len()).filter(|other| *other != node) {
-                    if !one_way || inbound {
-                        self.net.cut(other, node);
-                    }
-                    if !one_way || !inbound {
-                        self.net.cut(node, other);
-                    }
-                }
-                let way = match (one_way, inbound) {
-                    (false, _) => Way::Both,
-                    (true, true) => Way::In,
-                    (true, false) => Way::Out,
-                };
-                self.trace(|| TraceEvent::Cut { node: node_lane(node), way });
-                let wait = self.rng.between(200_000, 4_000_000);
-                self.after(wait, Event::Heal);
-            }
-            Event::Heal => {
-                self.net.heal();
-                self.trace(|| TraceEvent::Heal);
-                return Ok(());
-            }
-            Event::Pause => {
-                self.mark("pause");
-                self.report.faults += 1;
-                self.nodes[node].paused = true;
-                self.trace(|| TraceEvent::Pause { node: node_lane(node) });
-                let wait = self.rng.between(100_000, 3_000_000);
-                self.after(wait, Event::Resume { node });
-            }
-            Event::Jump => {
-                self.mark("wall clock jump");
-                self.report.faults += 1;
-                let rng = &mut self.rng;
-                self.nodes[node].clock.jump(rng);
-                self.trace(|| TraceEvent::ClockJump { node: node_lane(node) });
-            }
-            _ => {}
-        }
-        self.schedule_fault(fault);
-        Ok(())
-    }
-
-    fn become_calm(&mut self) -> Step {
-        self.calm = true;
-        self.net.heal();
-        self.net.weather = CALM;
-        self.trace(|| TraceEvent::Calm);
-        for node in 0..self.nodes.len() {
-            self.nodes[node].doomed = None;
-            if self.nodes[node].node.is_none() {
-                self.start(node)?;
-            }
-            if self.nodes[node].paused {
-                self.happen(Event::Resume { node })?;
+            Event::Ease { node } => self.ease(node)?,
+            Event::Space { node } => {
+                let exhausted = self.nodes[node].trouble.full;
+                self.feed(node, Input::Space { exhausted })?;
             }
         }
-        self.to_prove = (0..self.nodes.len()).collect();
-        self.clients.iter_mut().for_each(|client| client.renews = false);
         Ok(())
     }
 
@@ -635,77 +563,6 @@ impl World<'_> {
         this.node = Some(booted);
         self.after(1, Event::Tick { node, life });
         Ok(())
-    }
-
-    /// At some starts the log has changed while nobody looked.
-    fn rot(&mut self, node: usize, identity: &WalIdentity) {
-        let free = self.rotten.is_none_or(|rotten| rotten == node);
-        if self.calm || !free || !self.rot_rng.chance(self.plan.rot_per_mille) {
-            return;
-        }
-        if rot::strike(&mut self.nodes[node].disk, identity, LIMITS, &mut self.rot_rng) {
-            self.rotten = Some(node);
-            self.mark("entry rotted");
-            self.report.faults += 1;
-        }
-    }
-
-    fn crash(&mut self, node: usize, what: &'static str) {
-        let bug = self.driver_bug();
-        let this = &mut self.nodes[node];
-        if this.node.take().is_none() {
-            return;
-        }
-        this.life += 1;
-        this.paused = false;
-        this.parked.clear();
-        this.doomed = None;
-        this.queue.clear();
-        this.flushing = None;
-        this.flushing_late = None;
-        this.wal = None;
-        if let Some(syncing) = this.syncing.take() {
-            // What was on its way to the disk got some way.
-            let done = self.disk_rng.below(syncing.ops.len() as u64 + 1) as usize;
-            syncing.ops[..done].iter().for_each(|op| this.disk.run(op));
-        }
-        let lies = AppliedLies { bug, older: std::mem::take(&mut this.older_meta) };
-        let torn = this.disk.crash(&mut self.disk_rng);
-        match &mut this.store {
-            StoreKind::Model(store) => {
-                let crashed = store.crash();
-                lies.tell(store, &crashed);
-                *store = Arc::new(crashed);
-            }
-            StoreKind::Real { store, .. } => *store = None,
-        }
-        self.mark(what);
-        if torn {
-            self.mark("torn write");
-        }
-        if self.leaders_busy.get(&node) == Some(&true) {
-            self.mark("leader deposed with entries in flight");
-        }
-        self.report.faults += 1;
-        self.trace(|| TraceEvent::Crash { node: node_lane(node), cause: what.into() });
-        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
-            let wait = self.rng.between(200, 3_000);
-            self.after(wait, Event::PeerDown { node: peer, peer: node });
-        }
-        for client in 0..self.clients.len() {
-            if self.clients[client].in_flight.as_ref().is_some_and(|(_, f)| f.node == node) {
-                self.give_up(client);
-            }
-        }
-        for watcher in 0..self.watchers.len() {
-            if self.watchers[watcher].node == node {
-                self.watchers[watcher].catching_up = None;
-                self.watchers[watcher].key = 0;
-                self.after(100_000, Event::Watch { watcher });
-            }
-        }
-        let wait = self.rng.between(20_000, 3_000_000);
-        self.after(wait, Event::Restart { node });
     }
 
     fn feed(&mut self, node: usize, input: Input) -> Step {
@@ -795,6 +652,7 @@ impl World<'_> {
         if let Some(task) = outputs.flush {
             let (low, high) = self.plan.flush_us;
             let wait = self.disk_rng.between(low, high);
+            let wait = self.nodes[node].trouble.takes(wait);
             let life = self.nodes[node].life;
             let ticket = task.ticket;
             self.nodes[node].flushing = Some((ticket, task.job));
@@ -810,269 +668,6 @@ impl World<'_> {
 
     fn hash(&mut self, bytes: &[u8]) {
         self.report.output_hash = chain(self.report.output_hash ^ self.now, bytes);
-    }
-
-    // ---- disk
-
-    fn persist(&mut self, node: usize, mut persist: Persist) {
-        match self.driver_bug() {
-            Some(DriverBug::ForgetTermAndVote) => {
-                persist.records.retain(|record| !matches!(record, LogRecord::HardState(_)));
-            }
-            Some(DriverBug::ForgetVote) => persist.records.iter_mut().for_each(|record| {
-                if let LogRecord::HardState(hard_state) = record {
-                    hard_state.vote = ReplicaId(0);
-                }
-            }),
-            _ => {}
-        }
-        self.hash(format!("{persist:?}").as_bytes());
-        self.nodes[node].queue.push(persist);
-        if self.nodes[node].syncing.is_none() {
-            self.start_sync(node);
-        }
-    }
-
-    /// Everything queued goes into one flush: group commit.
-    fn start_sync(&mut self, node: usize) {
-        let (low, high) = self.plan.sync_us;
-        let wait = self.disk_rng.between(low, high);
-        let this = &mut self.nodes[node];
-        let Some(ticket) = this.queue.last().map(|persist| persist.ticket) else { return };
-        let records: Vec<LogRecord> = this.queue.drain(..).flat_map(|persist| persist.records).collect();
-        let wal = this.wal.as_mut().expect("a running node has a log");
-        let mut ops = Vec::new();
-        wal.append(&records, &mut ops);
-        wal.upkeep(&mut ops);
-        let (count, life) = (records.len() as u64, this.life);
-        this.syncing = Some(Syncing { ops, ticket, records });
-        self.trace(|| TraceEvent::SyncBegin { node: node_lane(node), ticket, records: count });
-        self.after(wait, Event::Synced { node, life });
-    }
-
-    fn synced(&mut self, node: usize, life: u64) -> Step {
-        let bug = self.driver_bug();
-        let skipped = |op: &DiskOp| match bug {
-            Some(DriverBug::SkipSync) => matches!(op, DiskOp::Sync { .. }),
-            Some(DriverBug::SkipDirSync) => matches!(op, DiskOp::SyncDir),
-            _ => false,
-        };
-        let this = &mut self.nodes[node];
-        if this.life != life {
-            return Ok(());
-        }
-        let Some(syncing) = this.syncing.take() else { return Ok(()) };
-        for op in &syncing.ops {
-            if !skipped(op) {
-                this.disk.run(op);
-            }
-        }
-        self.raft.synced(node, &syncing.records);
-        self.trace(|| TraceEvent::SyncEnd { node: node_lane(node), ticket: syncing.ticket });
-        self.start_sync(node);
-        self.feed(node, Input::Persisted { ticket: syncing.ticket })
-    }
-
-    // ---- network
-
-    fn send(&mut self, from: usize, to: NodeId, messages: &[quorate_cluster::PeerMessage]) -> Step {
-        let to_node = to.0 as usize - 1;
-        for message in messages {
-            if let PeerBody::Raft(raft) = &message.body {
-                let promise = match raft.kind {
-                    MessageKind::AppendResponse | MessageKind::RequestVoteResponse => !raft.reject,
-                    _ => false,
-                };
-                if promise {
-                    self.raft.promised(from, message.shard, raft.term);
-                }
-                let vote = match raft.kind {
-                    MessageKind::RequestVote => Some(raft.from),
-                    MessageKind::RequestVoteResponse if !raft.reject => Some(raft.to),
-                    _ => None,
-                };
-                if let Some(candidate) = vote {
-                    self.raft.voted(from, message.shard, raft.term, candidate)?;
-                }
-                if raft.kind == MessageKind::Snapshot {
-                    self.mark("snapshot offered");
-                }
-            }
-            if let PeerBody::Chunk { chunk, .. } = &message.body
-                && chunk.next.is_none()
-            {
-                self.mark("snapshot installed");
-            }
-        }
-        let frame = Bytes::from(wire::encode_batch(messages.iter()));
-        self.hash(&frame);
-        let first = self.next_message;
-        self.next_message += messages.len() as u64;
-        let arrivals = self.net.send(from, to_node, frame.len());
-        if let Some(recorder) = &mut self.recorder {
-            recorder.sent(self.now, from, to_node, first, messages);
-            if arrivals.is_empty() {
-                let why = if self.net.is_cut(from, to_node) { Loss::Cut } else { Loss::Dropped };
-                recorder.lost(self.now, first, messages.len(), why);
-            }
-        }
-        for wait in arrivals {
-            self.after(wait, Event::Deliver { from, to: to_node, frame: frame.clone(), first });
-        }
-        Ok(())
-    }
-
-    // ---- clients
-
-    fn client_turn(&mut self, client: usize) -> Step {
-        if self.clients[client].in_flight.is_some() {
-            return Ok(());
-        }
-        let operation = self.next_operation;
-        self.next_operation += 1;
-        let known = self.order.floor().revision;
-        let proof = self.to_prove.pop_first();
-        let (node, (kind, request)) = match proof {
-            Some(node) => (node, self.clients[client].plain_write(operation)),
-            None => {
-                let node = self.clients[client].pick_node(self.nodes.len());
-                (node, self.clients[client].next(operation, known))
-            }
-        };
-        if proof.is_none()
-            && self.script.and_then(|script| script.operations).is_some_and(|asked| !asked.contains(operation))
-        {
-            // Who does not ask is not kept waiting.
-            self.clients[client].completed += 1;
-            let wait = self.clients[client].think(self.plan.think_us);
-            self.after(wait, Event::Client { client });
-            return Ok(());
-        }
-        self.ask(client, node, operation, kind, request, proof.is_some())
-    }
-
-    fn ask(&mut self, client: usize, node: usize, operation: u64, kind: Kind, request: Request, proves: bool) -> Step {
-        self.played.asked.insert(operation);
-        let request_id = self.next_request;
-        self.next_request += 1;
-        let in_flight = InFlight { operation, node, kind, began: self.order.floor(), began_us: self.now };
-        self.trace(|| TraceEvent::Ask {
-            client: Lane::Client(client as u64),
-            node: node_lane(node),
-            operation,
-            text: words::asked(&in_flight.kind, &request),
-        });
-        if proves {
-            self.mark("proof of life asked");
-        }
-        self.clients[client].in_flight = Some((request_id, in_flight));
-        self.requests.insert(request_id, client);
-        self.after(CLIENT_PATIENCE_US, Event::Patience { client, operation });
-        if self.nodes[node].node.is_none() {
-            self.give_up(client);
-            return Ok(());
-        }
-        self.feed(node, Input::Request { id: request_id, timeout: REQUEST_TIMEOUT, request })
-    }
-
-    fn give_up(&mut self, client: usize) {
-        if let Some((request, in_flight)) = self.clients[client].in_flight.take() {
-            self.requests.remove(&request);
-            self.mark("unknown outcome");
-            let (lane, operation) = (Lane::Client(client as u64), in_flight.operation);
-            self.trace(|| TraceEvent::GiveUp { client: lane, operation });
-            if self.calm && matches!(in_flight.kind, Kind::Write) {
-                // It may still be applied; another write must prove that the node serves.
-                self.to_prove.insert(in_flight.node);
-            }
-            let wait = self.clients[client].think(self.plan.think_us);
-            self.after(wait, Event::Client { client });
-        }
-    }
-
-    fn answer(&mut self, request: RequestId, answer: Result<Reply, Error>) -> Step {
-        let Some(client) = self.requests.remove(&request) else { return Ok(()) };
-        let Some((_, in_flight)) = self.clients[client].in_flight.take() else { return Ok(()) };
-        let InFlight { operation, kind, began, began_us, node } = in_flight;
-        self.trace(|| {
-            let (outcome, revision, text) = words::answered(&answer);
-            let client = Lane::Client(client as u64);
-            TraceEvent::Answer { client, node: node_lane(node), operation, outcome, revision, text }
-        });
-        self.hash(&operation.to_le_bytes());
-        let judged = match (&kind, answer) {
-            (_, Err(Error::Unavailable(_))) => {
-                self.order.refused(operation)?;
-                false
-            }
-            (_, Err(Error::UnknownOutcome(_))) => {
-                self.mark("unknown outcome");
-                false
-            }
-            (Kind::Write | Kind::Grant { .. }, answer) => {
-                let answer = match answer {
-                    Ok(Reply::Applied(applied)) => Ok(applied),
-                    Err(Error::Refused(refusal)) => Err(refusal),
-                    _ => return Err(Violation { rule: "answers fit", detail: format!("operation {operation}") }),
-                };
-                self.order.answered(operation, began, &answer)?;
-                if let (Kind::Grant { id, ttl_s }, Ok(_)) = (&kind, &answer)
-                    && self.order.model.lease_exists(*id)
-                {
-                    self.leases.renewed(*id, *ttl_s, began_us);
-                    self.clients[client].granted(*id);
-                }
-                true
-            }
-            (Kind::Renew { id }, Ok(Reply::Lease(read))) => {
-                if self.order.model.lease_exists(*id) {
-                    self.mark("lease renewed");
-                    self.leases.renewed(*id, read.result.granted_s, began_us);
-                }
-                true
-            }
-            (Kind::Renew { id }, Err(Error::Refused(refusal))) => {
-                demand(
-                    refusal == Refusal::LeaseNotFound && !self.order.model.lease_exists(*id),
-                    "leases are not lost",
-                    || format!("lease {} exists, a renewal was answered {refusal:?}", id.0),
-                )?;
-                self.clients[client].lost(*id);
-                true
-            }
-            (Kind::Compact, _) => true,
-            (Kind::Read { op, linearizable }, Ok(Reply::View { view, .. })) => {
-                let result =
-                    view.range(op).map_err(|e| Violation { rule: "views can be read", detail: e.to_string() })?;
-                match result {
-                    Ok(result) => self.order.read(op, *linearizable, began, view.revision().0, &result)?,
-                    Err(Refusal::RevisionCompacted { compacted }) => {
-                        self.mark("read refused as compacted");
-                        let known = self.order.model.compacted.unwrap_or(0);
-                        let asked = op.revision.map_or(u64::MAX, |revision| revision.0);
-                        demand(compacted.0 <= known && asked < compacted.0, "only the compacted is refused", || {
-                            format!("a read at {asked} was refused at compaction {}", compacted.0)
-                        })?;
-                    }
-                    // A stale replica may not have the revision yet.
-                    Err(Refusal::RevisionInFuture { .. }) if !linearizable => {}
-                    Err(other) => {
-                        return Err(Violation { rule: "reads are answered", detail: format!("{op:?}: {other}") });
-                    }
-                }
-                true
-            }
-            (kind, _) => return Err(Violation { rule: "answers fit", detail: format!("{kind:?}") }),
-        };
-        if judged {
-            self.report.operations += 1;
-            self.clients[client].completed += 1;
-        } else if self.calm && matches!(kind, Kind::Write) {
-            self.to_prove.insert(node);
-        }
-        let wait = self.clients[client].think(self.plan.think_us);
-        self.after(wait, Event::Client { client });
-        Ok(())
     }
 
     // ---- the end

@@ -18,6 +18,7 @@ mod clock;
 mod diagram;
 mod disk;
 mod driver;
+mod fault;
 mod history;
 mod lies;
 mod minimise;

@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_planted_bug_needs_few_faults_and_operations() {
-        for name in ["forget-vote", "lose-watch-events"] {
+        for name in ["forget-vote", "expire-early"] {
             let options = broken(name);
             let small = minimise(1, &options, 80).expect("seed 1 finds it");
             assert!(small.faults.len() * 2 <= small.faults_before, "{name}: {small:?}");

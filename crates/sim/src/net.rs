@@ -1,4 +1,4 @@
-//! A network that delays, drops, duplicates, reorders and cuts.
+//! A network that delays, drops, duplicates, reorders, clogs and cuts.
 
 use quorate_env::Rng;
 use std::collections::BTreeSet;
@@ -31,19 +31,37 @@ pub(crate) const CALM: Weather = Weather {
 pub(crate) struct Net {
     pub weather: Weather,
     cuts: BTreeSet<(usize, usize)>,
+    clogs: BTreeSet<(usize, usize)>,
     rng: Rng,
+}
+
+/// What becomes of a message.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    /// Copies of it arrive, so many microseconds from now; it is lost if there is none.
+    Arrives(Vec<u64>),
+    /// The link holds it, and lets it go when it heals.
+    Held,
 }
 
 impl Net {
     pub fn new(weather: Weather, rng: Rng) -> Self {
-        Self { weather, cuts: BTreeSet::new(), rng }
+        Self { weather, cuts: BTreeSet::new(), clogs: BTreeSet::new(), rng }
     }
 
-    /// When copies of a message arrive, in microseconds from now; none if it is lost.
-    pub fn send(&mut self, from: usize, to: usize, bytes: usize) -> Vec<u64> {
-        if self.cuts.contains(&(from, to)) || self.rng.chance(self.weather.drop_per_mille) {
-            return Vec::new();
+    /// A message of so many bytes is sent.
+    pub fn send(&mut self, from: usize, to: usize, bytes: usize) -> Fate {
+        if self.clogs.contains(&(from, to)) {
+            return Fate::Held;
         }
+        if self.cuts.contains(&(from, to)) || self.rng.chance(self.weather.drop_per_mille) {
+            return Fate::Arrives(Vec::new());
+        }
+        Fate::Arrives(self.arrivals(from, to, bytes))
+    }
+
+    /// When copies of a message arrive.
+    pub fn arrivals(&mut self, from: usize, to: usize, bytes: usize) -> Vec<u64> {
         let copies = 1 + u64::from(self.rng.chance(self.weather.duplicate_per_mille));
         let (low, high) = self.weather.delay_us;
         let transfer = self.weather.bytes_per_ms.map_or(0, |per_ms| bytes as u64 * 1_000 / per_ms);
@@ -61,11 +79,17 @@ impl Net {
         self.cuts.insert((from, to));
     }
 
+    /// Clogs one direction: nothing is lost, and nothing arrives before it heals. So the buffers of a connection do, whose other end does not read.
+    pub fn clog(&mut self, from: usize, to: usize) {
+        self.clogs.insert((from, to));
+    }
+
     pub fn is_cut(&self, from: usize, to: usize) -> bool {
         self.cuts.contains(&(from, to))
     }
 
     pub fn heal(&mut self) {
         self.cuts.clear();
+        self.clogs.clear();
     }
 }

@@ -1,7 +1,9 @@
 //! What a seed does: every seed draws its own mix of faults, rates and sizes (swarm testing, Groce et al., ISSTA 2012).
 
+use crate::fault::Fault;
 use crate::net::{CALM, Weather};
 use quorate_env::Rng;
+use std::collections::BTreeMap;
 
 /// The plan of one run. Times are microseconds of true time.
 #[derive(Clone, Debug)]
@@ -15,11 +17,8 @@ pub(crate) struct Plan {
     pub calm_us: u64,
     pub weather: Weather,
     /// Mean time between faults of each kind; `None` is never.
-    pub crash_every_us: Option<u64>,
-    pub cut_every_us: Option<u64>,
-    pub pause_every_us: Option<u64>,
-    pub jump_every_us: Option<u64>,
-    pub power_cut_every_us: Option<u64>,
+    /// What fails, each about every so many microseconds.
+    pub faults: BTreeMap<Fault, u64>,
     /// Of a thousand restarts, those at which the log has rotted.
     pub rot_per_mille: u64,
     pub sync_us: (u64, u64),
@@ -44,11 +43,7 @@ impl Plan {
             storm_us: 5 * second,
             calm_us: 20 * second,
             weather: CALM,
-            crash_every_us: None,
-            cut_every_us: None,
-            pause_every_us: None,
-            jump_every_us: None,
-            power_cut_every_us: None,
+            faults: BTreeMap::new(),
             rot_per_mille: 0,
             sync_us: (100, 1_000),
             flush_us: (1_000, 10_000),
@@ -63,20 +58,31 @@ impl Plan {
 
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed).split(1);
-        let mut sometimes = |per_mille: u64, low: u64, high: u64| {
-            let every = rng.between(low, high);
-            rng.chance(per_mille).then_some(every)
-        };
         let second = 1_000_000;
-        let crash_every_us = sometimes(800, second, 8 * second);
-        let cut_every_us = sometimes(600, 2 * second, 8 * second);
-        let pause_every_us = sometimes(400, 2 * second, 8 * second);
-        let jump_every_us = sometimes(300, second, 5 * second);
-        let power_cut_every_us = sometimes(300, 8 * second, 20 * second);
+        let mut faults = BTreeMap::new();
+        let mut sometimes = |rng: &mut Rng, per_mille: u64, fault: Fault, low: u64, high: u64| {
+            let every = rng.between(low, high);
+            if rng.chance(per_mille) {
+                faults.insert(fault, every);
+            }
+        };
+        sometimes(&mut rng, 800, Fault::Crash, second, 8 * second);
+        sometimes(&mut rng, 600, Fault::Cut, 2 * second, 8 * second);
+        sometimes(&mut rng, 400, Fault::Pause, 2 * second, 8 * second);
+        sometimes(&mut rng, 300, Fault::Jump, second, 5 * second);
+        sometimes(&mut rng, 300, Fault::PowerCut, 8 * second, 20 * second);
+        // Drawn apart, so that what else older seeds draw stays what it was.
+        let mut apart = Rng::new(seed).split(11);
+        sometimes(&mut apart, 400, Fault::Clog, 2 * second, 8 * second);
+        sometimes(&mut apart, 200, Fault::Stutter, 3 * second, 10 * second);
+        sometimes(&mut apart, 200, Fault::Freeze, 3 * second, 10 * second);
+        sometimes(&mut apart, 300, Fault::SlowDisk, 3 * second, 10 * second);
+        sometimes(&mut apart, 300, Fault::FullDisk, 3 * second, 10 * second);
+        sometimes(&mut apart, 300, Fault::DiskError, 2 * second, 10 * second);
         let stormy = rng.chance(600);
         let rate = |rng: &mut Rng, max: u64| if stormy { rng.between(0, max) } else { 0 };
         let mut plan = Self {
-            nodes: if rng.chance(700) { 3 } else { 5 },
+            nodes: if rng.chance(700) { 3 } else { apart.between(4, 7) as usize },
             clients: rng.between(3, 8) as usize,
             watchers: rng.between(1, 4) as usize,
             storm_us: rng.between(15, 30) * second,
@@ -89,11 +95,7 @@ impl Plan {
                 bytes_per_ms: None,
                 uneven: false,
             },
-            crash_every_us,
-            cut_every_us,
-            pause_every_us,
-            jump_every_us,
-            power_cut_every_us,
+            faults,
             rot_per_mille: 0,
             sync_us: (rng.between(50, 300), rng.between(500, 15_000)),
             flush_us: (1_000, rng.between(5_000, 500_000)),

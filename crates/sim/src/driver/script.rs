@@ -1,13 +1,13 @@
 //! What a run played, and what a shorter run plays of it.
 
-use super::Event;
+use crate::fault::Fault;
 use crate::numbers::Numbers;
 use quorate_env::Rng;
 
 /// What a run did that a shorter run may leave out: faults in order, each with the randomness that it began with, and operations.
 #[derive(Default)]
 pub(crate) struct Played {
-    pub(super) faults: Vec<(u64, Event, Rng)>,
+    pub(super) faults: Vec<(u64, Fault, Rng)>,
     pub asked: Numbers,
 }
 

@@ -79,8 +79,7 @@ impl Stage {
     }
 
     pub fn heal(&mut self) {
-        self.world.net.heal();
-        self.world.trace(|| TraceEvent::Heal);
+        self.world.heal();
     }
 
     pub fn pause(&mut self, node: usize) {

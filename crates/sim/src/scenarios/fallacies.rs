@@ -2,6 +2,7 @@
 
 use super::{Finding, Play, Scenario, finding};
 use crate::driver::play as run;
+use crate::fault::Fault;
 use crate::net::{CALM, Weather};
 use crate::plan::Plan;
 use crate::report::Report;
@@ -58,15 +59,14 @@ const FALLACIES: &[Fallacy] = &[
     Fallacy {
         belief: "topology does not change",
         falsify: |plan| {
-            plan.cut_every_us = Some(1_000 * MS);
-            plan.crash_every_us = Some(1_000 * MS);
+            plan.faults.extend([(Fault::Cut, 1_000 * MS), (Fault::Crash, 1_000 * MS)]);
         },
         shows: Shows::Marks(&["crash", "cut"]),
     },
     Fallacy {
         belief: "there is one administrator",
         // Each sets the clocks as he sees fit.
-        falsify: |plan| plan.jump_every_us = Some(300 * MS),
+        falsify: |plan| plan.faults.extend([(Fault::Jump, 300 * MS)]),
         shows: Shows::Marks(&["wall clock jump"]),
     },
     Fallacy {
@@ -77,7 +77,7 @@ const FALLACIES: &[Fallacy] = &[
             plan.flush_bytes = 4 << 10;
             plan.chunk_bytes = 512;
             plan.weather.bytes_per_ms = Some(100);
-            plan.crash_every_us = Some(1_000 * MS);
+            plan.faults.insert(Fault::Crash, 1_000 * MS);
         },
         shows: Shows::Marks(&["snapshot installed"]),
     },

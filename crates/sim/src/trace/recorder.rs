@@ -130,16 +130,11 @@ fn story(planted: Option<&Planted>, plan: &Plan) -> Vec<String> {
         millis(plan.flush_us.0),
         millis(plan.flush_us.1)
     ));
-    let faults: Vec<String> = [
-        ("a crash", plan.crash_every_us),
-        ("a cut", plan.cut_every_us),
-        ("a pause", plan.pause_every_us),
-        ("a jump of a wall clock", plan.jump_every_us),
-        ("a power cut of all nodes", plan.power_cut_every_us),
-    ]
-    .iter()
-    .filter_map(|(what, every)| every.map(|us| format!("{what} about every {:.0} s", seconds(us))))
-    .collect();
+    let faults: Vec<String> = plan
+        .faults
+        .iter()
+        .map(|(fault, every)| format!("{} about every {:.0} s", fault.words(), seconds(*every)))
+        .collect();
     story.push(match faults.is_empty() {
         true => "No other faults.".into(),
         false => format!("Faults: {}.", faults.join(", ")),

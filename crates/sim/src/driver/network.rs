@@ -1,0 +1,72 @@
+//! Messages on their way between nodes.
+
+use super::{Event, Step, World};
+use crate::net::Fate;
+use crate::trace::{Loss, TraceEvent};
+use bytes::Bytes;
+use quorate_cluster::{PeerBody, wire};
+use quorate_consensus::MessageKind;
+use quorate_env::NodeId;
+
+impl World<'_> {
+    pub(super) fn send(&mut self, from: usize, to: NodeId, messages: &[quorate_cluster::PeerMessage]) -> Step {
+        let to_node = to.0 as usize - 1;
+        for message in messages {
+            if let PeerBody::Raft(raft) = &message.body {
+                let promise = match raft.kind {
+                    MessageKind::AppendResponse | MessageKind::RequestVoteResponse => !raft.reject,
+                    _ => false,
+                };
+                if promise {
+                    self.raft.promised(from, message.shard, raft.term);
+                }
+                let vote = match raft.kind {
+                    MessageKind::RequestVote => Some(raft.from),
+                    MessageKind::RequestVoteResponse if !raft.reject => Some(raft.to),
+                    _ => None,
+                };
+                if let Some(candidate) = vote {
+                    self.raft.voted(from, message.shard, raft.term, candidate)?;
+                }
+                if raft.kind == MessageKind::Snapshot {
+                    self.mark("snapshot offered");
+                }
+            }
+            if let PeerBody::Chunk { chunk, .. } = &message.body
+                && chunk.next.is_none()
+            {
+                self.mark("snapshot installed");
+            }
+        }
+        let frame = Bytes::from(wire::encode_batch(messages.iter()));
+        self.hash(&frame);
+        let first = self.next_message;
+        self.next_message += messages.len() as u64;
+        let fate = self.net.send(from, to_node, frame.len());
+        if let Some(recorder) = &mut self.recorder {
+            recorder.sent(self.now, from, to_node, first, messages);
+            if matches!(&fate, Fate::Arrives(when) if when.is_empty()) {
+                let why = if self.net.is_cut(from, to_node) { Loss::Cut } else { Loss::Dropped };
+                recorder.lost(self.now, first, messages.len(), why);
+            }
+        }
+        let deliver = Event::Deliver { from, to: to_node, frame, first };
+        match fate {
+            Fate::Arrives(when) => when.into_iter().for_each(|wait| self.after(wait, deliver.clone())),
+            Fate::Held => self.held.push(deliver),
+        }
+        Ok(())
+    }
+
+    /// Every cut and clog ends. What a clogged link held arrives now, whoever its ends are meanwhile.
+    pub(super) fn heal(&mut self) {
+        self.net.heal();
+        self.trace(|| TraceEvent::Heal);
+        for deliver in std::mem::take(&mut self.held) {
+            if let Event::Deliver { from, to, frame, .. } = &deliver {
+                let when = self.net.arrivals(*from, *to, frame.len());
+                when.into_iter().for_each(|wait| self.after(wait, deliver.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The kinds of things that fail while a run lasts. Each seed draws which of them come, and how often.
+
+/// See [`crate::plan::Plan::faults`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// A node's process ends; what was not synced may be lost.
+    Crash,
+    /// All of them do.
+    PowerCut,
+    /// A node's links lose everything, both ways or one way.
+    Cut,
+    /// A node's links hold everything, both ways or one way, and let it go in the end.
+    Clog,
+    /// A node stands still; what arrives waits.
+    Pause,
+    /// A node stands still again and again, for moments.
+    Stutter,
+    /// A node's wall clock is set.
+    Jump,
+    /// A node's monotonic clock stands still; the node goes on.
+    Freeze,
+    /// A node's syncs and flushes take many times as long.
+    SlowDisk,
+    /// A node's disk is full, and has room again later.
+    FullDisk,
+    /// A node's disk fails an operation: its process ends, since nobody knows what the disk holds.
+    DiskError,
+    /// This node's process ends, because it is at a delicate moment (as "buggify" in Zhou et al., FoundationDB, SIGMOD 2021).
+    Struck(usize),
+}
+
+impl Fault {
+    /// Those that come by the clock.
+    pub const ALL: [Self; 11] = [
+        Self::Crash,
+        Self::Cut,
+        Self::Pause,
+        Self::Jump,
+        Self::PowerCut,
+        Self::Clog,
+        Self::Stutter,
+        Self::Freeze,
+        Self::SlowDisk,
+        Self::FullDisk,
+        Self::DiskError,
+    ];
+
+    /// What is counted when it happens.
+    pub const fn mark(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::PowerCut => "power cut",
+            Self::Cut => "cut",
+            Self::Clog => "clog",
+            Self::Pause => "pause",
+            Self::Stutter => "stutter",
+            Self::Jump => "wall clock jump",
+            Self::Freeze => "frozen clock",
+            Self::SlowDisk => "slow disk",
+            Self::FullDisk => "full disk",
+            Self::DiskError => "disk error",
+            Self::Struck(_) => "crash at a delicate moment",
+        }
+    }
+
+    /// What is said of it in a picture.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Crash => "a crash",
+            Self::PowerCut => "a power cut of all nodes",
+            Self::Cut => "a cut",
+            Self::Clog => "a clogged link",
+            Self::Pause => "a pause",
+            Self::Stutter => "a stutter",
+            Self::Jump => "a jump of a wall clock",
+            Self::Freeze => "a frozen clock",
+            Self::SlowDisk => "a slow disk",
+            Self::FullDisk => "a full disk",
+            Self::DiskError => "a disk error",
+            Self::Struck(_) => "a crash at a delicate moment",
+        }
+    }
+}
