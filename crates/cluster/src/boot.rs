@@ -50,6 +50,8 @@ pub(crate) struct Found {
     pub restored: Restored,
     /// Entries that are missing from it, in the order of their indexes: it must not be used before they are there.
     pub rotted: Vec<Rotted>,
+    /// Rows that reach at least this far must come from another replica: the store has lost what was applied before the log begins.
+    pub hole: Option<LogIndex>,
     /// To be made durable before anything else.
     pub repair: Option<LogRecord>,
 }
@@ -95,9 +97,7 @@ pub(crate) fn open_replica(
     let empty = RecoveredLog::default();
     let log = log.unwrap_or(&empty);
     let start = SnapshotPoint { index: log.start.0, term: log.start.1 };
-    if start.index > applied.index {
-        return Err(BootError::Hole { shard, applied: applied.index, start: start.index });
-    }
+    let hole = (start.index > applied.index).then_some(start.index);
     let hard_state = log.hard_state.map_or_else(HardState::default, |hs| HardState {
         term: hs.term,
         vote: hs.vote,
@@ -109,8 +109,8 @@ pub(crate) fn open_replica(
     }
     let mut restored = Restored { hard_state, start, entries, applied, membership };
     let mut rotted = log.rotted.clone();
-    let repair = lay(shard, &mut restored, &mut rotted);
-    Ok(Found { machine, restored, rotted, repair })
+    let repair = if hole.is_none() { lay(shard, &mut restored, &mut rotted) } else { None };
+    Ok(Found { machine, restored, rotted, hole, repair })
 }
 
 /// Where the rows stand, and the members then.

@@ -37,6 +37,8 @@ impl Default for Timing {
 /// A safety mechanism switched off, to see whether the checkers notice. Only the simulator ever sets one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
+    /// Believe what is left in a damaged store, whatever it hashes to.
+    TrustRemains,
     /// Serve linearizable reads from local state.
     ReadWithoutQuorum,
     /// Serve a confirmed read before the replica has applied what it was confirmed at.

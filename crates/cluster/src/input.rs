@@ -256,10 +256,12 @@ pub struct Outputs {
     pub mended: Vec<Mended>,
     /// The replica's state contradicts itself or its peers: stop the process and say this.
     pub fatal: Option<String>,
+    /// What is fatal is that the store's disk has changed what was written there: its rows are another replica's to give back.
+    pub damaged: bool,
 }
 
-/// What became of a replica's entries that had rotted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What became of a replica's entries that had rotted, and of its rows if they were lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mended {
     /// The shard.
     pub shard: ShardId,
@@ -271,6 +273,10 @@ pub struct Mended {
     pub by_rows: u64,
     /// Never committed, and cut off.
     pub cut: u64,
+    /// Bytes of rows that came from another replica.
+    pub fetched_bytes: u64,
+    /// Bytes of rows that were found whole in the damaged store.
+    pub kept_bytes: u64,
 }
 
 /// A replica seen from outside, for status pages and checkers.

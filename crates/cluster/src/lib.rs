@@ -23,6 +23,7 @@
 pub mod boot;
 pub mod bounds;
 mod config;
+mod fetch;
 mod input;
 mod lease_clock;
 mod mending;

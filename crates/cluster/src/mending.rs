@@ -1,4 +1,4 @@
-//! A replica whose log has rotted: what stands in for it until its log is whole again.
+//! A replica whose log has rotted, or whose rows are lost: what stands in for it until it is whole again.
 //!
 //! The log knows which entries it has lost: their index, term and checksum are kept twice. They were acknowledged, and perhaps it is this
 //! copy that made them committed. So until they are back, the replica does not exist for consensus: it neither votes nor campaigns nor
@@ -22,21 +22,25 @@
 //! entry, and a leader's log only grows; what is left are the leaders of earlier terms. Being asked twice at different times harms nothing, since
 //! each answer holds for ever.
 //!
+//! **Rows.** A store that was damaged is replaced by an empty one, and the log does not reach back to the beginning. Then the rows come from
+//! another replica as those of a snapshot do; what is left in the damaged store is offered to that (`fetch.rs`).
+//!
 //! Entries behind one that goes, go too: they were never committed either. What is rotted at several replicas at different places is mended
 //! by each with the others' help, since one that is being mended answers too.
 
 use crate::boot::{self, BootError, Found};
 use crate::bounds::{MENDING_ASKS_MAX, RETRY, TRANSFER_IDLE};
 use crate::config::Sabotage;
+use crate::fetch::Fetch;
 use crate::input::{Inspection, Mended, WatchRequest};
 use crate::replica::Context;
 use crate::wire::{EntryCopy, PeerBody, PeerMessage, node_of};
-use bytes::Bytes;
 use quorate_consensus::{Entry, Restored, Role, SnapshotPoint};
 use quorate_env::{Instant, LogIndex, ReplicaId, ShardId, Term};
-use quorate_shard::{Chunk, Import, ImportError, Machine, WatcherKey};
+use quorate_shard::{Import, ImportError, Machine, Remains, WatcherKey};
 use quorate_storage::wal::{LogEntry, LogRecord, Rotted};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Why a peer could not give an entry back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +65,7 @@ enum Rows {
     },
     Coming {
         from: ReplicaId,
-        transfer: u64,
-        import: Import,
+        fetch: Fetch,
         progressed: Instant,
         asked: Instant,
     },
@@ -82,6 +85,10 @@ pub(crate) struct Mending {
     restored: Restored,
     rotted: Vec<Rotted>,
     searches: BTreeMap<LogIndex, Search>,
+    /// Rows must come that reach at least this far.
+    hole: Option<LogIndex>,
+    /// What is left of the rows in a store that is damaged.
+    remains: Option<Arc<Remains>>,
     rows: Option<Rows>,
     rows_tried: usize,
     /// The ticket of the last records that must be durable before the replica starts.
@@ -94,14 +101,19 @@ pub(crate) struct Mending {
 impl Mending {
     /// # Errors
     /// If there is no other replica.
-    pub fn new(shard: ShardId, id: ReplicaId, found: Found) -> Result<Self, BootError> {
-        let Found { machine, restored, rotted, .. } = found;
-        if let Some(first) = rotted.first()
-            && restored.membership.voters.iter().all(|voter| *voter == id)
-        {
-            return Err(first.lost(shard).into());
+    pub fn new(shard: ShardId, id: ReplicaId, found: Found, remains: Option<Remains>) -> Result<Self, BootError> {
+        let Found { machine, restored, rotted, hole, .. } = found;
+        if restored.membership.voters.iter().all(|voter| *voter == id) {
+            return Err(match (rotted.first(), hole) {
+                (Some(first), _) => first.lost(shard).into(),
+                (None, start) => BootError::Hole {
+                    shard,
+                    applied: restored.applied.index,
+                    start: start.unwrap_or(restored.start.index),
+                },
+            });
         }
-        let mended = Mended { shard, fetched: 0, covered: 0, by_rows: 0, cut: 0 };
+        let mended = Mended { shard, ..Mended::default() };
         Ok(Self {
             shard,
             id,
@@ -109,6 +121,8 @@ impl Mending {
             restored,
             rotted,
             searches: BTreeMap::new(),
+            hole,
+            remains: remains.map(Arc::new),
             rows: None,
             rows_tried: 0,
             unsynced: None,
@@ -119,7 +133,7 @@ impl Mending {
 
     /// Whether the replica can start.
     pub fn is_whole(&self) -> bool {
-        self.rotted.is_empty() && self.unsynced.is_none()
+        self.rotted.is_empty() && self.hole.is_none() && self.unsynced.is_none()
     }
 
     /// What became of the entries.
@@ -153,9 +167,15 @@ impl Mending {
                 }
             }
             PeerBody::RowsOffer { transfer } => self.begin_rows(from, transfer, cx),
-            PeerBody::Chunk { transfer, cursor, chunk } => self.accept_chunk(from, transfer, &cursor, &chunk, cx),
+            PeerBody::Chunk { transfer, cursor, chunk } => {
+                self.take_rows(from, transfer, cx, |fetch, _| fetch.chunk(&cursor, &chunk));
+            }
+            PeerBody::Digest { transfer, cursor, next, hash } => self.take_rows(from, transfer, cx, |fetch, cx| {
+                let blindly = cx.sabotaged(Sabotage::TrustRemains);
+                fetch.digest(&cursor, next.as_ref(), hash, cx.config.chunk_bytes, blindly)
+            }),
             PeerBody::TransferGone { transfer } => {
-                if matches!(&self.rows, Some(Rows::Coming { transfer: t, .. }) if *t == transfer) {
+                if matches!(&self.rows, Some(Rows::Coming { fetch, .. }) if fetch.is(transfer)) {
                     self.abandon_rows(cx);
                 }
             }
@@ -165,6 +185,7 @@ impl Mending {
             | PeerBody::LeaseAsk { .. }
             | PeerBody::LeaseAnswer { .. }
             | PeerBody::ChunkAsk { .. }
+            | PeerBody::DigestAsk { .. }
             | PeerBody::StateHash { .. }
             | PeerBody::RowsAsk { .. } => {}
         }
@@ -207,9 +228,10 @@ impl Mending {
         };
         if self.peers().any(|peer| peer == from) {
             let search = self.searches.entry(index).or_default();
-            search.lacks.insert(from, lack);
-            // The next one is asked at once.
-            search.asked = None;
+            // After somebody's first answer the next one is asked at once. After another that would never end: answers come twice, too.
+            if search.lacks.insert(from, lack).is_none() {
+                search.asked = None;
+            }
         }
     }
 
@@ -263,7 +285,10 @@ impl Mending {
         let Some(first) = self.rotted.first().map(|rotted| rotted.index) else { return };
         let Some(search) = self.searches.get(&first) else { return };
         let own = self.restored.hard_state;
-        if first <= own.commit || !may_go(own.term, self.restored.membership.voters.len(), &search.lacks) {
+        if self.hole.is_some()
+            || first <= own.commit
+            || !may_go(own.term, self.restored.membership.voters.len(), &search.lacks)
+        {
             return;
         }
         let entries = &mut self.restored.entries;
@@ -312,6 +337,11 @@ impl Mending {
 
     /// If some log begins after a rotted entry, and no other gave it back.
     fn ask_for_rows(&mut self, cx: &mut Context<'_>) {
+        if let Some(index) = self.hole {
+            let peers: Vec<ReplicaId> = self.peers().collect();
+            let from = peers[self.rows_tried % peers.len()];
+            return self.ask_rows_of(from, index, cx);
+        }
         let peers = self.peers().count();
         let given_up = |search: &Search| search.lacks.len() == peers || search.attempts >= 2 * peers;
         let compacted = self.rotted.iter().rev().find_map(|rotted| {
@@ -320,10 +350,14 @@ impl Mending {
             (!at.is_empty()).then(|| (rotted.index, *at[self.rows_tried % at.len()].0))
         });
         if let Some((index, from)) = compacted {
-            self.rows_tried += 1;
-            self.rows = Some(Rows::Asked { from, at: cx.now });
-            self.send(from, PeerBody::RowsAsk { index }, cx);
+            self.ask_rows_of(from, index, cx);
         }
+    }
+
+    fn ask_rows_of(&mut self, from: ReplicaId, index: LogIndex, cx: &mut Context<'_>) {
+        self.rows_tried += 1;
+        self.rows = Some(Rows::Asked { from, at: cx.now });
+        self.send(from, PeerBody::RowsAsk { index }, cx);
     }
 
     fn begin_rows(&mut self, from: ReplicaId, transfer: u64, cx: &mut Context<'_>) {
@@ -333,7 +367,8 @@ impl Mending {
         match cx.slots.allocate() {
             Ok(slot) => {
                 let import = Import::new(cx.store.clone(), slot);
-                self.rows = Some(Rows::Coming { from, transfer, import, progressed: cx.now, asked: cx.now });
+                let fetch = Fetch::new(transfer, import, self.remains.clone());
+                self.rows = Some(Rows::Coming { from, fetch, progressed: cx.now, asked: cx.now });
                 self.ask_chunk(cx);
             }
             Err(e) => self.fail(&e, cx),
@@ -345,31 +380,43 @@ impl Mending {
             // The disk is behind. Asked again at a later tick.
             return;
         }
-        if let Some(Rows::Coming { from, transfer, import, .. }) = &self.rows {
-            let (to, body) = (*from, PeerBody::ChunkAsk { transfer: *transfer, cursor: import.cursor().clone() });
+        if let Some(Rows::Coming { from, fetch, .. }) = &self.rows {
+            let (to, body) = (*from, fetch.ask());
             self.send(to, body, cx);
         }
     }
 
-    fn accept_chunk(&mut self, from: ReplicaId, of: u64, cursor: &Bytes, chunk: &Chunk, cx: &mut Context<'_>) {
-        let Some(Rows::Coming { from: sender, transfer, import, progressed, asked }) = &mut self.rows else { return };
-        if (*sender, *transfer) != (from, of) || cursor != import.cursor() {
+    /// Takes what a peer sent of the rows that are fetched from it.
+    fn take_rows(
+        &mut self,
+        from: ReplicaId,
+        transfer: u64,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&mut Fetch, &Context<'_>) -> Result<bool, ImportError>,
+    ) {
+        let Some(Rows::Coming { from: sender, fetch, progressed, asked }) = &mut self.rows else { return };
+        if *sender != from || !fetch.is(transfer) {
             return;
         }
-        match import.accept(cursor, chunk) {
-            Ok(()) => (*progressed, *asked) = (cx.now, cx.now),
+        match take(fetch, cx) {
+            Ok(false) => return,
+            Ok(true) => (*progressed, *asked) = (cx.now, cx.now),
             Err(ImportError::Damaged) => return self.abandon_rows(cx),
             Err(ImportError::Machine(e)) => return self.fail(&e, cx),
         }
-        if !import.is_done() {
+        if !fetch.is_done() {
             return self.ask_chunk(cx);
         }
-        let slot = import.slot();
+        self.mended.fetched_bytes += fetch.fetched_bytes;
+        self.mended.kept_bytes += fetch.kept_bytes;
+        let slot = fetch.slot();
         let machine = match Machine::open(cx.store.clone(), slot, cx.procedures.clone()) {
             Ok(machine) => machine,
             Err(e) => return self.fail(&e, cx),
         };
-        if machine.meta().applied <= self.machine.meta().applied {
+        if machine.meta().applied <= self.machine.meta().applied
+            || self.hole.is_some_and(|hole| machine.meta().applied < hole)
+        {
             return self.abandon_rows(cx);
         }
         match cx.slots.switch(self.shard, slot) {
@@ -379,8 +426,8 @@ impl Mending {
     }
 
     fn abandon_rows(&mut self, cx: &mut Context<'_>) {
-        if let Some(Rows::Coming { import, .. }) = self.rows.take() {
-            cx.slots.abandon(import.slot());
+        if let Some(Rows::Coming { fetch, .. }) = self.rows.take() {
+            cx.slots.abandon(fetch.slot());
         }
     }
 
@@ -405,6 +452,7 @@ impl Mending {
             Ok((applied, membership)) => (self.restored.applied, self.restored.membership) = (applied, membership),
             Err(e) => return self.fail(&e, cx),
         }
+        self.hole = None;
         let before = self.rotted.len();
         if let Some(record) = boot::lay(self.shard, &mut self.restored, &mut self.rotted) {
             self.write(record, cx);

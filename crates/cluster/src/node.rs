@@ -11,7 +11,7 @@ use crate::wire::node_of;
 use quorate_consensus::{Config, Group, Membership, Restored};
 use quorate_env::{Instant, LogIndex, ReplicaId, Rng, ShardId, WallMs};
 use quorate_kv::{Error, KeyspaceId, Refusal, Unavailable};
-use quorate_shard::{Machine, Procedures};
+use quorate_shard::{Machine, Procedures, Remains};
 use quorate_storage::store::Store;
 use quorate_storage::wal::{LogRecord, Recovered};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,10 +47,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// Builds the node from what its disk holds. `seed` must differ from one life of the node to the next.
+    /// Builds the node from what its disk holds. `remains` is the store that was here before, if that was damaged and `store` is in its place.
+    /// `seed` must differ from one life of the node to the next.
     pub fn boot(
         config: NodeConfig,
         store: Arc<dyn Store>,
+        remains: Option<&Arc<dyn Store>>,
         recovered: &Recovered,
         now: Instant,
         seed: u64,
@@ -72,14 +74,15 @@ impl Node {
             let covered = log.map_or(0, |log| log.rotted.len()) - found.rotted.len();
             if covered > 0 {
                 let covered = covered as u64;
-                out.mended.push(Mended { shard, fetched: 0, covered, by_rows: 0, cut: 0 });
+                out.mended.push(Mended { shard, covered, ..Mended::default() });
             }
             records.extend(found.repair.clone());
             let found = if config.sabotage == Some(Sabotage::LeadWithRot) { found.cut_off() } else { found };
-            if found.rotted.is_empty() {
+            if found.rotted.is_empty() && found.hole.is_none() {
                 replicas.insert(shard, start_replica(&config, shard, &found.restored, found.machine, now, &rng));
             } else {
-                mending.insert(shard, Mending::new(shard, ReplicaId(config.node.0), found)?);
+                let remains = remains.and_then(|store| remains_of(shard, store));
+                mending.insert(shard, Mending::new(shard, ReplicaId(config.node.0), found, remains)?);
             }
         }
         Ok(Self {
@@ -260,6 +263,12 @@ impl Node {
         &self.config
     }
 
+    /// Whether every replica here has all that it should have.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.mending.is_empty()
+    }
+
     /// Messages that reached the wrong node or replica.
     #[must_use]
     pub fn misrouted(&self) -> u64 {
@@ -271,6 +280,12 @@ impl Node {
     pub fn inspect(&self, shard: ShardId) -> Option<Inspection> {
         self.replicas.get(&shard).map(Replica::inspect).or_else(|| self.mending.get(&shard).map(Mending::inspect))
     }
+}
+
+/// What is left of a shard's rows in a damaged store, if it says where they were.
+fn remains_of(shard: ShardId, store: &Arc<dyn Store>) -> Option<Remains> {
+    let slots = Slots::load(store.clone(), &[shard]).ok()?;
+    slots.of(shard).map(|slot| Remains::new(store.clone(), slot))
 }
 
 fn start_replica(

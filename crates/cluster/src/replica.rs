@@ -131,6 +131,7 @@ pub(crate) struct Replica {
     /// Writes wait until the store has been flushed.
     held_back: bool,
     fatal: Option<String>,
+    damaged: bool,
 }
 
 impl Replica {
@@ -165,6 +166,7 @@ impl Replica {
             leader_changes: u64::from(seen.2.is_some()),
             held_back: false,
             fatal: None,
+            damaged: false,
         }
     }
 
@@ -326,7 +328,8 @@ impl Replica {
                     cx.out.replies.push((ask.request, answer.map(Reply::Lease)));
                 }
             }
-            PeerBody::ChunkAsk { transfer, cursor } => self.send_chunk(from, transfer, &cursor, cx),
+            PeerBody::ChunkAsk { transfer, cursor } => self.send_chunk(from, transfer, &cursor, false, cx),
+            PeerBody::DigestAsk { transfer, cursor } => self.send_chunk(from, transfer, &cursor, true, cx),
             PeerBody::Chunk { transfer, cursor, chunk } => self.accept_chunk(from, transfer, &cursor, &chunk, cx),
             PeerBody::TransferGone { transfer } => {
                 if self.incoming.as_ref().is_some_and(|i| i.transfer == transfer && i.from == node_of(from)) {
@@ -345,7 +348,7 @@ impl Replica {
                 }
             }
             // To a former life, whose log had rotted.
-            PeerBody::EntryAnswer { .. } | PeerBody::RowsOffer { .. } => {}
+            PeerBody::EntryAnswer { .. } | PeerBody::RowsOffer { .. } | PeerBody::Digest { .. } => {}
         }
     }
 
@@ -502,6 +505,7 @@ impl Replica {
             }
         }
         if let Some(why) = self.fatal.take() {
+            cx.out.damaged |= self.damaged;
             cx.out.fatal.get_or_insert(format!("{} of {}: {why}", self.id, self.shard));
         }
     }
@@ -790,7 +794,8 @@ impl Replica {
         }
     }
 
-    fn send_chunk(&mut self, to: ReplicaId, transfer: u64, cursor: &bytes::Bytes, cx: &mut Context<'_>) {
+    /// Sends the rows from `cursor` on, or only what they hash to.
+    fn send_chunk(&mut self, to: ReplicaId, transfer: u64, cursor: &bytes::Bytes, digest: bool, cx: &mut Context<'_>) {
         let chunk = match self.outgoing.find(to, transfer) {
             Some(outgoing) => {
                 outgoing.used = cx.now;
@@ -799,6 +804,9 @@ impl Replica {
             None => Ok(None),
         };
         match chunk {
+            Ok(Some(Chunk { next, hash, .. })) if digest => {
+                self.send(to, PeerBody::Digest { transfer, cursor: cursor.clone(), next, hash }, cx);
+            }
             Ok(Some(chunk)) => self.send(to, PeerBody::Chunk { transfer, cursor: cursor.clone(), chunk }, cx),
             Ok(None) => self.send(to, PeerBody::TransferGone { transfer }, cx),
             Err(e) => self.fail(&e),
@@ -988,6 +996,7 @@ impl Replica {
     }
 
     fn fail(&mut self, error: &MachineError) {
+        self.damaged |= error.is_damage();
         self.fatal.get_or_insert(error.to_string());
     }
 }

@@ -106,6 +106,24 @@ pub enum PeerBody {
         /// The transfer.
         transfer: u64,
     },
+    /// Asks what the next chunk hashes to: the asker may have its rows.
+    DigestAsk {
+        /// The transfer.
+        transfer: u64,
+        /// Where the chunk begins.
+        cursor: bytes::Bytes,
+    },
+    /// The answer.
+    Digest {
+        /// The transfer.
+        transfer: u64,
+        /// Where the chunk begins.
+        cursor: bytes::Bytes,
+        /// Where the next one begins; `None` if this is the last.
+        next: Option<bytes::Bytes>,
+        /// The chain over all rows up to the end of the chunk.
+        hash: u64,
+    },
 }
 
 /// What became of an entry at another replica.
@@ -198,6 +216,19 @@ impl PeerMessage {
                 w.u8(12);
                 w.varint(*transfer);
             }
+            PeerBody::DigestAsk { transfer, cursor } => {
+                w.u8(13);
+                w.varint(*transfer);
+                w.bytes(cursor);
+            }
+            PeerBody::Digest { transfer, cursor, next, hash } => {
+                w.u8(14);
+                w.varint(*transfer);
+                w.bytes(cursor);
+                w.bool(next.is_some());
+                next.iter().for_each(|next| w.bytes(next));
+                w.u64(*hash);
+            }
         }
     }
 
@@ -238,6 +269,12 @@ impl PeerMessage {
             },
             11 => PeerBody::RowsAsk { index: LogIndex(r.varint("index")?) },
             12 => PeerBody::RowsOffer { transfer: r.varint("transfer")? },
+            13 => PeerBody::DigestAsk { transfer: r.varint("transfer")?, cursor: r.bytes("cursor")? },
+            14 => {
+                let (transfer, cursor) = (r.varint("transfer")?, r.bytes("cursor")?);
+                let next = if r.bool("more chunks")? { Some(r.bytes("next cursor")?) } else { None };
+                PeerBody::Digest { transfer, cursor, next, hash: r.u64("chunk hash")? }
+            }
             _ => return Err(r.error("message body")),
         };
         Ok(Self { shard, from, to, body })

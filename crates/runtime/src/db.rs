@@ -2,7 +2,8 @@
 //!
 //! Reads are confirmed by the lane but evaluated here, on the caller's thread, against a view: a large range never delays consensus.
 
-use crate::driver::LaneInput;
+use crate::damage::OnDamage;
+use crate::driver::{LaneInput, stop_process};
 use crate::members::MemberTable;
 use crate::watch;
 use quorate_cluster::{Reply, Request};
@@ -12,6 +13,7 @@ use quorate_kv::{
     LeaseInfo, Member, Op, RangeOp, RangeResult, Read, Refusal, Revision, Status, Txn, Unavailable, WatchControl,
     WatchEvents, limits,
 };
+use quorate_shard::MachineError;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -22,11 +24,27 @@ pub(crate) struct RuntimeDb {
     lane: Sender<LaneInput>,
     members: Arc<MemberTable>,
     timeout: Duration,
+    damage: OnDamage,
 }
 
 impl RuntimeDb {
-    pub fn new(identity: Identity, lane: Sender<LaneInput>, members: Arc<MemberTable>, timeout: Duration) -> Self {
-        Self { identity, lane, members, timeout }
+    pub fn new(
+        identity: Identity,
+        lane: Sender<LaneInput>,
+        members: Arc<MemberTable>,
+        timeout: Duration,
+        damage: OnDamage,
+    ) -> Self {
+        Self { identity, lane, members, timeout, damage }
+    }
+
+    /// A view that cannot be read means that this copy is damaged: it must not answer anything any more.
+    fn readable<T>(&self, result: Result<Result<T, Refusal>, MachineError>) -> Result<T, Error> {
+        match result {
+            Ok(result) => Ok(result?),
+            Err(e) if e.is_damage() => self.damage.store(&e.to_string()),
+            Err(e) => stop_process(&format!("the store cannot be read: {e}")),
+        }
     }
 
     async fn ask(&self, request: Request) -> Result<Reply, Error> {
@@ -51,14 +69,6 @@ impl RuntimeDb {
 /// Until keyspaces split, a keyspace is the shard of the same number.
 fn shard_of(keyspace: KeyspaceId) -> ShardId {
     ShardId(keyspace.0)
-}
-
-/// A view that cannot be read means that this copy is damaged: it must not answer anything any more.
-fn readable<T>(result: Result<Result<T, Refusal>, quorate_shard::MachineError>) -> Result<T, Error> {
-    match result {
-        Ok(result) => Ok(result?),
-        Err(e) => crate::driver::stop_process(&format!("the store cannot be read: {e}")),
-    }
 }
 
 /// Refuses what could not be stored, before it reaches the log.
@@ -96,7 +106,7 @@ impl Db for RuntimeDb {
     ) -> BoxFuture<'_, Result<Read<RangeResult>, Error>> {
         Box::pin(async move {
             let (view, header) = self.view(keyspace, consistency).await?;
-            let result = readable(view.range(&op))?;
+            let result = self.readable(view.range(&op))?;
             Ok(Read { header, result })
         })
     }
@@ -160,7 +170,7 @@ impl Db for RuntimeDb {
         Box::pin(async move {
             let (view, header) = self.view(keyspace, Consistency::Serializable).await?;
             let hash = tokio::task::spawn_blocking(move || view.hash(revision)).await;
-            let result = readable(hash.map_err(|_| Error::from(Unavailable::Stopping))?)?;
+            let result = self.readable(hash.map_err(|_| Error::from(Unavailable::Stopping))?)?;
             Ok(Read { header, result })
         })
     }

@@ -4,7 +4,7 @@
 //!   LOCK        held while a process uses the directory
 //!   IDENTITY    whose directory it is; appears when everything else exists (IDENTITY.new until then)
 //!   wal/        the write-ahead log's segments, written by LogWriter
-//!   store/      the store's tables, written by StoreThread
+//!   store/      the store's tables, written by StoreThread; beside it what became of a damaged one (disk/rebuild.rs)
 //! ```
 //!
 //! The simulator's disk has the same parts. What both share is the pure code in `quorate_storage`; what is here only does as it is
@@ -13,6 +13,8 @@
 
 mod files;
 mod log_writer;
+pub mod rebuild;
+mod scrub;
 mod space;
 mod store_thread;
 #[cfg(test)]
@@ -20,13 +22,14 @@ mod tests;
 
 pub use files::LogFiles;
 pub use log_writer::{LogWriter, Stopped};
+pub use scrub::{Rot, Scrubbed, Scrubber};
 pub use space::SpaceGauge;
 pub use store_thread::StoreThread;
 
 use bytes::Bytes;
 use quorate_env::{ClusterId, Incarnation, NodeId};
 use quorate_storage::identity::{Identity, IdentityError};
-use quorate_storage::store::{LsmOptions, LsmStore, StoreError};
+use quorate_storage::store::{LsmOptions, LsmStore, Store, StoreError};
 use quorate_storage::wal::{Damage, DiskOp, FileName, Recovered, Wal, WalError, WalIdentity, WalLimits};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
@@ -40,6 +43,9 @@ const NO_SPACE_PAUSE_MIN: Duration = Duration::from_millis(20);
 
 /// The longest pause: within about this time after room was made, writing goes on.
 const NO_SPACE_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What the scrubber reads each second unless it is told otherwise: 700 GB a day, a few per cent of what a disk can do.
+const SCRUB_BYTES_PER_S: u64 = 8 << 20;
 
 /// Whether a disk has room, as far as the thread that reports it is concerned. Reported on change only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,12 +102,20 @@ pub enum DiskError {
 }
 
 /// Sizes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct DiskOptions {
     /// Of the log.
     pub wal: WalLimits,
     /// Of the store.
     pub store: LsmOptions,
+    /// Bytes that are read each second to look for rot; 0 looks for none.
+    pub scrub_bytes_per_s: u64,
+}
+
+impl Default for DiskOptions {
+    fn default() -> Self {
+        Self { wal: WalLimits::default(), store: LsmOptions::default(), scrub_bytes_per_s: SCRUB_BYTES_PER_S }
+    }
 }
 
 /// Whose directory is wanted.
@@ -113,6 +127,8 @@ pub struct Owner {
     pub node: NodeId,
     /// The node's name, written into a new directory.
     pub name: String,
+    /// Whether no other node has what is here.
+    pub only_copy: bool,
 }
 
 /// A data directory that this process holds. The lock is released when it is dropped, so it is dropped last.
@@ -136,6 +152,8 @@ pub struct Opened {
     pub recovered: Recovered,
     /// The store, at its last flush.
     pub store: Arc<LsmStore>,
+    /// What is left of the store before, if that was damaged.
+    pub remains: Option<Arc<dyn Store>>,
 }
 
 impl DataDir {
@@ -164,15 +182,13 @@ impl DataDir {
         for op in &ops {
             files.run(op).map_err(io_error("write the log in", &wal_path))?;
         }
-        let store_path = path.join("store");
-        let store = LsmStore::open(&store_path, options.store)
-            .map_err(|source| DiskError::Store { path: store_path, source })?;
+        let rebuild::Stores { store, remains } = rebuild::open(path, options.store, owner.only_copy)?;
         if fresh {
             fs::rename(path.join("IDENTITY.new"), &identity_path).map_err(io_error("rename", &identity_path))?;
         }
         sync_dir(path)?;
         let dir = Self { path: path.to_path_buf(), identity, fresh, _lock: lock };
-        Ok(Opened { dir, wal, files, recovered, store: Arc::new(store) })
+        Ok(Opened { dir, wal, files, recovered, store, remains })
     }
 
     /// Whose it is.

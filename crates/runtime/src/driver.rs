@@ -4,8 +4,11 @@
 //! of it; under load batches grow by themselves.
 
 use crate::clock::Clock;
+use crate::damage::OnDamage;
 use crate::db::RuntimeDb;
-use crate::disk::{DataDir, DiskError, DiskOptions, LogWriter, Owner, Space, SpaceGauge, StoreThread};
+use crate::disk::{
+    DataDir, DiskError, DiskOptions, LogWriter, Owner, Rot, Scrubbed, Scrubber, Space, SpaceGauge, StoreThread, rebuild,
+};
 use crate::members::{self, MemberTable};
 use crate::net::{self, Peers};
 use crate::watch::Sink;
@@ -16,6 +19,7 @@ use quorate_cluster::{
 use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
 use quorate_kv::{Db, Error, Identity, Unavailable};
 use quorate_shard::WatcherKey;
+use quorate_storage::wal::WalIdentity;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
@@ -84,6 +88,8 @@ pub struct LaneStats {
     pub flushes: AtomicU64,
     /// Entries of the log that had rotted, and were mended.
     pub mended: AtomicU64,
+    /// Bytes of rows that were fetched from other nodes because they were lost here.
+    pub mended_bytes: AtomicU64,
 }
 
 /// What reaches the lane.
@@ -106,7 +112,12 @@ pub struct Runtime {
 impl Runtime {
     /// Opens the data directory and starts the node's threads and peer connections. `peer_listener` accepts peers.
     pub async fn start(options: Options, peer_listener: Option<TcpListener>) -> Result<Self, StartError> {
-        let owner = Owner { cluster: options.cluster, node: options.node, name: options.name.clone() };
+        let owner = Owner {
+            cluster: options.cluster,
+            node: options.node,
+            name: options.name.clone(),
+            only_copy: options.members.len() == 1,
+        };
         let (path, disk) = (options.data_dir.clone(), options.disk);
         let opened = tokio::task::spawn_blocking(move || DataDir::open_or_create(&path, &owner, &disk))
             .await
@@ -125,8 +136,32 @@ impl Runtime {
             chunk_bytes: bounds::CHUNK_BYTES,
             sabotage: None,
         };
-        let node = Node::boot(config, opened.store.clone(), &opened.recovered, clock.now(), Rng::new(seed).next_u64())?;
+        let node = Node::boot(
+            config,
+            opened.store.clone(),
+            opened.remains.as_ref(),
+            &opened.recovered,
+            clock.now(),
+            Rng::new(seed).next_u64(),
+        )?;
         drop(opened.recovered);
+
+        let damage = OnDamage::new(&options.data_dir, options.members.len() == 1);
+        let (merge_damage, scrub_damage) = (damage.clone(), damage.clone());
+        let identity = opened.dir.identity();
+        let scrubbed = Scrubbed {
+            store: opened.store.clone(),
+            files: opened.files.clone(),
+            identity: WalIdentity { cluster: identity.cluster, node: identity.node, incarnation },
+            limits: options.disk.wal,
+        };
+        let scrubber = match options.disk.scrub_bytes_per_s {
+            0 => None,
+            pace => Some(Scrubber::spawn(scrubbed, pace, move |rot| match rot {
+                Rot::Store(why) => scrub_damage.store(&why),
+                Rot::Log(why) => scrub_damage.log(&why),
+            })?),
+        };
 
         let (lane, inputs) = channel();
         let (durable, flushed, space) = (lane.clone(), lane.clone(), lane.clone());
@@ -142,6 +177,7 @@ impl Runtime {
         let store = StoreThread::spawn(
             move |ticket| drop(flushed.send(LaneInput::Core(Input::Flushed { ticket }, None))),
             move |found| store_space.report(found),
+            move |why| merge_damage.store(why),
         )?;
 
         let members = MemberTable::new(&options.members);
@@ -166,6 +202,9 @@ impl Runtime {
             sinks: HashMap::new(),
             tick: options.timing.tick,
             stats: stats.clone(),
+            damage: damage.clone(),
+            remains: opened.remains.is_some(),
+            _scrubber: scrubber,
             dir: opened.dir,
         };
         let lane_thread = std::thread::Builder::new().name("lane-0".into());
@@ -174,7 +213,7 @@ impl Runtime {
             panic::catch_unwind(AssertUnwindSafe(|| worker.run()))
                 .unwrap_or_else(|_| stop_process("an assertion failed inside the node; the log above says which"))
         })?;
-        let db = Arc::new(RuntimeDb::new(identity, lane.clone(), members.clone(), options.request_timeout));
+        let db = Arc::new(RuntimeDb::new(identity, lane.clone(), members.clone(), options.request_timeout, damage));
         tasks.push(tokio::spawn(members::register(db.clone(), options, incarnation)));
         tasks.push(tokio::spawn(members::follow(db.clone(), members)));
         Ok(Self { db, lane, thread: Some(thread), tasks, stats })
@@ -222,6 +261,10 @@ struct Lane {
     sinks: HashMap<WatcherKey, (ShardId, Arc<Sink>)>,
     tick: Duration,
     stats: Arc<LaneStats>,
+    damage: OnDamage,
+    /// Whether a damaged store lies aside.
+    remains: bool,
+    _scrubber: Option<Scrubber>,
     dir: DataDir,
 }
 
@@ -290,13 +333,30 @@ impl Lane {
         false
     }
 
-    fn carry_out(&mut self, outputs: Outputs) {
-        if let Some(why) = outputs.fatal {
-            stop_process(&why);
-        }
-        for Mended { shard, fetched, covered, by_rows, cut } in outputs.mended {
-            self.stats.mended.fetch_add(fetched + covered + by_rows + cut, Ordering::Relaxed);
+    fn tell_mended(&mut self, mended: &Mended) {
+        let Mended { shard, fetched, covered, by_rows, cut, fetched_bytes, kept_bytes } = *mended;
+        self.stats.mended.fetch_add(fetched + covered + by_rows + cut, Ordering::Relaxed);
+        self.stats.mended_bytes.fetch_add(fetched_bytes, Ordering::Relaxed);
+        if fetched + covered + by_rows + cut > 0 {
             tracing::warn!(%shard, fetched, covered, by_rows, cut, "entries of the log had rotted, and are mended");
+        }
+        if fetched_bytes + kept_bytes > 0 {
+            tracing::warn!(%shard, fetched_bytes, kept_bytes, "rows were lost, and are here again");
+        }
+        if self.remains && self.node.is_whole() {
+            self.remains = false;
+            rebuild::finish(self.dir.path());
+        }
+    }
+
+    fn carry_out(&mut self, outputs: Outputs) {
+        match outputs.fatal {
+            Some(why) if outputs.damaged => self.damage.store(&why),
+            Some(why) => stop_process(&why),
+            None => {}
+        }
+        for mended in outputs.mended {
+            self.tell_mended(&mended);
         }
         if let Some(persist) = outputs.persist {
             self.stats.persists.fetch_add(1, Ordering::Relaxed);

@@ -10,6 +10,7 @@
 //! node; [`Runtime::db`] is the handle that layers are given.
 
 pub mod clock;
+mod damage;
 mod db;
 pub mod disk;
 mod driver;

@@ -36,6 +36,6 @@ pub use flaw::Flaw;
 pub use machine::{Grant, Machine, MachineError, Output, Procedure, Procedures, Transaction};
 pub use meta::{Meta, OpenError};
 pub use rows::Slot;
-pub use transfer::{Chunk, Export, Import, ImportError};
+pub use transfer::{Chunk, Export, Import, ImportError, Remains};
 pub use view::{EventPage, View};
 pub use watch::{Attach, WatchHub, WatcherKey};

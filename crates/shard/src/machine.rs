@@ -35,6 +35,14 @@ pub enum MachineError {
     Corrupt(#[from] DecodeError),
 }
 
+impl MachineError {
+    /// Whether the store's disk has changed what was written there.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Damaged(_)))
+    }
+}
+
 impl From<RowError> for MachineError {
     fn from(e: RowError) -> Self {
         match e {

@@ -130,15 +130,20 @@ impl Import {
         self.done
     }
 
+    /// What the chain comes to with these rows.
+    #[must_use]
+    pub fn chain(&self, chunk: &Chunk) -> u64 {
+        chunk.rows.iter().fold(self.hash, |hash, (key, value)| checksum::chain(checksum::chain(hash, key), value))
+    }
+
     /// Takes the chunk that begins at `cursor`. A chunk that arrives twice is ignored.
     pub fn accept(&mut self, cursor: &Bytes, chunk: &Chunk) -> Result<(), ImportError> {
         if self.done || *cursor != self.cursor {
             return Ok(());
         }
-        let mut hash = self.hash;
+        let hash = self.chain(chunk);
         let mut batch = WriteBatch::new();
         for (key, value) in &chunk.rows {
-            hash = checksum::chain(checksum::chain(hash, key), value);
             let mut row = self.slot.prefix();
             row.extend_from_slice(key);
             batch.put(row, value.clone());
@@ -158,7 +163,47 @@ impl Import {
     }
 }
 
+/// What is left of a shard's rows in a store that is damaged. Nothing of it is believed: rows are offered, and taken only if they hash to
+/// what another replica's rows hash to.
+pub struct Remains {
+    store: Arc<dyn Store>,
+    slot: Slot,
+}
+
+impl Remains {
+    /// The rows in `slot` of a damaged store.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, slot: Slot) -> Self {
+        Self { store, slot }
+    }
+
+    /// The chunk that begins at `cursor` and ends before `next`, as far as it is here; `hash` is what it should come to. `None` if it cannot
+    /// be read, or is so large that it cannot be right.
+    #[must_use]
+    pub fn chunk(&self, cursor: &Bytes, next: Option<&Bytes>, hash: u64, bytes_max: usize) -> Option<Chunk> {
+        let place = |key: &Bytes| -> Bytes { [self.slot.prefix().as_slice(), key].concat().into() };
+        let to = next.map_or_else(|| prefix_end(&self.slot.prefix()), |next| Bound::Excluded(place(next)));
+        let mut chunk = Chunk { next: next.cloned(), hash, ..Chunk::default() };
+        let mut bytes = 0;
+        for row in self.store.scan(Bound::Included(place(cursor)), to, false) {
+            let (key, value) = row.ok()?;
+            bytes += key.len() + value.len();
+            if bytes > bytes_max {
+                return None;
+            }
+            chunk.rows.push((key.slice(SLOT_BYTES..), value));
+        }
+        Some(chunk)
+    }
+}
+
 impl Chunk {
+    /// Bytes of its rows.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() as u64
+    }
+
     /// Appends the encoding (docs/design/wire-format.md).
     pub fn encode(&self, w: &mut Writer) {
         w.varint(self.rows.len() as u64);

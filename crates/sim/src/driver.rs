@@ -52,6 +52,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// A client gives up by itself after this long: its node may be paused.
 const CLIENT_PATIENCE_US: u64 = 6_000_000;
 
+/// Events under way at one time: a healthy run has some thousands, one whose answers breed questions has no end.
+const UNDER_WAY_MAX: usize = 50_000;
+
 const LIMITS: WalLimits =
     WalLimits { segment_bytes: 256 << 10, record_bytes: 96 << 10, segments_target: 4, rewrite_bytes: 64 << 10 };
 
@@ -345,6 +348,9 @@ impl World<'_> {
                 break;
             }
             self.now = at.0;
+            demand(self.heap.len() < UNDER_WAY_MAX, "messages do not multiply", || {
+                format!("{} events are under way", self.heap.len())
+            })?;
             let event = self.events.remove(&at).expect("every heap entry has its event");
             self.happen(event)?;
         }
@@ -528,6 +534,7 @@ impl World<'_> {
         let this = &mut self.nodes[node];
         this.life = life;
         self.rot(node, &identity);
+        let remains = self.damage(node);
         let this = &mut self.nodes[node];
         let files = this.disk.files();
         let (wal, recovered, ops) = if files.is_empty() {
@@ -555,10 +562,13 @@ impl World<'_> {
         let this = &mut self.nodes[node];
         let seed = self.rng.next_u64();
         let now = this.clock.monotonic(self.now);
-        let booted = Node::boot(config, store, &recovered, now, seed).map_err(|e| failed(&e))?;
+        let booted = Node::boot(config, store, remains.as_ref(), &recovered, now, seed).map_err(|e| failed(&e))?;
         for shard in SHARDS {
             let look = booted.inspect(shard).expect("a first shard");
             self.raft.booted(node, shard, &look)?;
+            demand(look.rotted == 0 || self.rotten == Some(node), "nothing is lost without a fault", || {
+                format!("{} of {shard} lacks entries or rows that its disk should hold", id_of(node))
+            })?;
         }
         this.node = Some(booted);
         self.after(1, Event::Tick { node, life });

@@ -19,8 +19,9 @@ pub(crate) struct Plan {
     /// Mean time between faults of each kind; `None` is never.
     /// What fails, each about every so many microseconds.
     pub faults: BTreeMap<Fault, u64>,
-    /// Of a thousand restarts, those at which the log has rotted.
+    /// Of a thousand restarts, those at which the log has rotted, and those at which the store is damaged.
     pub rot_per_mille: u64,
+    pub damage_per_mille: u64,
     pub sync_us: (u64, u64),
     pub flush_us: (u64, u64),
     pub think_us: (u64, u64),
@@ -45,6 +46,7 @@ impl Plan {
             weather: CALM,
             faults: BTreeMap::new(),
             rot_per_mille: 0,
+            damage_per_mille: 0,
             sync_us: (100, 1_000),
             flush_us: (1_000, 10_000),
             think_us: (1_000, 20_000),
@@ -97,6 +99,7 @@ impl Plan {
             },
             faults,
             rot_per_mille: 0,
+            damage_per_mille: 0,
             sync_us: (rng.between(50, 300), rng.between(500, 15_000)),
             flush_us: (1_000, rng.between(5_000, 500_000)),
             think_us: (1_000, rng.between(10_000, 100_000)),
@@ -110,6 +113,11 @@ impl Plan {
         plan.unflushed_bytes_max = plan.flush_bytes * Rng::new(seed).split(7).between(1, 4);
         let mut rot_rng = Rng::new(seed).split(8);
         plan.rot_per_mille = if rot_rng.chance(500) { rot_rng.between(100, 600) } else { 0 };
+        if rot_rng.chance(500) {
+            plan.damage_per_mille = rot_rng.between(300, 800);
+            // Many chunks, so that some are the same on both sides.
+            plan.chunk_bytes = plan.chunk_bytes.min(rot_rng.between(256, 1_024) as usize);
+        }
         plan
     }
 }

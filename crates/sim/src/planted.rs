@@ -74,6 +74,7 @@ pub const PLANTED: &[Planted] = &[
         "an entry that rotted is replaced by what a peer sends, though its payload has changed there",
         Node(Sabotage::MendUnverified),
     ),
+    bug("trust-remains", "what is left in a damaged store is believed unread", Node(Sabotage::TrustRemains)),
     // Reads.
     bug("read-without-quorum", "linearizable reads are served from local state", Node(Sabotage::ReadWithoutQuorum)),
     bug(

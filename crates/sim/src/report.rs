@@ -56,6 +56,9 @@ pub const MARKS: &[&str] = &[
     "lease renewed",
     "read refused as compacted",
     "real store",
+    "store damaged",
+    "lost rows fetched",
+    "rows kept of a damaged store",
     "entry rotted",
     "entry mended",
 ];

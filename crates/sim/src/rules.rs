@@ -109,6 +109,14 @@ const RULES: &[(&str, &str)] = &[
     ("leases are not lost", "A lease that was granted and has not run out can be renewed."),
     ("leases end", "When nobody renews them, all leases run out and their keys go."),
     ("every node serves again", "Once all faults have ended, every node completes a write for a client."),
+    (
+        "messages do not multiply",
+        "An answer that comes twice is not followed by two questions: what the network doubles must die out, or the cluster drowns in it.",
+    ),
+    (
+        "nothing is lost without a fault",
+        "What a node finds missing on its disk, some disk has lost. If none has, the node forgot to make it durable.",
+    ),
     ("no request hangs", "Every request is answered or given up in bounded time."),
     ("every client gets served", "Over the whole run, every client completes something."),
     ("replicas catch up", "Once all faults have ended, every replica reaches the end of the log."),

@@ -4,7 +4,7 @@ use crate::{MARKS, MessageId, Options, PLANTED, Trace, TraceEvent, planted, run_
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Seeds that every build runs.
-const FIXED: std::ops::RangeInclusive<u64> = 1..=16;
+const FIXED: &[u64] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 41];
 
 /// Seeds within which each planted bug must be found.
 const HUNT: std::ops::RangeInclusive<u64> = 1..=60;
@@ -13,7 +13,7 @@ const HUNT: std::ops::RangeInclusive<u64> = 1..=60;
 fn fixed_seeds_are_clean_and_the_same_twice() {
     let options = Options::default();
     let mut marks: BTreeMap<&str, u64> = BTreeMap::new();
-    for seed in FIXED {
+    for seed in FIXED.iter().copied() {
         let first = run_seed(seed, &options);
         assert_eq!(first.violation, None, "seed {seed}; replay it with: quorate sim --seed {seed}");
         let second = run_seed(seed, &options);

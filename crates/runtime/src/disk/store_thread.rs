@@ -22,19 +22,21 @@ pub struct StoreThread {
 
 impl StoreThread {
     /// Starts the thread. `on_flushed(ticket)` is called when the job of that ticket is done, `on_space` when a job finds the disk full and when
-    /// it goes on. Both run on this thread and must return quickly.
+    /// it goes on, `on_damage` when a merge finds that a table has changed. All run on this thread and must return quickly.
     ///
     /// # Errors
     /// If the thread cannot be started.
     pub fn spawn(
         on_flushed: impl Fn(u64) + Send + 'static,
         on_space: impl Fn(Space) + Send + 'static,
+        on_damage: impl Fn(&str) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
-        let thread =
-            thread::Builder::new().name("store".into()).spawn(move || run(&jobs, &stopping, &on_flushed, &on_space))?;
+        let thread = thread::Builder::new()
+            .name("store".into())
+            .spawn(move || run(&jobs, &stopping, &on_flushed, &on_space, &on_damage))?;
         Ok(Self { queue: Some(queue), stop, thread: Some(thread) })
     }
 
@@ -55,7 +57,13 @@ impl Drop for StoreThread {
     }
 }
 
-fn run(jobs: &Receiver<Job>, stop: &AtomicBool, on_flushed: &dyn Fn(u64), on_space: &dyn Fn(Space)) {
+fn run(
+    jobs: &Receiver<Job>,
+    stop: &AtomicBool,
+    on_flushed: &dyn Fn(u64),
+    on_space: &dyn Fn(Space),
+    on_damage: &dyn Fn(&str),
+) {
     while let Ok((job, ticket)) = jobs.recv() {
         let mut pause = NO_SPACE_PAUSE_MIN;
         let mut full = false;
@@ -85,6 +93,9 @@ fn run(jobs: &Receiver<Job>, stop: &AtomicBool, on_flushed: &dyn Fn(u64), on_spa
         if !stop.load(Ordering::Acquire)
             && let Err(e) = job.compact()
         {
+            if let StoreError::Damaged(why) = &e {
+                on_damage(why);
+            }
             die("compacting the store", &e);
         }
     }

@@ -11,7 +11,7 @@ use std::time::Instant;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn owner() -> Owner {
-    Owner { cluster: ClusterId(1), node: NodeId(2), name: String::from("n2") }
+    Owner { cluster: ClusterId(1), node: NodeId(2), name: String::from("n2"), only_copy: false }
 }
 
 fn small() -> DiskOptions {
@@ -195,7 +195,7 @@ fn flushed_rows_are_there_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(dir.path());
     let (told, flushed) = channel();
-    let thread = StoreThread::spawn(move |ticket| told.send(ticket).unwrap(), |_| {}).unwrap();
+    let thread = StoreThread::spawn(move |ticket| told.send(ticket).unwrap(), |_| {}, |_| {}).unwrap();
     let mut batch = WriteBatch::new();
     batch.put("key", "value");
     opened.store.write(&mut batch).unwrap();
@@ -222,6 +222,7 @@ fn a_full_disk_is_waited_out() {
     let thread = StoreThread::spawn(
         move |ticket| told.send(format!("flushed {ticket}")).unwrap(),
         move |space| spaces.send(format!("{space:?}")).unwrap(),
+        |_| {},
     )
     .unwrap();
     thread.flush(Box::new(FullThrice(AtomicU64::new(0))), 9).unwrap();

@@ -1,7 +1,7 @@
 //! What fails, when, and what becomes of it.
 
 use super::disks::DiskTrouble;
-use super::{Event, LIMITS, Step, StoreKind, World};
+use super::{Event, LIMITS, Step, StoreKind, World, memory_folder};
 use crate::fault::Fault;
 use crate::lies::AppliedLies;
 use crate::net::{CALM, Net};
@@ -9,6 +9,7 @@ use crate::rot;
 use crate::trace::recorder::node_lane;
 use crate::trace::{TraceEvent, Way};
 use quorate_cluster::Input;
+use quorate_storage::store::{ModelStore, Store};
 use quorate_storage::wal::WalIdentity;
 use std::sync::Arc;
 
@@ -180,6 +181,30 @@ impl World<'_> {
             self.rotten = Some(node);
             self.mark("entry rotted");
             self.report.faults += 1;
+        }
+    }
+
+    /// At some starts the store is damaged: an empty one is in its place, and what is left of it is returned.
+    pub(super) fn damage(&mut self, node: usize) -> Option<Arc<dyn Store>> {
+        let free = self.rotten.is_none_or(|rotten| rotten == node);
+        if self.calm || !free || !self.rot_rng.chance(self.plan.damage_per_mille) {
+            return None;
+        }
+        self.rotten = Some(node);
+        self.mark("store damaged");
+        self.report.faults += 1;
+        self.note(node, "its store is damaged");
+        match &mut self.nodes[node].store {
+            StoreKind::Model(store) => {
+                let remains = rot::remains(store, &mut self.rot_rng);
+                *store = Arc::new(ModelStore::new());
+                // Of some nothing can be read at all.
+                self.rot_rng.chance(700).then_some(remains)
+            }
+            StoreKind::Real { dir, .. } => {
+                *dir = memory_folder();
+                None
+            }
         }
     }
 

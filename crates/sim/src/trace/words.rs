@@ -49,6 +49,8 @@ pub(crate) fn said(body: &PeerBody) -> Said {
             other("EntryAnswer", format!("{index} of {term} is {copy}"))
         }
         PeerBody::RowsAsk { index } => other("RowsAsk", format!("up to {index}")),
+        PeerBody::DigestAsk { cursor, .. } => other("DigestAsk", format!("from {}", cursor.escape_ascii())),
+        PeerBody::Digest { hash, .. } => other("Digest", format!("{hash:016x}")),
         PeerBody::RowsOffer { transfer } => other("RowsOffer", format!("transfer {transfer}")),
         PeerBody::StateHash { applied, hash } => other("StateHash", format!("at {applied} is {hash:016x}")),
     }

@@ -12,6 +12,7 @@
 //! version of each key, and compaction always keeps only the newest: a snapshot needs no old versions in new tables, because
 //! it holds the view (memtables and table files) it was taken on.
 
+use super::files::{self, TableCheck};
 use super::{FlushJob, Rows, Snapshot, Store, StoreError, WriteBatch, bounds_are_empty};
 use bytes::Bytes;
 use lsm_tree::config::{CompressionPolicy, PinningPolicy};
@@ -193,6 +194,7 @@ impl LsmStore {
     /// Opens the store in `path`, creating it (and the directory entry, durably) if there is none. Rows are those of the last
     /// completed flush. The directory must not be open twice.
     pub fn open(path: &Path, options: LsmOptions) -> Result<Self, StoreError> {
+        files::check_version(path)?;
         let counter = SequenceNumberCounter::default();
         let tree = Config::new(path, counter.clone(), counter)
             .use_cache(Arc::new(Cache::with_capacity_bytes(options.cache_bytes)))
@@ -231,6 +233,40 @@ impl LsmStore {
                 job: Mutex::new(()),
             }),
         })
+    }
+}
+
+impl LsmStore {
+    /// The numbers of all tables, to be [checked](Self::check_table).
+    #[must_use]
+    pub fn tables(&self) -> Vec<u64> {
+        self.shared.tree.current_version().iter_tables().map(lsm_tree::Table::id).collect()
+    }
+
+    /// Begins to check a table against the checksum that its version file keeps; `None` if it was merged away meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if its file is missing.
+    pub fn check_table(&self, id: u64) -> Result<Option<TableCheck>, StoreError> {
+        let expected = || {
+            let version = self.shared.tree.current_version();
+            version.iter_tables().find(|table| table.id() == id).map(|table| table.checksum().into_u128())
+        };
+        let Some(checksum) = expected() else { return Ok(None) };
+        match TableCheck::begin(&self.shared.path, id, checksum)? {
+            None if expected().is_some() => Err(StoreError::Damaged(format!("table {id} is missing"))),
+            check => Ok(check),
+        }
+    }
+
+    /// Checks the version file in force.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if it has changed.
+    pub fn check_version(&self) -> Result<(), StoreError> {
+        // While a job runs, another version may come into force between two looks.
+        let _job = lock(&self.shared.job);
+        files::check_version(&self.shared.path)
     }
 }
 

@@ -17,11 +17,13 @@
 //!                     └─────────────────────┴────── get, scan, snapshot ──────┘
 //! ```
 
+mod files;
 mod lsm;
 mod model;
 #[cfg(test)]
 mod tests;
 
+pub use files::{Checked, TableCheck};
 pub use lsm::{LsmOptions, LsmStore};
 pub use model::ModelStore;
 

@@ -1,0 +1,162 @@
+//! Reads everything that the node has on its disk, again and again, at a pace that nobody notices, and says what has changed.
+//!
+//! Reads check what they read. But what nobody reads rots unseen until its other copies have rotted, too; so it is looked for.
+
+use super::LogFiles;
+use quorate_storage::store::{Checked, LsmStore, StoreError};
+use quorate_storage::wal::{Damage, Wal, WalIdentity, WalLimits};
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Time from the end of one pass to the beginning of the next, at least.
+const REST: Duration = Duration::from_secs(20);
+
+/// Damage in the log counts when it is found again after this long: what is being written right now looks torn.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a pass found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rot {
+    /// The store has lost rows.
+    Store(String),
+    /// The log has lost entries, or copies of what it can do without.
+    Log(String),
+}
+
+/// What is read.
+pub struct Scrubbed {
+    /// The store.
+    pub store: Arc<LsmStore>,
+    /// The log's files.
+    pub files: Arc<LogFiles>,
+    /// Whose log it is.
+    pub identity: WalIdentity,
+    /// How large it may be.
+    pub limits: WalLimits,
+}
+
+/// A handle to the thread. Dropping it ends the thread after the piece that it reads.
+pub struct Scrubber {
+    stop: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Scrubber {
+    /// Starts the thread, which reads `bytes_per_s` and calls `on_rot` for what it finds.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn spawn(what: Scrubbed, bytes_per_s: u64, on_rot: impl Fn(Rot) + Send + 'static) -> io::Result<Self> {
+        let (stop, stopped) = sync_channel(0);
+        let pass = Pass { what, bytes_per_s: bytes_per_s.max(1), stopped };
+        let thread = thread::Builder::new().name("scrub".into()).spawn(move || pass.again_and_again(&on_rot))?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Scrubber {
+    fn drop(&mut self) {
+        self.stop = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the scrubber ended with a panic");
+        }
+    }
+}
+
+/// Nobody waits for the scrubber any more.
+struct Stopped;
+
+struct Pass {
+    what: Scrubbed,
+    bytes_per_s: u64,
+    stopped: Receiver<()>,
+}
+
+impl Pass {
+    fn again_and_again(self, on_rot: &dyn Fn(Rot)) {
+        while self.rest(REST).is_ok() {
+            match self.once() {
+                Err(Stopped) => return,
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(rot))) => on_rot(rot),
+                // A disk that cannot be read now may be read later; if not, whoever needs it will say so.
+                Ok(Err(e)) => tracing::warn!("the scrubber cannot read: {e}"),
+            }
+        }
+    }
+
+    fn rest(&self, time: Duration) -> Result<(), Stopped> {
+        match self.stopped.recv_timeout(time) {
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(Stopped),
+        }
+    }
+
+    fn pace(&self, bytes: usize) -> Result<(), Stopped> {
+        self.rest(Duration::from_secs_f64(bytes as f64 / self.bytes_per_s as f64))
+    }
+
+    /// One pass over everything.
+    fn once(&self) -> Result<Result<Option<Rot>, StoreError>, Stopped> {
+        if let Some(rot) = self.log()? {
+            return Ok(Ok(Some(rot)));
+        }
+        match self.store()? {
+            Ok(()) => Ok(Ok(None)),
+            Err(StoreError::Damaged(what)) => Ok(Ok(Some(Rot::Store(what)))),
+            Err(e) => Ok(Err(e)),
+        }
+    }
+
+    fn store(&self) -> Result<Result<(), StoreError>, Stopped> {
+        let store = &self.what.store;
+        if let Err(e) = store.check_version() {
+            return Ok(Err(e));
+        }
+        for table in store.tables() {
+            let mut check = match store.check_table(table) {
+                Ok(Some(check)) => check,
+                Ok(None) => continue,
+                Err(e) => return Ok(Err(e)),
+            };
+            loop {
+                match check.step() {
+                    Ok(Checked::Some(bytes)) => self.pace(bytes)?,
+                    Ok(Checked::Whole) => break,
+                    Err(e) => return Ok(Err(e)),
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn log(&self) -> Result<Option<Rot>, Stopped> {
+        let first = self.rot_in_log()?;
+        if first.is_empty() {
+            return Ok(None);
+        }
+        self.rest(LOOK_AGAIN)?;
+        let still = self.rot_in_log()?;
+        Ok(first.intersection(&still).next().map(|(file, offset)| {
+            Rot::Log(format!("{} places of the log have changed, the first in {file} at {offset}", still.len()))
+        }))
+    }
+
+    /// Where the log is not what was written.
+    fn rot_in_log(&self) -> Result<BTreeSet<(String, u64)>, Stopped> {
+        let Scrubbed { files, identity, limits, .. } = &self.what;
+        // A file that goes away while it is read was not needed any more.
+        let Ok(files) = files.read_all() else { return Ok(BTreeSet::new()) };
+        let bytes: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
+        let found = match Wal::recover(*identity, *limits, files) {
+            Ok((_, found, _)) => found.damage,
+            Err(_) => Vec::new(),
+        };
+        self.pace(bytes)?;
+        Ok(found.into_iter().map(|Damage { file, offset, .. }| (file.to_string(), offset)).collect())
+    }
+}
