@@ -29,6 +29,7 @@ mod planted;
 mod rules;
 mod scenarios;
 mod trace;
+pub mod witness;
 
 pub use diagram::diagram;
 pub use driver::{MARKS, Report, run_seed};
