@@ -26,6 +26,8 @@ pub struct Needs {
     pub disks: bool,
     /// A network of its own for each node.
     pub network: bool,
+    /// Values so large that logs and tables fill up.
+    pub large_values: bool,
 }
 
 /// The field is in this order because what is dropped first uses what is dropped later.
@@ -36,7 +38,7 @@ pub struct Arena {
     /// One for each node, if they were asked for.
     pub disks: Vec<CruelDisk>,
     network: Option<Network>,
-    _folder: TempDir,
+    folders: Vec<TempDir>,
     /// For the nemesis.
     pub rng: Rng,
     seed: u64,
@@ -71,11 +73,22 @@ impl Arena {
         let mut cluster = Cluster::new(binary, places)?;
         cluster.start_all()?;
         cluster.ready().await?;
-        let crowd = Crowd::start(cluster.endpoints(), seed);
+        let crowd = Crowd::start(cluster.endpoints(), seed, needs.large_values);
         tokio::time::sleep(CALM).await;
         let (timeline, bites) = (Timeline::default(), BTreeMap::new());
         let rng = Rng::new(seed).split(2);
-        Ok(Self { crowd, cluster, disks, network, _folder: folder, rng, seed, timeline, bites, notes: Vec::new() })
+        Ok(Self {
+            crowd,
+            cluster,
+            disks,
+            network,
+            folders: vec![folder],
+            rng,
+            seed,
+            timeline,
+            bites,
+            notes: Vec::new(),
+        })
     }
 
     /// The network, for a nemesis that asked for one.
@@ -99,6 +112,16 @@ impl Arena {
     /// Counts what proves that a fault happened. One that stays at zero fails the run.
     pub fn bit(&mut self, what: &'static str, times: u64) {
         *self.bites.entry(what).or_default() += times;
+    }
+
+    /// The last fault has ended for now; convergence is measured from the last such moment.
+    pub fn healed(&mut self) {
+        self.timeline.healed = self.crowd.now_us();
+    }
+
+    /// Keeps a folder that processes use until they have ended.
+    pub fn keep(&mut self, folder: TempDir) {
+        self.folders.push(folder);
     }
 
     /// Something worth a line in the report.
@@ -136,10 +159,7 @@ impl Arena {
         self.timeline.healed = self.crowd.now_us();
         let healed = Instant::now();
         if let Some(network) = &mut self.network {
-            let dropped = network.heal()?;
-            if dropped > 0 {
-                self.bit("packets dropped", dropped);
-            }
+            network.heal()?;
         }
         self.cluster.start_all()?;
         (0..self.cluster.len()).for_each(|node| self.cluster.resume(node));
@@ -170,6 +190,7 @@ impl Arena {
             judged,
             gaps: timeline.gaps(&history),
             restarts: timeline.first_after_restart(&history),
+            pace: timeline.pace(&history),
             converged,
         })
     }

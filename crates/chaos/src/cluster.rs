@@ -6,7 +6,7 @@ use quorate_etcd::proto::etcdserverpb::kv_client::KvClient;
 use quorate_etcd::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_etcd::proto::etcdserverpb::{HashKvRequest, RangeRequest, StatusRequest};
 use rustix::process::{Pid, Signal, kill_process};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -88,26 +88,15 @@ impl Cluster {
 
     /// How many.
     #[must_use]
+    #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.nodes.len()
-    }
-
-    /// Never: a cluster has nodes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
     }
 
     /// Where clients reach the nodes.
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.place.client.clone()).collect()
-    }
-
-    /// Where a node lives.
-    #[must_use]
-    pub fn place(&self, node: usize) -> &Place {
-        &self.nodes[node].place
     }
 
     /// Sets the variables that a node is started with from now on.
@@ -202,6 +191,13 @@ impl Cluster {
         }
     }
 
+    /// Whether a node's process has loaded a library of that name.
+    #[must_use]
+    pub fn uses(&self, node: usize, library: &str) -> bool {
+        let Some(child) = &self.nodes[node].process else { return false };
+        fs::read_to_string(format!("/proc/{}/maps", child.id())).is_ok_and(|maps| maps.contains(library))
+    }
+
     /// Whether a node's process has been started and has not ended.
     pub fn runs(&mut self, node: usize) -> bool {
         self.nodes[node].process.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
@@ -279,18 +275,6 @@ impl Cluster {
             hashes.push(answer.into_inner().hash);
         }
         Ok(hashes)
-    }
-
-    /// Puts what the nodes said where it stays, for whoever looks into a failure.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn keep_outputs(&self, file: &Path) -> Result<(), Failure> {
-        let mut kept = OpenOptions::new().create(true).append(true).open(file)?;
-        for node in 0..self.len() {
-            std::io::Write::write_all(&mut kept, format!("--- n{}\n{}\n", node + 1, self.said(node)).as_bytes())?;
-        }
-        Ok(())
     }
 }
 

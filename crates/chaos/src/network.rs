@@ -19,7 +19,6 @@ pub struct Network {
     namespaces: Vec<String>,
     /// The first three bytes of all addresses.
     net: String,
-    dropped: u64,
 }
 
 impl Drop for Network {
@@ -53,7 +52,7 @@ impl Network {
         let net = format!("10.{}.{}", 200 + id / 250, id % 250);
         let bridge = format!("qc{id}");
         run("ip", &["link", "add", &bridge, "type", "bridge"])?;
-        let mut made = Self { bridge, namespaces: Vec::new(), net, dropped: 0 };
+        let mut made = Self { bridge, namespaces: Vec::new(), net };
         run("ip", &["addr", "add", &format!("{}.254/24", made.net), "dev", &made.bridge])?;
         run("ip", &["link", "set", &made.bridge, "up"])?;
         for node in 0..nodes {
@@ -153,17 +152,18 @@ impl Network {
         (0..self.namespaces.len()).map(|node| Ok(packets(&self.rule(node, "list table netdev chaos")?))).sum()
     }
 
-    /// Ends everything; returns how many packets vanished since the network was made.
+    /// Ends everything; returns how many packets vanished since it was called last.
     ///
     /// # Errors
     /// If the rules cannot be removed.
     pub fn heal(&mut self) -> Result<u64, Failure> {
+        let mut dropped = 0;
         for node in 0..self.namespaces.len() {
-            self.dropped += packets(&self.rule(node, "list table inet chaos")?);
+            dropped += packets(&self.rule(node, "list table inet chaos")?);
             self.rule(node, "flush table inet chaos")?;
             self.rule(node, "flush table netdev chaos")?;
         }
-        Ok(self.dropped)
+        Ok(dropped)
     }
 }
 

@@ -46,6 +46,17 @@ impl Timeline {
         self.faults.iter().enumerate().map(longest).collect()
     }
 
+    /// Acknowledged writes per second before the first fault and from there until the last one ended.
+    pub fn pace(&self, history: &History) -> (f64, f64) {
+        let times = acknowledgements(history);
+        let rate = |from: u64, to: u64| {
+            let count = times.partition_point(|at| *at < to) - times.partition_point(|at| *at < from);
+            count as f64 * 1e6 / to.saturating_sub(from).max(1) as f64
+        };
+        let first = self.faults.first().copied().unwrap_or_default();
+        (rate(0, first), rate(first, self.healed.max(first)))
+    }
+
     /// For each restart, how long the first acknowledged write took.
     pub fn first_after_restart(&self, history: &History) -> Vec<Duration> {
         let times = acknowledgements(history);
@@ -73,6 +84,8 @@ pub struct Report {
     pub gaps: Vec<Duration>,
     /// From a restart to the first acknowledged write.
     pub restarts: Vec<Duration>,
+    /// Acknowledged writes per second before the first fault, and under faults.
+    pub pace: (f64, f64),
     /// From the end of the last fault until every node served a linearizable read.
     pub converged: Duration,
 }
@@ -111,6 +124,7 @@ impl fmt::Display for Report {
         if !self.restarts.is_empty() {
             writeln!(f, "  first write    {} after a restart", Spread(&self.restarts))?;
         }
+        writeln!(f, "  pace           {:.0} writes/s before, {:.0} under faults", self.pace.0, self.pace.1)?;
         writeln!(f, "  converged      {} ms after the last fault ended", self.converged.as_millis())?;
         for note in &self.notes {
             writeln!(f, "  {note}")?;

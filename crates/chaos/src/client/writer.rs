@@ -14,15 +14,17 @@ const KEYS: u64 = 24;
 /// Between two operations, in microseconds.
 const THINK_US: (u64, u64) = (500, 4_000);
 
-/// Bytes of a larger value; enough for tables to be flushed in a long run.
-const VALUE_BYTES_MAX: u64 = 2_000;
+/// Bytes of a value: usually, and where logs and tables are to fill up.
+const VALUE_BYTES_MAX: u64 = 1_000;
+const LARGE_VALUE_BYTES_MAX: u64 = 100_000;
 
-pub async fn run(shared: Arc<Shared>, client: u64, mut rng: Rng) -> Notes {
+pub async fn run(shared: Arc<Shared>, client: u64, mut rng: Rng, large_values: bool) -> Notes {
+    let bytes_max = if large_values { LARGE_VALUE_BYTES_MAX } else { VALUE_BYTES_MAX };
     let mut session = Session::new(Arc::clone(&shared), client as usize);
     let mut notes = Notes::default();
     while !shared.stopped() {
         let number = shared.number();
-        let txn = draw(&mut rng, client, number);
+        let txn = draw(&mut rng, client, number, bytes_max);
         let Some(operation) = session.ask(number, Asked::Write(Command::Transact(txn))).await else { break };
         notes.operations.push(operation);
         tokio::time::sleep(Duration::from_micros(rng.between(THINK_US.0, THINK_US.1))).await;
@@ -30,14 +32,14 @@ pub async fn run(shared: Arc<Shared>, client: u64, mut rng: Rng) -> Notes {
     notes
 }
 
-fn draw(rng: &mut Rng, client: u64, number: u64) -> Txn {
+fn draw(rng: &mut Rng, client: u64, number: u64, bytes_max: u64) -> Txn {
     let key = format!("k/{:02}", rng.below(KEYS));
     let marked = |ops: Vec<Op>| std::iter::once(mark(client, number)).chain(ops).collect();
-    let value = || format!("{number}-{}", "v".repeat(number as usize % VALUE_BYTES_MAX as usize));
+    let value = format!("{number}-{}", "v".repeat(rng.below(bytes_max) as usize));
     match rng.below(100) {
         0..40 => Txn::just(mark(client, number)),
         40..70 => {
-            let put = PutOp { prev_kv: rng.chance(300), ..PutOp::of(key, value()) };
+            let put = PutOp { prev_kv: rng.chance(300), ..PutOp::of(key, value) };
             Txn { success: marked(vec![Op::Put(put)]), ..Txn::default() }
         }
         70..90 => {

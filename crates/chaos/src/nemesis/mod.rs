@@ -1,9 +1,14 @@
 //! The nemeses, a file each. Each does one kind of harm for a while, says when ([`Arena::fault`]) and proves that it happened
 //! ([`Arena::bit`]); what is demanded of the cluster meanwhile and afterwards is the same for all.
 
+mod clock;
+mod cut;
+mod disk_error;
+mod full;
 mod kill;
 mod pause;
 mod power;
+mod slow_disk;
 
 use crate::arena::{Arena, Needs};
 use crate::failure::Failure;
@@ -32,6 +37,11 @@ impl Rounds {
         Self { length, began: Instant::now(), done: 0 }
     }
 
+    /// How many there were.
+    fn done(&self) -> u64 {
+        self.done
+    }
+
     /// Whether there is another round, and counts it.
     fn next(&mut self) -> bool {
         let more = match self.length {
@@ -56,6 +66,26 @@ pub enum Nemesis {
     PauseFollower,
     /// Kills all, and takes what was not synced.
     PowerCut,
+    /// Fails calls of one disk.
+    DiskError,
+    /// Fills the leader's disk.
+    FullLeader,
+    /// Fills all disks.
+    FullAll,
+    /// Holds up the leader's syncs.
+    HungDisk,
+    /// Slows the leader's syncs down.
+    SlowDisk,
+    /// Cuts the leader off from the others.
+    CutBothWays,
+    /// Cuts one direction.
+    CutOneWay,
+    /// Swallows all that the leader says and is told.
+    BlackHole,
+    /// Loses and doubles packets.
+    Storm,
+    /// Makes wall clocks wrong.
+    Clock,
 }
 
 /// One line of the list.
@@ -81,12 +111,28 @@ pub const ALL: &[Listed] = &[
     listed("pause-leader", Nemesis::PauseLeader, Length::Times(10), "SIGSTOP of whoever leads, for three seconds"),
     listed("pause-follower", Nemesis::PauseFollower, Length::Times(5), "SIGSTOP of a follower, for three seconds"),
     listed("power", Nemesis::PowerCut, Length::Times(50), "all nodes lose power at once, and what was not synced"),
+    listed("disk-error", Nemesis::DiskError, Length::Times(7), "EIO of one node's log, store or identity, by turns"),
+    listed("full", Nemesis::FullLeader, Length::Times(2), "no room on the leader's disk"),
+    listed("full-all", Nemesis::FullAll, Length::Times(2), "no room on any disk"),
+    listed("hung-disk", Nemesis::HungDisk, Length::Times(3), "the leader's syncs hang for five seconds"),
+    listed("slow-disk", Nemesis::SlowDisk, Length::Times(3), "each of the leader's syncs takes 50 ms longer"),
+    listed("cut", Nemesis::CutBothWays, Length::Times(10), "the leader is cut off from the others"),
+    listed("cut-one-way", Nemesis::CutOneWay, Length::Times(10), "the leader is not heard, or hears nothing, by turns"),
+    listed("black-hole", Nemesis::BlackHole, Length::Times(10), "the leader is cut off from everybody, clients too"),
+    listed("storm", Nemesis::Storm, Length::Times(3), "30 % of the packets between nodes lost, 50 % doubled"),
+    listed("clock", Nemesis::Clock, Length::Times(15), "wall clocks off by an hour, at double speed, frozen"),
 ];
 
 impl Nemesis {
     fn needs(self) -> Needs {
-        let disks = matches!(self, Self::PowerCut);
-        Needs { disks, network: false }
+        Needs {
+            disks: matches!(
+                self,
+                Self::PowerCut | Self::DiskError | Self::FullLeader | Self::FullAll | Self::HungDisk | Self::SlowDisk
+            ),
+            network: matches!(self, Self::CutBothWays | Self::CutOneWay | Self::BlackHole | Self::Storm),
+            large_values: matches!(self, Self::DiskError | Self::FullLeader | Self::FullAll),
+        }
     }
 
     async fn work(self, arena: &mut Arena, rounds: Rounds) -> Result<(), Failure> {
@@ -96,6 +142,16 @@ impl Nemesis {
             Self::PauseLeader => pause::leader(arena, rounds).await,
             Self::PauseFollower => pause::follower(arena, rounds).await,
             Self::PowerCut => power::cut(arena, rounds).await,
+            Self::DiskError => disk_error::each(arena, rounds).await,
+            Self::FullLeader => full::leader(arena, rounds).await,
+            Self::FullAll => full::all(arena, rounds).await,
+            Self::HungDisk => slow_disk::hangs(arena, rounds).await,
+            Self::SlowDisk => slow_disk::is_slow(arena, rounds).await,
+            Self::CutBothWays => cut::both_ways(arena, rounds).await,
+            Self::CutOneWay => cut::one_way(arena, rounds).await,
+            Self::BlackHole => cut::black_hole(arena, rounds).await,
+            Self::Storm => cut::storm(arena, rounds).await,
+            Self::Clock => clock::wrong(arena, rounds).await,
         }
     }
 }

@@ -32,7 +32,6 @@ pub async fn cut(arena: &mut Arena, mut rounds: Rounds) -> Result<(), Failure> {
         arena.cluster.ready().await?;
     }
     arena.bit("unsynced sectors lost", lost.sectors);
-    arena.bit("names undone", lost.names);
-    arena.note(format!("unsynced sectors that stayed: {}", lost.sectors_kept));
+    arena.note(format!("unsynced sectors that stayed: {}; names undone: {}", lost.sectors_kept, lost.names));
     Ok(())
 }
