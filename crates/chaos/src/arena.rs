@@ -45,6 +45,7 @@ pub struct Arena {
     timeline: Timeline,
     bites: BTreeMap<&'static str, u64>,
     notes: Vec<String>,
+    converged: Vec<Duration>,
 }
 
 impl Arena {
@@ -88,6 +89,7 @@ impl Arena {
             timeline,
             bites,
             notes: Vec::new(),
+            converged: Vec::new(),
         })
     }
 
@@ -114,9 +116,15 @@ impl Arena {
         *self.bites.entry(what).or_default() += times;
     }
 
-    /// The last fault has ended for now; convergence is measured from the last such moment.
-    pub fn healed(&mut self) {
-        self.timeline.healed = self.crowd.now_us();
+    /// A fault has just ended: waits until every node serves again, and takes the time.
+    ///
+    /// # Errors
+    /// If one does not.
+    pub async fn converges(&mut self) -> Result<(), Failure> {
+        let healed = Instant::now();
+        self.cluster.ready().await?;
+        self.converged.push(healed.elapsed());
+        Ok(())
     }
 
     /// Keeps a folder that processes use until they have ended.
@@ -157,16 +165,14 @@ impl Arena {
     /// If something was not as it must be, or no fault bit.
     pub async fn close(mut self, name: &'static str) -> Result<Report, Failure> {
         self.timeline.healed = self.crowd.now_us();
-        let healed = Instant::now();
         if let Some(network) = &mut self.network {
             network.heal()?;
         }
         self.cluster.start_all()?;
         (0..self.cluster.len()).for_each(|node| self.cluster.resume(node));
-        self.cluster.ready().await?;
-        let converged = healed.elapsed();
+        self.converges().await?;
         tokio::time::sleep(CALM).await;
-        let Self { crowd, cluster, seed, timeline, bites, notes, .. } = &mut self;
+        let Self { crowd, cluster, seed, timeline, bites, notes, converged, .. } = &mut self;
         let ended_us = crowd.now_us();
         let history = std::mem::replace(crowd, Crowd::nobody()).end().await?;
         let judged = witness::judge(&history).map_err(|violation| Failure::Broken { seed: *seed, violation })?;
@@ -191,7 +197,7 @@ impl Arena {
             gaps: timeline.gaps(&history),
             restarts: timeline.first_after_restart(&history),
             pace: timeline.pace(&history),
-            converged,
+            converged: std::mem::take(converged),
         })
     }
 }

@@ -8,6 +8,10 @@
 
 use crate::failure::Failure;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Networks that this process has made.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// What a packet is dropped or doubled for, out of 100.
 pub type PerCent = u8;
@@ -47,8 +51,8 @@ impl Network {
     /// # Errors
     /// Without root, network namespaces, or nftables.
     pub fn make(nodes: usize) -> Result<Self, Failure> {
-        // Names and addresses differ between processes, so that two experiments do not meet.
-        let id = std::process::id() % 10_000;
+        // Names and addresses differ between experiments, so that no two meet.
+        let id = (std::process::id() + MADE.fetch_add(1, Ordering::Relaxed)) % 10_000;
         let net = format!("10.{}.{}", 200 + id / 250, id % 250);
         let bridge = format!("qc{id}");
         run("ip", &["link", "add", &bridge, "type", "bridge"])?;

@@ -86,8 +86,8 @@ pub struct Report {
     pub restarts: Vec<Duration>,
     /// Acknowledged writes per second before the first fault, and under faults.
     pub pace: (f64, f64),
-    /// From the end of the last fault until every node served a linearizable read.
-    pub converged: Duration,
+    /// From the end of a fault until every node served a linearizable read.
+    pub converged: Vec<Duration>,
 }
 
 /// The p50, the p99 and the largest, in milliseconds.
@@ -125,7 +125,7 @@ impl fmt::Display for Report {
             writeln!(f, "  first write    {} after a restart", Spread(&self.restarts))?;
         }
         writeln!(f, "  pace           {:.0} writes/s before, {:.0} under faults", self.pace.0, self.pace.1)?;
-        writeln!(f, "  converged      {} ms after the last fault ended", self.converged.as_millis())?;
+        writeln!(f, "  converged      {} ends of faults", Spread(&self.converged))?;
         for note in &self.notes {
             writeln!(f, "  {note}")?;
         }

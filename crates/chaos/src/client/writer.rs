@@ -16,7 +16,7 @@ const THINK_US: (u64, u64) = (500, 4_000);
 
 /// Bytes of a value: usually, and where logs and tables are to fill up.
 const VALUE_BYTES_MAX: u64 = 1_000;
-const LARGE_VALUE_BYTES_MAX: u64 = 100_000;
+const LARGE_VALUE_BYTES_MAX: u64 = 25_000;
 
 pub async fn run(shared: Arc<Shared>, client: u64, mut rng: Rng, large_values: bool) -> Notes {
     let bytes_max = if large_values { LARGE_VALUE_BYTES_MAX } else { VALUE_BYTES_MAX };

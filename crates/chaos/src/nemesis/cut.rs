@@ -78,7 +78,7 @@ async fn lasts(arena: &mut Arena, time: Duration) -> Result<(), Failure> {
 async fn heal(arena: &mut Arena) -> Result<(), Failure> {
     let dropped = arena.network()?.heal()?;
     arena.bit("packets dropped", dropped);
-    arena.healed();
+    arena.converges().await?;
     tokio::time::sleep(HEALED).await;
     Ok(())
 }

@@ -92,7 +92,7 @@ async fn one(arena: &mut Arena, case: &Case, victim: usize) -> Result<(), Failur
     let times = arena.disks[victim].lift(fault);
     arena.bit(case.proof, times);
     arena.cluster.start(victim)?;
-    arena.cluster.ready().await?;
+    arena.converges().await?;
     tokio::time::sleep(SETTLED).await;
     Ok(())
 }

@@ -49,6 +49,7 @@ async fn fill(arena: &mut Arena, victims: &[usize]) -> Result<(), Failure> {
             return Err(Failure::NotAsPromised(format!("n{} ended on a full disk: {said}", node + 1)));
         }
     }
+    arena.converges().await?;
     tokio::time::sleep(SETTLED).await;
     Ok(())
 }

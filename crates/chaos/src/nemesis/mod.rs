@@ -1,6 +1,7 @@
 //! The nemeses, a file each. Each does one kind of harm for a while, says when ([`Arena::fault`]) and proves that it happened
 //! ([`Arena::bit`]); what is demanded of the cluster meanwhile and afterwards is the same for all.
 
+mod away;
 mod clock;
 mod cut;
 mod disk_error;
@@ -86,6 +87,8 @@ pub enum Nemesis {
     Storm,
     /// Makes wall clocks wrong.
     Clock,
+    /// Keeps a follower away for long.
+    Away,
 }
 
 /// One line of the list.
@@ -121,6 +124,7 @@ pub const ALL: &[Listed] = &[
     listed("black-hole", Nemesis::BlackHole, Length::Times(10), "the leader is cut off from everybody, clients too"),
     listed("storm", Nemesis::Storm, Length::Times(3), "30 % of the packets between nodes lost, 50 % doubled"),
     listed("clock", Nemesis::Clock, Length::Times(15), "wall clocks off by an hour, at double speed, frozen"),
+    listed("away", Nemesis::Away, Length::Times(2), "a follower is away for ten seconds of large writes"),
 ];
 
 impl Nemesis {
@@ -131,7 +135,7 @@ impl Nemesis {
                 Self::PowerCut | Self::DiskError | Self::FullLeader | Self::FullAll | Self::HungDisk | Self::SlowDisk
             ),
             network: matches!(self, Self::CutBothWays | Self::CutOneWay | Self::BlackHole | Self::Storm),
-            large_values: matches!(self, Self::DiskError | Self::FullLeader | Self::FullAll),
+            large_values: matches!(self, Self::DiskError | Self::FullLeader | Self::FullAll | Self::Away),
         }
     }
 
@@ -152,6 +156,7 @@ impl Nemesis {
             Self::BlackHole => cut::black_hole(arena, rounds).await,
             Self::Storm => cut::storm(arena, rounds).await,
             Self::Clock => clock::wrong(arena, rounds).await,
+            Self::Away => away::follower(arena, rounds).await,
         }
     }
 }

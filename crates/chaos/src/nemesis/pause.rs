@@ -11,7 +11,7 @@ const BACK: Duration = Duration::from_millis(1_500);
 pub async fn leader(arena: &mut Arena, mut rounds: Rounds) -> Result<(), Failure> {
     while rounds.next() {
         let victim = arena.leader().await?;
-        pause(arena, victim).await;
+        pause(arena, victim).await?;
         let next = arena.leader().await?;
         arena.bit("others led meanwhile", u64::from(next != victim));
     }
@@ -21,16 +21,18 @@ pub async fn leader(arena: &mut Arena, mut rounds: Rounds) -> Result<(), Failure
 pub async fn follower(arena: &mut Arena, mut rounds: Rounds) -> Result<(), Failure> {
     while rounds.next() {
         let victim = arena.follower().await?;
-        pause(arena, victim).await;
+        pause(arena, victim).await?;
     }
     Ok(())
 }
 
-async fn pause(arena: &mut Arena, victim: usize) {
+async fn pause(arena: &mut Arena, victim: usize) -> Result<(), Failure> {
     arena.fault();
     arena.cluster.pause(victim);
     arena.bit("processes paused", 1);
     tokio::time::sleep(STILL).await;
     arena.cluster.resume(victim);
+    arena.converges().await?;
     tokio::time::sleep(BACK).await;
+    Ok(())
 }

@@ -29,7 +29,7 @@ pub async fn cut(arena: &mut Arena, mut rounds: Rounds) -> Result<(), Failure> {
         arena.bit("power cuts", 1);
         arena.restarted();
         arena.cluster.start_all()?;
-        arena.cluster.ready().await?;
+        arena.converges().await?;
     }
     arena.bit("unsynced sectors lost", lost.sectors);
     arena.note(format!("unsynced sectors that stayed: {}; names undone: {}", lost.sectors_kept, lost.names));

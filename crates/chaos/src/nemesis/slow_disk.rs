@@ -37,6 +37,7 @@ async fn sick(arena: &mut Arena, each: Duration, proof: &'static str) -> Result<
     arena.bit(proof, met);
     let still = if led_by == victim { "still leads" } else { "leads no more" };
     arena.note(format!("after {} s the node with the sick disk {still}", SICK.as_secs()));
+    arena.converges().await?;
     tokio::time::sleep(SETTLED).await;
     Ok(())
 }
