@@ -20,17 +20,17 @@ pub const NODES: usize = 3;
 const CALM: Duration = Duration::from_millis(700);
 
 /// What a nemesis needs besides processes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
     /// A cruel disk for each node.
     pub disks: bool,
     /// A network of its own for each node.
     pub network: bool,
-    /// Values so large that logs and tables fill up.
-    pub large_values: bool,
+    /// Of the values that clients write. Large ones fill logs and tables.
+    pub value_bytes_max: u64,
 }
 
-/// The field is in this order because what is dropped first uses what is dropped later.
+/// The fields are in this order because what is dropped first uses what is dropped later.
 pub struct Arena {
     crowd: Crowd,
     /// The nodes.
@@ -74,7 +74,7 @@ impl Arena {
         let mut cluster = Cluster::new(binary, places)?;
         cluster.start_all()?;
         cluster.ready().await?;
-        let crowd = Crowd::start(cluster.endpoints(), seed, needs.large_values);
+        let crowd = Crowd::start(cluster.endpoints(), seed, needs.value_bytes_max);
         tokio::time::sleep(CALM).await;
         let (timeline, bites) = (Timeline::default(), BTreeMap::new());
         let rng = Rng::new(seed).split(2);

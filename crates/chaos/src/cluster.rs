@@ -165,6 +165,11 @@ impl Cluster {
         }
     }
 
+    /// SIGSTOP of all.
+    pub fn pause_all(&self) {
+        (0..self.len()).for_each(|node| self.pause(node));
+    }
+
     /// kill -9 of all at once: the signals first, then the waiting.
     pub fn kill_all(&mut self) {
         for child in self.nodes.iter_mut().filter_map(|node| node.process.as_mut()) {

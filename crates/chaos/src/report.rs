@@ -132,3 +132,42 @@ impl fmt::Display for Report {
         write!(f, "  lost           0 of {}", judged.acknowledged)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_env::Term;
+    use quorate_kv::{Applied, Command, Header, Outcome, Revision, Txn, TxnResult};
+    use quorate_sim::witness::Operation;
+
+    /// Writes that were acknowledged at these milliseconds.
+    fn acknowledged(at_ms: &[u64]) -> History {
+        let outcome = Outcome::Transacted(TxnResult::default());
+        let applied = Applied { header: Header { revision: Revision(2), term: Term(1) }, outcome };
+        let operation = |(number, at): (usize, &u64)| Operation {
+            number: number as u64,
+            began_us: at * 1000 - 1,
+            ended_us: at * 1000,
+            asked: Asked::Write(Command::Transact(Txn::default())),
+            told: Told::Done(applied.clone()),
+        };
+        History { operations: at_ms.iter().enumerate().map(operation).collect(), ..History::default() }
+    }
+
+    #[test]
+    fn a_gap_is_the_longest_silence_until_the_next_fault() {
+        let history = acknowledged(&[5, 10, 40, 45, 50, 250, 260, 270]);
+        let timeline = Timeline { faults: vec![12_000, 60_000], restarts: vec![60_000], healed: 265_000 };
+        assert_eq!(timeline.gaps(&history), [28, 190].map(Duration::from_millis));
+        assert_eq!(timeline.first_after_restart(&history), [Duration::from_millis(190)]);
+        let (calm, harmed) = timeline.pace(&history);
+        assert_eq!((calm.round(), harmed.round()), (167.0, 20.0));
+    }
+
+    #[test]
+    fn a_silence_that_the_next_fault_meets_still_counts_to_its_end() {
+        let history = acknowledged(&[1, 100]);
+        let timeline = Timeline { faults: vec![2_000, 50_000], restarts: Vec::new(), healed: 60_000 };
+        assert_eq!(timeline.gaps(&history), [98, 50].map(Duration::from_millis));
+    }
+}

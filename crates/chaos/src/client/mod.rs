@@ -81,7 +81,7 @@ impl Drop for Crowd {
 impl Crowd {
     /// Sends them out.
     #[must_use]
-    pub fn start(endpoints: Vec<String>, seed: u64, large_values: bool) -> Self {
+    pub fn start(endpoints: Vec<String>, seed: u64, value_bytes_max: u64) -> Self {
         let rng = Rng::new(seed).split(1);
         let nodes = endpoints.len();
         let shared = Arc::new(Shared {
@@ -100,7 +100,7 @@ impl Crowd {
         };
         for _ in 0..WRITERS {
             let (shared, client, rng) = next();
-            actors.push(tokio::spawn(writer::run(shared, client, rng, large_values)));
+            actors.push(tokio::spawn(writer::run(shared, client, rng, value_bytes_max)));
         }
         for reader in 0..LINEARIZABLE_READERS + SERIALIZABLE_READERS {
             let (shared, client, rng) = next();

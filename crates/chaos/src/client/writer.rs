@@ -14,17 +14,12 @@ const KEYS: u64 = 24;
 /// Between two operations, in microseconds.
 const THINK_US: (u64, u64) = (500, 4_000);
 
-/// Bytes of a value: usually, and where logs and tables are to fill up.
-const VALUE_BYTES_MAX: u64 = 1_000;
-const LARGE_VALUE_BYTES_MAX: u64 = 25_000;
-
-pub async fn run(shared: Arc<Shared>, client: u64, mut rng: Rng, large_values: bool) -> Notes {
-    let bytes_max = if large_values { LARGE_VALUE_BYTES_MAX } else { VALUE_BYTES_MAX };
+pub async fn run(shared: Arc<Shared>, client: u64, mut rng: Rng, value_bytes_max: u64) -> Notes {
     let mut session = Session::new(Arc::clone(&shared), client as usize);
     let mut notes = Notes::default();
     while !shared.stopped() {
         let number = shared.number();
-        let txn = draw(&mut rng, client, number, bytes_max);
+        let txn = draw(&mut rng, client, number, value_bytes_max);
         let Some(operation) = session.ask(number, Asked::Write(Command::Transact(txn))).await else { break };
         notes.operations.push(operation);
         tokio::time::sleep(Duration::from_micros(rng.between(THINK_US.0, THINK_US.1))).await;
@@ -32,10 +27,10 @@ pub async fn run(shared: Arc<Shared>, client: u64, mut rng: Rng, large_values: b
     notes
 }
 
-fn draw(rng: &mut Rng, client: u64, number: u64, bytes_max: u64) -> Txn {
+fn draw(rng: &mut Rng, client: u64, number: u64, value_bytes_max: u64) -> Txn {
     let key = format!("k/{:02}", rng.below(KEYS));
     let marked = |ops: Vec<Op>| std::iter::once(mark(client, number)).chain(ops).collect();
-    let value = format!("{number}-{}", "v".repeat(rng.below(bytes_max) as usize));
+    let value = format!("{number}-{}", "v".repeat(rng.below(value_bytes_max) as usize));
     match rng.below(100) {
         0..40 => Txn::just(mark(client, number)),
         40..70 => {

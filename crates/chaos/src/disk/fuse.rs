@@ -70,9 +70,17 @@ impl Adapter {
         &self.shared.counts
     }
 
+    fn is_off(&self) -> bool {
+        self.shared.off.load(Ordering::Acquire)
+    }
+
     /// One call of the model. What it refuses for want of room is counted.
     fn with<T>(&self, call: impl FnOnce(&mut Model) -> Result<T, Refusal>) -> Result<T, Errno> {
-        let result = call(&mut self.shared.model());
+        let mut model = self.shared.model();
+        if self.is_off() {
+            return Err(Errno::EIO);
+        }
+        let result = call(&mut model);
         if matches!(result, Err(Refusal::NoSpace)) {
             count(&self.counts().no_space);
         }
@@ -92,7 +100,7 @@ impl Adapter {
             }
             Some((id, Effect::Take(time))) => {
                 let until = Instant::now() + time;
-                while Instant::now() < until && !self.shared.faults.is_lifted(id) {
+                while Instant::now() < until && !self.shared.faults.is_lifted(id) && !self.is_off() {
                     std::thread::sleep(POLL.min(time));
                 }
                 Ok(())
@@ -217,7 +225,7 @@ impl Filesystem for Adapter {
         });
         match made {
             Ok(stat) => {
-                reply.created(&VALID_FOR, &attributes(stat), Generation(0), FileHandle(0), FopenFlags::FOPEN_DIRECT_IO)
+                reply.created(&VALID_FOR, &attributes(stat), Generation(0), FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
             }
             Err(e) => reply.error(e),
         }

@@ -27,7 +27,7 @@ use model::Model;
 use quorate_env::Rng;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::TempDir;
 
@@ -51,6 +51,8 @@ struct Counts {
 #[derive(Debug)]
 struct Shared {
     model: Mutex<Model>,
+    /// No power: nothing that is asked happens.
+    off: AtomicBool,
     faults: Faults,
     counts: Counts,
 }
@@ -85,7 +87,12 @@ impl CruelDisk {
     pub fn mount() -> Result<Self, Failure> {
         let dir = TempDir::new()?;
         let model = Mutex::new(Model::new());
-        let shared = Arc::new(Shared { model, faults: Faults::default(), counts: Counts::default() });
+        let shared = Arc::new(Shared {
+            model,
+            off: AtomicBool::new(false),
+            faults: Faults::default(),
+            counts: Counts::default(),
+        });
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("quorate-chaos".into()), MountOption::NoDev];
         config.n_threads = Some(THREADS);
@@ -100,9 +107,16 @@ impl CruelDisk {
         self.dir.path()
     }
 
-    /// Cuts the power. Every process that uses the disk must have ended.
-    pub fn cut_power(&self, leaves: &mut Leaves) -> Lost {
-        self.shared.model().cut_power(leaves)
+    /// Takes the power away: whatever is asked from now on, and what is under way, fails and does nothing.
+    pub fn power_off(&self) {
+        self.shared.off.store(true, Ordering::Release);
+    }
+
+    /// Gives it back; what was not synced is gone. Every process that uses the disk must have ended.
+    pub fn power_on(&self, leaves: &mut Leaves) -> Lost {
+        let lost = self.shared.model().cut_power(leaves);
+        self.shared.off.store(false, Ordering::Release);
+        lost
     }
 
     /// Sets a fault.

@@ -150,7 +150,9 @@ fn a_mounted_disk_behaves_like_one_until_the_power_is_cut() {
     assert_eq!(names, ["g", "h"]);
     assert_eq!(fs::read(folder.join("g")).unwrap()[100..108], *b"unsynced");
     drop(file);
-    let lost = disk.cut_power(&mut Leaves::Nothing);
+    disk.power_off();
+    assert_eq!(fs::read(folder.join("g")).unwrap_err().raw_os_error(), Some(5), "EIO");
+    let lost = disk.power_on(&mut Leaves::Nothing);
     assert!(lost.sectors >= 1 && lost.names == 2, "{lost:?}");
     assert_eq!(fs::read(folder.join("f")).unwrap(), vec![3; 300_000]);
     assert!(!folder.join("g").exists() && !folder.join("h").exists());

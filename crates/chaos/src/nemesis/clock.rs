@@ -64,7 +64,7 @@ pub async fn wrong(arena: &mut Arena, mut rounds: Rounds) -> Result<(), Failure>
             pretend(folder.path(), node, pretence)?;
             arena.bit("clocks set", 1);
         }
-        if rounds.done() % 3 == 0 {
+        if rounds.done().is_multiple_of(3) {
             let victim = arena.leader().await?;
             arena.cluster.kill(victim);
             arena.cluster.start(victim)?;
