@@ -1,5 +1,5 @@
 //! Development tasks: `cargo xtask tidy` checks that the house looks as ARCHITECTURE.md says, `crash-states` cuts the power under the log in
-//! every way, and the others are experiments on running servers. All but the first live elsewhere, in `crates/lab` or beside what they
+//! every way, `chaos` does harm to real clusters, and the others are experiments on running servers. All but the first live elsewhere, in `crates/lab` or beside what they
 //! try, so that this stays a small program that needs nothing.
 
 mod tidy;
@@ -21,10 +21,12 @@ fn main() -> ExitCode {
             if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Some("crash-states") => run(CRASH_STATES, &args[1..]),
+        Some("chaos") => run(&["quorate-chaos"], &args[1..]),
         Some(verb) if EXPERIMENTS.contains(&verb) => run(&["quorate-lab"], &args),
         _ => {
             eprintln!(
-                "usage: cargo xtask tidy | crash-states [--states N] [--seed S] | differential [--seeds N] [--ops M] [--seed S] | clients"
+                "usage: cargo xtask tidy | crash-states [--states N] [--seed S] | differential [--seeds N] [--ops M] [--seed S] | clients \
+                 | chaos list|all|NAME [--seconds N | --times N] [--seed S] [--binary PATH]"
             );
             ExitCode::from(64)
         }

@@ -15,7 +15,8 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("runtime", &["env", "kv", "storage", "shard", "cluster"]),
     ("sim", &["env", "kv", "consensus", "storage", "shard", "cluster"]),
     ("etcd", &["env", "kv"]),
-    ("app", &["env", "kv", "cluster", "runtime", "sim", "etcd"]),
+    ("chaos", &["env", "kv", "sim", "etcd"]),
+    ("app", &["env", "kv", "cluster", "runtime", "sim", "etcd", "chaos"]),
     ("lab", &["env", "etcd"]),
 ];
 

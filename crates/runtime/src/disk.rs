@@ -164,7 +164,10 @@ impl DataDir {
         let identity_path = path.join("IDENTITY");
         let (identity, fresh) = match fs::read(&identity_path) {
             Ok(file) => (check_identity(path, Bytes::from(file), owner)?, false),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => (begin(path, owner)?, true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                sync_way_to(path)?;
+                (begin(path, owner)?, true)
+            }
             Err(e) => return Err(io_error("read", &identity_path)(e)),
         };
 
@@ -184,6 +187,8 @@ impl DataDir {
         }
         let rebuild::Stores { store, remains } = rebuild::open(path, options.store, owner.only_copy)?;
         if fresh {
+            // What IDENTITY says exists has its name on the disk before IDENTITY has.
+            sync_dir(path)?;
             fs::rename(path.join("IDENTITY.new"), &identity_path).map_err(io_error("rename", &identity_path))?;
         }
         sync_dir(path)?;
@@ -291,6 +296,19 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
 
 fn sync_dir(path: &Path) -> Result<(), DiskError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(io_error("sync", path))
+}
+
+/// Makes the names on the way to a new directory durable: a directory that was synced is lost all the same with a name that was not.
+/// Only the folder that it lies in must be ours to open; those above may belong to others, who made them long ago.
+fn sync_way_to(path: &Path) -> Result<(), DiskError> {
+    let path = fs::canonicalize(path).map_err(io_error("find", path))?;
+    for (above, folder) in path.ancestors().skip(1).enumerate() {
+        match sync_dir(folder) {
+            Err(_) if above > 0 => return Ok(()),
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DiskError {

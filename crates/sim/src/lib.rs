@@ -32,6 +32,7 @@ mod rot;
 mod rules;
 mod scenarios;
 mod trace;
+pub mod witness;
 
 pub use diagram::diagram;
 pub use driver::run_seed;

@@ -5,13 +5,26 @@ use crate::history::{Violation, demand};
 use quorate_kv::LeaseId;
 use std::collections::BTreeMap;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LeaseCheck {
     /// TTL in microseconds, and when the last acknowledged grant or renewal was asked for, in true time.
     leases: BTreeMap<LeaseId, (u64, u64)>,
+    /// How much of its time may be missing, for clocks that run at different rates.
+    early_per_mille: u64,
+}
+
+impl Default for LeaseCheck {
+    fn default() -> Self {
+        Self::within(2 * DRIFT_PER_MILLE as u64)
+    }
 }
 
 impl LeaseCheck {
+    /// For clocks that differ by so much.
+    pub fn within(early_per_mille: u64) -> Self {
+        Self { leases: BTreeMap::new(), early_per_mille }
+    }
+
     pub fn renewed(&mut self, id: LeaseId, ttl_s: u64, asked: u64) {
         let lease = self.leases.entry(id).or_insert((ttl_s * 1_000_000, asked));
         lease.1 = lease.1.max(asked);
@@ -19,9 +32,10 @@ impl LeaseCheck {
 
     pub fn expired(&mut self, id: LeaseId, now: u64) -> Result<(), Violation> {
         let Some((ttl, asked)) = self.leases.remove(&id) else { return Ok(()) };
-        let least = ttl - ttl * 2 * DRIFT_PER_MILLE as u64 / 1000;
+        let least = ttl - ttl * self.early_per_mille / 1000;
         demand(now >= asked + least, "leases are never early", || {
-            format!("lease {} of {} ms expired {} ms after it was renewed", id.0, ttl / 1000, (now - asked) / 1000)
+            let after = now.saturating_sub(asked) / 1000;
+            format!("lease {} of {} ms expired {after} ms after it was renewed", id.0, ttl / 1000)
         })
     }
 }

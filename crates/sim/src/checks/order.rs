@@ -73,6 +73,11 @@ impl OrderCheck {
         Ok(())
     }
 
+    /// Whether an operation is in the log.
+    pub fn knows(&self, operation: u64) -> bool {
+        self.expected.contains_key(&operation)
+    }
+
     /// What is complete now.
     pub fn floor(&self) -> Floor {
         self.floor

@@ -1,0 +1,28 @@
+//! Chaos in short: what `cargo xtask chaos` does at length, on the binary of this build.
+
+use quorate_chaos::{Failure, Length, nemesis};
+use std::path::Path;
+
+async fn harm(name: &str, times: u64) {
+    let listed = nemesis::find(name).expect("it is on the list");
+    match nemesis::run(Path::new(env!("CARGO_BIN_EXE_quorate")), listed, Some(Length::Times(times)), 1).await {
+        Ok(report) => println!("{report}"),
+        Err(failure @ Failure::Unable { .. }) => println!("skipped: {failure}"),
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_loses_power_loses_nothing_else() {
+    harm("power", 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_disk_fails_ends_and_says_so_and_the_others_go_on() {
+    harm("disk-error", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_nobody_hears_is_replaced() {
+    harm("cut-one-way", 1).await;
+}
