@@ -73,6 +73,12 @@ pub struct StartArgs {
     /// The most operations in one transaction.
     #[arg(long, env = "QUORATE_MAX_TXN_OPS")]
     pub max_txn_ops: Option<usize>,
+    /// MiB read from the disk each second to look for rot (8 if nothing is said); 0 looks for none.
+    #[arg(long, env = "QUORATE_SCRUB_RATE")]
+    pub scrub_rate: Option<u64>,
+    /// Seconds from one look at everything to the next (20 if nothing is said).
+    #[arg(long, env = "QUORATE_SCRUB_REST")]
+    pub scrub_rest: Option<u64>,
     /// Milliseconds between a leader's heartbeats.
     #[arg(long, env = "QUORATE_HEARTBEAT_INTERVAL")]
     pub heartbeat_interval: Option<u64>,

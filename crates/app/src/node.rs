@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use quorate_cluster::{BootMember, Timing};
 use quorate_env::ClusterId;
 use quorate_env::checksum::checksum;
+use quorate_runtime::disk::{DiskOptions, ScrubPace};
 use quorate_runtime::{Options, Runtime, member_id};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub max_txn_ops: usize,
     /// Patience.
     pub timing: Timing,
+    /// How rot is looked for.
+    pub scrub: ScrubPace,
 }
 
 /// Time after which a client's request is given up. etcd's own: 5 s and two election timeouts.
@@ -76,7 +79,7 @@ impl Running {
             client_urls: settings.client_urls.clone(),
             timing: settings.timing,
             request_timeout: REQUEST_TIMEOUT,
-            disk: quorate_runtime::disk::DiskOptions::default(),
+            disk: DiskOptions { scrub: settings.scrub, ..DiskOptions::default() },
         };
         let client_address = clients.local_addr()?;
         let runtime = Runtime::start(options, peers).await?;

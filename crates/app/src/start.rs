@@ -4,6 +4,7 @@ use crate::cli::StartArgs;
 use crate::failure::Failure;
 use crate::node::{Running, Settings, listen};
 use quorate_cluster::Timing;
+use quorate_runtime::disk::ScrubPace;
 use serde::Deserialize;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -34,6 +35,10 @@ struct File {
     heartbeat_interval: Option<u64>,
     #[serde(alias = "election-timeout")]
     election_timeout: Option<u64>,
+    #[serde(alias = "scrub-rate")]
+    scrub_rate: Option<u64>,
+    #[serde(alias = "scrub-rest")]
+    scrub_rest: Option<u64>,
     insecure: Option<bool>,
 }
 
@@ -113,6 +118,7 @@ fn resolve(args: &StartArgs) -> Result<Settings, Failure> {
             args.heartbeat_interval.or(file.heartbeat_interval),
             args.election_timeout.or(file.election_timeout),
         )?,
+        scrub: scrub_pace(args.scrub_rate.or(file.scrub_rate), args.scrub_rest.or(file.scrub_rest)),
         name,
         initial_cluster,
     })
@@ -151,6 +157,14 @@ fn refuse_exposure(what: &str, address: &str, insecure: bool) -> Result<(), Fail
         )));
     }
     Ok(())
+}
+
+fn scrub_pace(mib_per_s: Option<u64>, rest_s: Option<u64>) -> ScrubPace {
+    let default = ScrubPace::default();
+    ScrubPace {
+        bytes_per_s: mib_per_s.map_or(default.bytes_per_s, |mib| mib.saturating_mul(1 << 20)),
+        rest: rest_s.map_or(default.rest, Duration::from_secs),
+    }
 }
 
 fn timing(heartbeat_ms: Option<u64>, election_ms: Option<u64>) -> Result<Timing, Failure> {

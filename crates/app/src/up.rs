@@ -4,6 +4,7 @@ use crate::cli::UpArgs;
 use crate::failure::Failure;
 use crate::node::{Running, Settings, listen};
 use quorate_cluster::Timing;
+use quorate_runtime::disk::ScrubPace;
 use std::fs;
 use std::net::TcpListener as StdListener;
 use std::path::Path;
@@ -42,6 +43,7 @@ async fn one(args: &UpArgs) -> Result<(), Failure> {
         token: "quorate-up-1".into(),
         max_txn_ops: quorate_etcd::Options::default().max_txn_ops,
         timing: Timing::default(),
+        scrub: ScrubPace::default(),
     };
     refuse_other_size(&args.data_dir, 1)?;
     let clients = listen(&address).await?;

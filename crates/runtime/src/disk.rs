@@ -22,7 +22,7 @@ mod tests;
 
 pub use files::LogFiles;
 pub use log_writer::{LogWriter, Stopped};
-pub use scrub::{Rot, Scrubbed, Scrubber};
+pub use scrub::{Rot, ScrubPace, Scrubbed, Scrubber};
 pub use space::SpaceGauge;
 pub use store_thread::StoreThread;
 
@@ -43,9 +43,6 @@ const NO_SPACE_PAUSE_MIN: Duration = Duration::from_millis(20);
 
 /// The longest pause: within about this time after room was made, writing goes on.
 const NO_SPACE_PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// What the scrubber reads each second unless it is told otherwise: 700 GB a day, a few per cent of what a disk can do.
-const SCRUB_BYTES_PER_S: u64 = 8 << 20;
 
 /// Whether a disk has room, as far as the thread that reports it is concerned. Reported on change only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,20 +99,14 @@ pub enum DiskError {
 }
 
 /// Sizes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct DiskOptions {
     /// Of the log.
     pub wal: WalLimits,
     /// Of the store.
     pub store: LsmOptions,
-    /// Bytes that are read each second to look for rot; 0 looks for none.
-    pub scrub_bytes_per_s: u64,
-}
-
-impl Default for DiskOptions {
-    fn default() -> Self {
-        Self { wal: WalLimits::default(), store: LsmOptions::default(), scrub_bytes_per_s: SCRUB_BYTES_PER_S }
-    }
+    /// How rot is looked for.
+    pub scrub: ScrubPace,
 }
 
 /// Whose directory is wanted.

@@ -7,7 +7,8 @@ use crate::clock::Clock;
 use crate::damage::OnDamage;
 use crate::db::RuntimeDb;
 use crate::disk::{
-    DataDir, DiskError, DiskOptions, LogWriter, Owner, Rot, Scrubbed, Scrubber, Space, SpaceGauge, StoreThread, rebuild,
+    DataDir, DiskError, DiskOptions, LogWriter, Owner, Rot, ScrubPace, Scrubbed, Scrubber, Space, SpaceGauge,
+    StoreThread, rebuild,
 };
 use crate::members::{self, MemberTable};
 use crate::net::{self, Peers};
@@ -155,8 +156,8 @@ impl Runtime {
             identity: WalIdentity { cluster: identity.cluster, node: identity.node, incarnation },
             limits: options.disk.wal,
         };
-        let scrubber = match options.disk.scrub_bytes_per_s {
-            0 => None,
+        let scrubber = match options.disk.scrub {
+            ScrubPace { bytes_per_s: 0, .. } => None,
             pace => Some(Scrubber::spawn(scrubbed, pace, move |rot| match rot {
                 Rot::Store(why) => scrub_damage.store(&why),
                 Rot::Log(why) => scrub_damage.log(&why),

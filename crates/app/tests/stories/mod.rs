@@ -10,6 +10,7 @@ mod full_disk;
 mod hashes;
 mod killing;
 mod leases;
+mod lost_rows;
 mod metrics;
 mod peers;
 mod rot;

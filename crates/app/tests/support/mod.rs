@@ -29,6 +29,8 @@ pub struct Cluster {
     /// Removed with the cluster, if it is ours.
     folder: Option<tempfile::TempDir>,
     ports: Vec<(u16, u16)>,
+    /// What every node is told besides.
+    flags: Vec<String>,
     nodes: Vec<Option<Child>>,
 }
 
@@ -44,22 +46,32 @@ impl Drop for Cluster {
 
 impl Cluster {
     pub async fn start(nodes: usize) -> Self {
+        Self::start_with(nodes, &[]).await
+    }
+
+    /// With more flags for every node.
+    pub async fn start_with(nodes: usize, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().to_path_buf();
-        let mut cluster = Self::start_in(&dir, nodes).await;
+        let mut cluster = Self::start_flagged(&dir, nodes, flags).await;
         cluster.folder = Some(folder);
         cluster
     }
 
     /// With the data in `dir`, which stays.
     pub async fn start_in(dir: &Path, nodes: usize) -> Self {
+        Self::start_flagged(dir, nodes, &[]).await
+    }
+
+    async fn start_flagged(dir: &Path, nodes: usize, flags: &[&str]) -> Self {
         // All ports are held until all are known, so that none is given out twice.
         let held: Vec<TcpListener> =
             (0..2 * nodes).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
         let port = |n: usize| held[n].local_addr().expect("bound").port();
+        let flags = flags.iter().map(ToString::to_string).collect();
         let ports = (0..nodes).map(|n| (port(2 * n), port(2 * n + 1))).collect();
         let mut cluster =
-            Self { dir: dir.to_path_buf(), folder: None, ports, nodes: (0..nodes).map(|_| None).collect() };
+            Self { dir: dir.to_path_buf(), folder: None, ports, flags, nodes: (0..nodes).map(|_| None).collect() };
         drop(held);
         (0..nodes).for_each(|node| cluster.restart(node));
         cluster.ready().await;
@@ -79,6 +91,7 @@ impl Cluster {
         ]
         .into_iter()
         .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .chain(self.flags.iter().cloned())
         .collect()
     }
 
@@ -106,6 +119,13 @@ impl Cluster {
 
     pub fn peer_address(&self, node: usize) -> String {
         format!("127.0.0.1:{}", self.ports[node].1)
+    }
+
+    /// The process of a node, which runs.
+    pub fn process_id(&mut self, node: usize) -> u32 {
+        let child = self.nodes[node].as_mut().expect("it was started");
+        assert_eq!(child.try_wait().expect("waited"), None, "it runs");
+        child.id()
     }
 
     /// Resident memory of a node's process.

@@ -12,8 +12,24 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Time from the end of one pass to the beginning of the next, at least.
-const REST: Duration = Duration::from_secs(20);
+/// Time from the start of a node to the first pass.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// How much of the disk's time it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScrubPace {
+    /// Bytes that are read each second; 0 looks for nothing.
+    pub bytes_per_s: u64,
+    /// Time from the end of one pass to the beginning of the next.
+    pub rest: Duration,
+}
+
+impl Default for ScrubPace {
+    /// Up to 700 GB a day, a few per cent of what a disk can do.
+    fn default() -> Self {
+        Self { bytes_per_s: 8 << 20, rest: Duration::from_secs(20) }
+    }
+}
 
 /// Damage in the log counts when it is found again after this long: what is being written right now looks torn.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -46,13 +62,13 @@ pub struct Scrubber {
 }
 
 impl Scrubber {
-    /// Starts the thread, which reads `bytes_per_s` and calls `on_rot` for what it finds.
+    /// Starts the thread, which calls `on_rot` for what it finds.
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub fn spawn(what: Scrubbed, bytes_per_s: u64, on_rot: impl Fn(Rot) + Send + 'static) -> io::Result<Self> {
+    pub fn spawn(what: Scrubbed, pace: ScrubPace, on_rot: impl Fn(Rot) + Send + 'static) -> io::Result<Self> {
         let (stop, stopped) = sync_channel(0);
-        let pass = Pass { what, bytes_per_s: bytes_per_s.max(1), stopped };
+        let pass = Pass { what, pace, stopped };
         let thread = thread::Builder::new().name("scrub".into()).spawn(move || pass.again_and_again(&on_rot))?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
@@ -72,13 +88,15 @@ struct Stopped;
 
 struct Pass {
     what: Scrubbed,
-    bytes_per_s: u64,
+    pace: ScrubPace,
     stopped: Receiver<()>,
 }
 
 impl Pass {
     fn again_and_again(self, on_rot: &dyn Fn(Rot)) {
-        while self.rest(REST).is_ok() {
+        let mut wait = FIRST;
+        while self.rest(wait).is_ok() {
+            wait = self.pace.rest;
             match self.once() {
                 Err(Stopped) => return,
                 Ok(Ok(None)) => {}
@@ -96,8 +114,8 @@ impl Pass {
         }
     }
 
-    fn pace(&self, bytes: usize) -> Result<(), Stopped> {
-        self.rest(Duration::from_secs_f64(bytes as f64 / self.bytes_per_s as f64))
+    fn keep_pace(&self, bytes: usize) -> Result<(), Stopped> {
+        self.rest(Duration::from_secs_f64(bytes as f64 / self.pace.bytes_per_s.max(1) as f64))
     }
 
     /// One pass over everything.
@@ -125,7 +143,7 @@ impl Pass {
             };
             loop {
                 match check.step() {
-                    Ok(Checked::Some(bytes)) => self.pace(bytes)?,
+                    Ok(Checked::Some(bytes)) => self.keep_pace(bytes)?,
                     Ok(Checked::Whole) => break,
                     Err(e) => return Ok(Err(e)),
                 }
@@ -156,7 +174,7 @@ impl Pass {
             Ok((_, found, _)) => found.damage,
             Err(_) => Vec::new(),
         };
-        self.pace(bytes)?;
+        self.keep_pace(bytes)?;
         Ok(found.into_iter().map(|Damage { file, offset, .. }| (file.to_string(), offset)).collect())
     }
 }

@@ -1,0 +1,109 @@
+//! A node's store is damaged beyond what it can mend by itself, while the node is down and while it runs: the others give back the rows.
+
+use crate::support::{Cluster, PATIENCE, kv, put};
+use quorate_etcd::proto::etcdserverpb::RangeRequest;
+use std::fs::{self, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Enough for the store to be flushed, and for the log to begin after it.
+const KEYS: usize = 3_200;
+const VALUE_BYTES: usize = 16 << 10;
+
+fn key(n: usize) -> String {
+    format!("rows/{n:05}")
+}
+
+fn value(n: usize) -> String {
+    format!("{n:05}").repeat(VALUE_BYTES / 5)
+}
+
+/// The store's largest table, if there is a store, and it has tables.
+fn largest_table(data_dir: &Path) -> Option<(PathBuf, u64)> {
+    let tables = fs::read_dir(data_dir.join("store/tables")).ok()?;
+    let sized = tables.filter_map(|table| Some(table.ok()?.path())).map(|path| {
+        let bytes = fs::metadata(&path).map_or(0, |found| found.len());
+        (path, bytes)
+    });
+    sized.max_by_key(|(_, bytes)| *bytes)
+}
+
+/// Turns half of the store's largest table into zeros, in place.
+fn damage(data_dir: &Path) {
+    let (path, bytes) = largest_table(data_dir).expect("a table");
+    assert!(bytes > 1 << 20, "{} has {bytes} bytes", path.display());
+    let mut table = OpenOptions::new().write(true).open(path).expect("a table");
+    table.seek(SeekFrom::Start(bytes / 4)).expect("sought");
+    table.write_all(&vec![0; (bytes / 2) as usize]).expect("written");
+    table.sync_all().expect("synced");
+}
+
+async fn whole(endpoint: &str) {
+    let mut client = kv(endpoint).await.expect("a connection");
+    for n in (0..KEYS).step_by(41) {
+        let range = RangeRequest { key: key(n).into(), serializable: true, ..Default::default() };
+        let found = client.range(range).await.expect("answered").into_inner();
+        assert_eq!(found.kvs.first().map(|kv| kv.value.clone()), Some(value(n).into()), "{}", key(n));
+    }
+}
+
+/// Waits until `done`, and says for how long.
+async fn wait_until(what: &str, mut done: impl FnMut() -> bool) -> Duration {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < PATIENCE, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    began.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_store_is_rebuilt_from_the_other_nodes() {
+    let mut cluster = Cluster::start_with(3, &["--scrub-rest", "1", "--scrub-rate", "200"]).await;
+    let endpoints = cluster.endpoints();
+    let writers = (0..8).map(|writer| {
+        let endpoint = endpoints[writer % 3].clone();
+        tokio::spawn(async move {
+            let mut client = kv(&endpoint).await.expect("a connection");
+            for n in (writer..KEYS).step_by(8) {
+                client.put(put(key(n), value(n))).await.expect("written");
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.expect("a writer ends");
+    }
+
+    // At rest.
+    cluster.kill(2);
+    let third = cluster.data_dir(2);
+    damage(&third);
+    cluster.restart(2);
+    cluster.ready().await;
+    let damaged = third.join("store.damaged");
+    let rebuilt = |path: PathBuf| {
+        let large = move |path: &Path| largest_table(path).is_some_and(|(_, bytes)| bytes > 1 << 20);
+        move || large(&path) && !path.join("store.damaged").exists()
+    };
+    wait_until("it is found and put aside", || damaged.exists()).await;
+    let took = wait_until("it is rebuilt", rebuilt(third.clone())).await;
+    println!("damaged at rest: rebuilt in {:.1} s", took.as_secs_f64());
+    cluster.ready().await;
+
+    // While it runs; the process stays what it is.
+    let (first, id) = (cluster.data_dir(0), cluster.process_id(0));
+    damage(&first);
+    let damaged = first.join("store.damaged");
+    wait_until("it is found and put aside", || damaged.exists()).await;
+    let took = wait_until("it is rebuilt", rebuilt(first.clone())).await;
+    println!("damaged while it ran: rebuilt in {:.1} s", took.as_secs_f64());
+    cluster.ready().await;
+    assert_eq!(cluster.process_id(0), id);
+
+    // They are whole: without the second they are needed for every answer, and each has every row.
+    cluster.kill(1);
+    kv(&endpoints[0]).await.expect("a connection").put(put("rows/last", "x")).await.expect("written");
+    whole(&endpoints[0]).await;
+    whole(&endpoints[2]).await;
+}
