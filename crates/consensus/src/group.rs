@@ -1,9 +1,9 @@
 //! The group itself: the engine, its log, and the order in which its wishes are handed out.
 
 use crate::log::{Log, Restored, SnapshotPoint};
-use crate::{Config, Entry, HardState, Membership, Message, MessageKind, Snapshot};
-use quorate_env::{LogIndex, ReplicaId, Rng, Term};
-use raft::{ProgressState, RawNode, SnapshotStatus, StateRole, Storage};
+use crate::{Config, Entry, EntryKind, HardState, Membership, MembershipChange, Message, MessageKind, Snapshot};
+use quorate_env::{DecodeError, LogIndex, ReplicaId, Rng, Term};
+use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use std::fmt;
 
 /// What a replica is at the moment.
@@ -267,9 +267,59 @@ impl Group {
         self.node.advance_apply_to(point.index.0);
     }
 
-    /// A membership entry was applied.
-    pub fn apply_membership(&mut self, membership: &Membership) {
-        self.node.mut_store().set_membership(membership);
+    /// Appends a change of membership to the leader's log. One at a time, and only when this leader has applied an entry of its own
+    /// term, so that it knows the configuration that it changes (the bug in Raft's single-server changes, 2015).
+    pub fn propose_membership(&mut self, change: &MembershipChange) -> Result<LogIndex, ProposeError> {
+        if self.role() != Role::Leader {
+            return Err(ProposeError::NotLeader);
+        }
+        let settled = self.leads_settled() && self.node.store().applied().term == self.term();
+        let busy = self.node.raft.has_pending_conf() || self.node.raft.lead_transferee.is_some();
+        if !settled || busy || change.after(&self.membership()).is_none() {
+            return Err(ProposeError::Busy);
+        }
+        // The engine's own way in would decode the payload as protobuf 2.
+        let entry = Entry { index: LogIndex(0), term: Term(0), kind: EntryKind::Membership, data: change.encode().into() };
+        if !self.node.raft.append_entry(&mut [entry.to_engine()]) {
+            return Err(ProposeError::Busy);
+        }
+        self.node.raft.pending_conf_index = self.node.raft.raft_log.last_index();
+        self.node.raft.bcast_append();
+        Ok(self.last_index())
+    }
+
+    /// A membership entry is applied: from here on the group is this. A change that does not fit changes nothing. Returns the membership,
+    /// to be written with the applied index.
+    ///
+    /// # Errors
+    /// If the entry cannot be read.
+    pub fn apply_membership(&mut self, data: &bytes::Bytes) -> Result<Membership, DecodeError> {
+        let change = MembershipChange::decode(data.clone())?;
+        let before = self.membership();
+        let Some(after) = change.after(&before) else { return Ok(before) };
+        let state = self.node.apply_conf_change(&change.to_engine());
+        let state = state.unwrap_or_else(|e| panic!("{change:?} fits {before:?}, the engine says {e}"));
+        assert_eq!(Membership::from_engine(&state), after, "{change:?} of {before:?}");
+        self.node.mut_store().set_membership(&after);
+        if self.role() == Role::Leader && !after.is_voter(ReplicaId(self.node.raft.id)) {
+            // Whoever has no vote must not lead: the engine would go on, and count itself.
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+        }
+        self.set_timeout();
+        Ok(after)
+    }
+
+    /// Whether a change of membership is in the log and not yet applied, or may be.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        self.node.raft.has_pending_conf()
+    }
+
+    /// As a leader: how far `id` is known to have the log.
+    #[must_use]
+    pub fn matched(&self, id: ReplicaId) -> LogIndex {
+        LogIndex(self.node.raft.prs().get(id.0).map_or(0, |progress| progress.matched))
     }
 
     /// Forgets the log at and below `index`; it must be applied and durable in the store.
@@ -366,11 +416,7 @@ impl Group {
     /// The present members.
     #[must_use]
     pub fn membership(&self) -> Membership {
-        let state = self.node.store().initial_state().expect("our log always has a state");
-        Membership {
-            voters: state.conf_state.voters.iter().copied().map(ReplicaId).collect(),
-            learners: state.conf_state.learners.iter().copied().map(ReplicaId).collect(),
-        }
+        Membership::from_engine(self.node.store().conf_state())
     }
 
     /// As a leader: the lowest index that every member is known to have, among those heard from lately.
