@@ -29,10 +29,10 @@ use crate::boot::{self, BootError, Found};
 use crate::bounds::{MENDING_ASKS_MAX, RETRY, TRANSFER_IDLE};
 use crate::config::Sabotage;
 use crate::input::{Inspection, Mended, WatchRequest};
-use crate::replica::Context;
+use crate::replica::{Context, membership_hash};
 use crate::wire::{EntryCopy, PeerBody, PeerMessage, node_of};
 use bytes::Bytes;
-use quorate_consensus::{Entry, Restored, Role, SnapshotPoint};
+use quorate_consensus::{Entry, EntryKind, Membership, Restored, Role, SnapshotPoint};
 use quorate_env::{Instant, LogIndex, ReplicaId, ShardId, Term};
 use quorate_shard::{Chunk, Import, ImportError, Machine, WatcherKey};
 use quorate_storage::wal::{LogEntry, LogRecord, Rotted};
@@ -97,7 +97,7 @@ impl Mending {
     pub fn new(shard: ShardId, id: ReplicaId, found: Found) -> Result<Self, BootError> {
         let Found { machine, restored, rotted, .. } = found;
         if let Some(first) = rotted.first()
-            && restored.membership.voters.iter().all(|voter| *voter == id)
+            && restored.membership.all_voters().iter().all(|voter| *voter == id)
         {
             return Err(first.lost(shard).into());
         }
@@ -166,6 +166,8 @@ impl Mending {
             | PeerBody::LeaseAnswer { .. }
             | PeerBody::ChunkAsk { .. }
             | PeerBody::StateHash { .. }
+            | PeerBody::StandingAsk { .. }
+            | PeerBody::StandingAnswer { .. }
             | PeerBody::RowsAsk { .. } => {}
         }
     }
@@ -263,7 +265,10 @@ impl Mending {
         let Some(first) = self.rotted.first().map(|rotted| rotted.index) else { return };
         let Some(search) = self.searches.get(&first) else { return };
         let own = self.restored.hard_state;
-        if first <= own.commit || !may_go(own.term, self.restored.membership.voters.len(), &search.lacks) {
+        if first <= own.commit
+            || self.changes_membership()
+            || !may_go(own.term, &self.restored.membership, &search.lacks)
+        {
             return;
         }
         let entries = &mut self.restored.entries;
@@ -289,8 +294,18 @@ impl Mending {
         self.write(record, cx);
     }
 
+    /// Whether the log may hold a change of membership that is not applied: then who decides about an entry is not known here.
+    fn changes_membership(&self) -> bool {
+        let kind = EntryKind::Membership;
+        let applied = self.restored.applied.index;
+        self.restored.entries.iter().any(|entry| entry.index > applied && entry.kind == kind)
+            || self.rotted.iter().any(|rotted| rotted.index > applied && rotted.kind() == kind as u8)
+    }
+
     fn peers(&self) -> impl Iterator<Item = ReplicaId> + '_ {
-        self.restored.membership.voters.iter().copied().filter(|voter| *voter != self.id)
+        let Membership { voters, outgoing, .. } = &self.restored.membership;
+        let only_outgoing = outgoing.iter().filter(|id| !voters.contains(id));
+        voters.iter().chain(only_outgoing).copied().filter(|voter| *voter != self.id)
     }
 
     // ---- rows
@@ -440,19 +455,23 @@ impl Mending {
             log_start: self.restored.start.index,
             last,
             held_back: false,
+            voter: self.restored.membership.is_voter(self.id),
+            membership: membership_hash(&self.restored.membership),
             // What was put back is there when it is durable.
             rotted: self.rotted.len().max(1),
         }
     }
 }
 
-/// Whether an entry that rotted at one of so many voters, whose hard state is of term `own`, was never committed and never will be.
-fn may_go(own: Term, voters: usize, lacks: &BTreeMap<ReplicaId, Lack>) -> bool {
+/// Whether an entry that rotted at one of these voters, whose hard state is of term `own`, was never committed and never will be. Of a joint
+/// configuration both majorities must lack it: it may have been committed before the configuration was joint.
+fn may_go(own: Term, membership: &Membership, lacks: &BTreeMap<ReplicaId, Lack>) -> bool {
     let absent = |at_least: Term| {
-        lacks.values().filter(|lack| matches!(lack, Lack::Absent { in_term, .. } if *in_term >= at_least)).count()
+        let lacks = |id| matches!(lacks.get(&id), Some(Lack::Absent { in_term, .. }) if *in_term >= at_least);
+        membership.is_quorum(lacks)
     };
     let led = lacks.values().any(|lack| *lack == Lack::Absent { in_term: own, leads: true });
-    absent(Term(own.0 + 1)) > voters / 2 || (led && absent(own) > voters / 2)
+    absent(Term(own.0 + 1)) || (led && absent(own))
 }
 
 #[cfg(test)]
@@ -466,7 +485,8 @@ mod tests {
     #[test]
     fn an_entry_goes_only_if_a_majority_of_others_can_never_have_it() {
         let judge = |voters, lacks: &[Lack]| {
-            may_go(Term(5), voters, &(2..).map(ReplicaId).zip(lacks.iter().copied()).collect())
+            let membership = Membership::of_voters((1..=voters).map(ReplicaId));
+            may_go(Term(5), &membership, &(2..).map(ReplicaId).zip(lacks.iter().copied()).collect())
         };
         assert!(judge(3, &[absent(6, false), absent(7, true)]));
         // The third may be what made it committed, or still become so.
@@ -479,5 +499,12 @@ mod tests {
         assert!(!judge(5, &[absent(6, false), absent(6, true)]));
         assert!(judge(5, &[absent(6, false), absent(6, false), absent(6, false)]));
         assert!(!judge(1, &[]));
+        // On the way from (1 2 3) to (1 4 5).
+        let ids = |list: [u64; 3]| list.map(ReplicaId).to_vec();
+        let joint = Membership { voters: ids([1, 4, 5]), outgoing: ids([1, 2, 3]), ..Membership::default() };
+        let judge =
+            |who: &[u64]| may_go(Term(5), &joint, &who.iter().map(|id| (ReplicaId(*id), absent(6, false))).collect());
+        assert!(judge(&[2, 3, 4, 5]));
+        assert!(!judge(&[4, 5]) && !judge(&[2, 3]) && !judge(&[2, 3, 4]));
     }
 }

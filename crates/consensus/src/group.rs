@@ -279,7 +279,8 @@ impl Group {
             return Err(ProposeError::Busy);
         }
         // The engine's own way in would decode the payload as protobuf 2.
-        let entry = Entry { index: LogIndex(0), term: Term(0), kind: EntryKind::Membership, data: change.encode().into() };
+        let entry =
+            Entry { index: LogIndex(0), term: Term(0), kind: EntryKind::Membership, data: change.encode().into() };
         if !self.node.raft.append_entry(&mut [entry.to_engine()]) {
             return Err(ProposeError::Busy);
         }

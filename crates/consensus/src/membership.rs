@@ -320,8 +320,7 @@ mod tests {
     #[test]
     fn changes_survive_and_garbage_does_not() {
         let steps = vec![Step::Voter(ReplicaId(4)), Step::Learner(ReplicaId(500)), Step::Remove(ReplicaId(3))];
-        for change in
-            [MembershipChange::Simple(steps.clone()), MembershipChange::Enter(steps), MembershipChange::Leave]
+        for change in [MembershipChange::Simple(steps.clone()), MembershipChange::Enter(steps), MembershipChange::Leave]
         {
             let bytes = bytes::Bytes::from(change.encode());
             assert_eq!(MembershipChange::decode(bytes.clone()), Ok(change));

@@ -23,8 +23,8 @@
 //! ```
 
 use crate::{
-    Config, Entry, EntryKind, Group, HardState, Membership, MembershipChange, Message, MessageKind, Ready, Restored, Role, Snapshot,
-    SnapshotPoint, Step,
+    Config, Entry, EntryKind, Group, HardState, Membership, MembershipChange, Message, MessageKind, Ready, Restored,
+    Role, Snapshot, SnapshotPoint, Step,
 };
 use goldenscript::{ArgumentConsumer, Context};
 use quorate_env::{LogIndex, ReplicaId, Rng, Term};
@@ -404,9 +404,11 @@ impl Teller {
 fn configuration(membership: &Membership) -> String {
     let list = |ids: &[ReplicaId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(" ");
     let mut text = format!("({})", list(&membership.voters));
-    for (what, ids) in
-        [("and", &membership.outgoing), ("learners", &membership.learners), ("then learners", &membership.learners_next)]
-    {
+    for (what, ids) in [
+        ("and", &membership.outgoing),
+        ("learners", &membership.learners),
+        ("then learners", &membership.learners_next),
+    ] {
         if !ids.is_empty() {
             write!(text, " {what} ({})", list(ids)).expect("memory");
         }

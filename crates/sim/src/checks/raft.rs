@@ -282,6 +282,8 @@ mod tests {
             log_start: LogIndex(0),
             last: LogIndex(9),
             held_back: false,
+            voter: true,
+            membership: 0,
             rotted: 0,
         }
     }

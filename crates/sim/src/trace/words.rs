@@ -2,7 +2,7 @@
 
 use super::{Lane, Outcome, Part, Said, TraceEvent};
 use crate::client::Kind;
-use quorate_cluster::{EntryCopy, PeerBody, Reply, Request, WatchOutput};
+use quorate_cluster::{EntryCopy, PeerBody, Reply, Request, Standings, WatchOutput};
 use quorate_consensus::Role;
 use quorate_kv::{Command, Compare, CompareOp, Error, Expected, KeyRange, LeaseId, Op, RangeEnd, RangeOp, Txn};
 
@@ -50,6 +50,13 @@ pub(crate) fn said(body: &PeerBody) -> Said {
         }
         PeerBody::RowsAsk { index } => other("RowsAsk", format!("up to {index}")),
         PeerBody::RowsOffer { transfer } => other("RowsOffer", format!("transfer {transfer}")),
+        PeerBody::StandingAsk { ask } => other("StandingAsk", format!("{ask}")),
+        PeerBody::StandingAnswer { ask, standings } => {
+            let one = |s: &Standings| {
+                format!("{}{}{}", s.node, if s.voter { " votes" } else { "" }, if s.alive { "" } else { ", silent" })
+            };
+            other("StandingAnswer", format!("{ask}: {}", list(standings.iter().map(one))))
+        }
         PeerBody::StateHash { applied, hash } => other("StateHash", format!("at {applied} is {hash:016x}")),
     }
 }
