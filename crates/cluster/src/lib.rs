@@ -43,5 +43,5 @@ pub use input::{
     FlushTask, Input, Inspection, LeaseAnswer, Mended, Outputs, Persist, Reply, Request, RequestId, Standings,
     WatchOutput, WatchRequest,
 };
-pub use node::Node;
+pub use node::{FIRST_SHARDS, Node};
 pub use wire::{EntryCopy, PeerBody, PeerMessage};

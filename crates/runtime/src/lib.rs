@@ -9,10 +9,12 @@
 //! The files have the names of `sim`'s: there the disk, the net and the clock are cruel, here they are real. A [`Runtime`] is one
 //! node; [`Runtime::db`] is the handle that layers are given.
 
+mod admin;
 pub mod clock;
 mod db;
 pub mod disk;
 mod driver;
+mod joining;
 mod members;
 mod net;
 #[cfg(test)]
@@ -20,4 +22,5 @@ mod tests;
 mod watch;
 
 pub use driver::{LaneStats, Options, Runtime, StartError};
+pub use joining::{JoinError, Place, Wish, settle, token_hash};
 pub use members::member_id;
