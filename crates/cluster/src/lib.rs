@@ -44,4 +44,5 @@ pub use input::{
     WatchOutput, WatchRequest,
 };
 pub use node::{FIRST_SHARDS, Node};
+pub use replica::membership_hash;
 pub use wire::{EntryCopy, PeerBody, PeerMessage};

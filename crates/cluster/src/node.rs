@@ -294,6 +294,12 @@ impl Node {
         &self.config
     }
 
+    /// The members' rows as this node knows them.
+    #[must_use]
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
     /// Messages that reached the wrong node or replica.
     #[must_use]
     pub fn misrouted(&self) -> u64 {

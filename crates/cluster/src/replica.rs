@@ -1042,7 +1042,8 @@ pub(crate) fn read_roster(machine: &Machine) -> Result<Roster, String> {
 }
 
 /// Equal for equal memberships.
-pub(crate) fn membership_hash(membership: &Membership) -> u64 {
+#[must_use]
+pub fn membership_hash(membership: &Membership) -> u64 {
     let mut w = Writer::new();
     membership.encode(&mut w);
     checksum(0, w.as_slice())

@@ -498,8 +498,11 @@ fn judge(own: Hello, hello: Hello, members: &MemberTable) -> Result<(), Refusal>
             own.cluster, hello.cluster
         )));
     }
+    if hello == own {
+        return Err(Refusal::NotYet(format!("{} is this node itself", hello.node)));
+    }
     if hello.node == own.node {
-        return Err(Refusal::Stranger(format!("{} is this node itself: check --name and the addresses", hello.node)));
+        return Err(Refusal::Stranger(format!("{} is this node's own id: check --name and the addresses", hello.node)));
     }
     if members.was_removed(hello.node) {
         return Err(Refusal::Removed(format!("{} was removed from {}", hello.node, own.cluster)));

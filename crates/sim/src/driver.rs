@@ -1,5 +1,6 @@
 //! The world of one run: a heap of events, the nodes, and what connects them. Nothing here depends on anything but the seed.
 
+pub(crate) mod churn;
 pub(crate) mod script;
 pub(crate) mod stage;
 mod watches;
@@ -108,6 +109,8 @@ enum Event {
     Pause,
     Jump,
     PowerCut,
+    Churn,
+    Operator,
     Calm,
     /// A fault of a script.
     Again {
@@ -184,6 +187,7 @@ struct World<'a> {
     next_operation: u64,
     watchers: Vec<Watcher>,
     next_key: WatcherKey,
+    churn: churn::Churn,
     raft: RaftCheck,
     order: OrderCheck,
     leases: LeaseCheck,
@@ -268,6 +272,7 @@ impl World<'_> {
             rotten: None,
             clients: (0..plan.clients as u64).map(|n| Client::new(n, root.split(100 + n))).collect(),
             watchers: watchers.collect(),
+            churn: churn::Churn::new(root.split(21)),
             raft: RaftCheck::new(plan.nodes),
             order: OrderCheck::new(),
             leases: LeaseCheck::default(),
@@ -310,6 +315,7 @@ impl World<'_> {
         for fault in [Event::Crash, Event::Cut, Event::Pause, Event::Jump, Event::PowerCut] {
             self.schedule_fault(fault);
         }
+        self.begin_churn();
         if let Some(script) = self.script {
             for (at, fault, rng) in script.faults.iter().filter_map(|n| script.played.faults.get(n as usize - 1)) {
                 self.after(*at, Event::Again { fault: Box::new(fault.clone()), rng: rng.clone() });
@@ -441,7 +447,7 @@ impl World<'_> {
                 }
             }
             Event::Restart { node } => {
-                if self.nodes[node].node.is_none() {
+                if self.nodes[node].node.is_none() && !self.churn.is_retired(node) {
                     self.start(node)?;
                 }
             }
@@ -468,6 +474,8 @@ impl World<'_> {
                 }
             }
             Event::Calm => self.become_calm()?,
+            Event::Churn => self.churn()?,
+            Event::Operator => self.operator()?,
             Event::Again { fault, rng } => {
                 self.rng = rng;
                 self.fault(*fault)?;
@@ -555,14 +563,14 @@ impl World<'_> {
         self.trace(|| TraceEvent::Calm);
         for node in 0..self.nodes.len() {
             self.nodes[node].doomed = None;
-            if self.nodes[node].node.is_none() {
+            if self.nodes[node].node.is_none() && !self.churn.is_retired(node) {
                 self.start(node)?;
             }
             if self.nodes[node].paused {
                 self.happen(Event::Resume { node })?;
             }
         }
-        self.to_prove = (0..self.nodes.len()).collect();
+        self.to_prove = self.lasting();
         self.clients.iter_mut().for_each(|client| client.renews = false);
         Ok(())
     }
@@ -570,7 +578,7 @@ impl World<'_> {
     // ---- nodes
 
     fn config(&self, node: usize) -> NodeConfig {
-        let members = (0..self.nodes.len()).map(|n| BootMember {
+        let members = (0..self.plan.nodes).map(|n| BootMember {
             id: id_of(n),
             name: format!("n{}", n + 1),
             peer_address: String::new(),
@@ -628,18 +636,23 @@ impl World<'_> {
         let seed = self.rng.next_u64();
         let now = this.clock.monotonic(self.now);
         let booted = Node::boot(config, store, &recovered, now, seed).map_err(|e| failed(&e))?;
+        let mut joint = false;
         for shard in SHARDS {
             let look = booted.inspect(shard).expect("a first shard");
             self.raft.booted(node, shard, &look)?;
+            joint |= life > 1 && self.raft.was_joint_at(shard, look.applied);
         }
         this.node = Some(booted);
+        if joint {
+            self.mark("crash in a joint configuration");
+        }
         self.after(1, Event::Tick { node, life });
         Ok(())
     }
 
     /// At some starts the log has changed while nobody looked.
     fn rot(&mut self, node: usize, identity: &WalIdentity) {
-        let free = self.rotten.is_none_or(|rotten| rotten == node);
+        let free = self.rotten.is_none_or(|rotten| rotten == node) && !self.churn.is_fragile();
         if self.calm || !free || !self.rot_rng.chance(self.plan.rot_per_mille) {
             return;
         }
@@ -726,7 +739,7 @@ impl World<'_> {
         }
         outputs.mended.iter().flat_map(rot::marks).for_each(|mark| self.mark(mark));
         if let Some(persist) = &outputs.persist {
-            self.raft.wrote(node, &persist.records);
+            self.raft.wrote(node, &persist.records)?;
         }
         if self.rotten == Some(node) && looks.iter().all(|(_, look)| look.rotted == 0) {
             self.rotten = None;
@@ -983,7 +996,7 @@ impl World<'_> {
             self.trace(|| TraceEvent::GiveUp { client: lane, operation });
             if self.calm && matches!(in_flight.kind, Kind::Write) {
                 // It may still be applied; another write must prove that the node serves.
-                self.to_prove.insert(in_flight.node);
+                self.must_prove(in_flight.node);
             }
             let wait = self.clients[client].think(self.plan.think_us);
             self.after(wait, Event::Client { client });
@@ -991,6 +1004,9 @@ impl World<'_> {
     }
 
     fn answer(&mut self, request: RequestId, answer: Result<Reply, Error>) -> Step {
+        if self.operator_hears(request, &answer)? {
+            return Ok(());
+        }
         let Some(client) = self.requests.remove(&request) else { return Ok(()) };
         let Some((_, in_flight)) = self.clients[client].in_flight.take() else { return Ok(()) };
         let InFlight { operation, kind, began, began_us, node } = in_flight;
@@ -1068,7 +1084,7 @@ impl World<'_> {
             self.report.operations += 1;
             self.clients[client].completed += 1;
         } else if self.calm && matches!(kind, Kind::Write) {
-            self.to_prove.insert(node);
+            self.must_prove(node);
         }
         let wait = self.clients[client].think(self.plan.think_us);
         self.after(wait, Event::Client { client });
@@ -1093,12 +1109,15 @@ impl World<'_> {
         for client in &self.clients {
             demand(client.completed > 0, "every client gets served", || format!("{client:?}"))?;
         }
+        self.churn_ended()?;
+        let lasting = self.lasting();
         for shard in SHARDS {
-            let looks: Vec<_> = self.nodes.iter().filter_map(|n| n.node.as_ref()?.inspect(shard)).collect();
+            let nodes = lasting.iter().map(|node| &self.nodes[*node]);
+            let looks: Vec<_> = nodes.filter_map(|n| n.node.as_ref()?.inspect(shard)).collect();
             let most = self.raft.committed(shard) as u64;
             // The last entries may just be on their way.
             let behind = looks.iter().any(|look| look.applied.0 + 50 < most);
-            demand(looks.len() == self.nodes.len() && !behind, "replicas catch up", || format!("{shard}: {looks:?}"))?;
+            demand(looks.len() == lasting.len() && !behind, "replicas catch up", || format!("{shard}: {looks:?}"))?;
         }
         for watcher in &self.watchers {
             // The last events may just be on their way.

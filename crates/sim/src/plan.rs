@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub pause_every_us: Option<u64>,
     pub jump_every_us: Option<u64>,
     pub power_cut_every_us: Option<u64>,
+    /// Mean time between changes of the members.
+    pub churn_every_us: Option<u64>,
     /// Of a thousand restarts, those at which the log has rotted.
     pub rot_per_mille: u64,
     pub sync_us: (u64, u64),
@@ -49,6 +51,7 @@ impl Plan {
             pause_every_us: None,
             jump_every_us: None,
             power_cut_every_us: None,
+            churn_every_us: None,
             rot_per_mille: 0,
             sync_us: (100, 1_000),
             flush_us: (1_000, 10_000),
@@ -94,6 +97,7 @@ impl Plan {
             pause_every_us,
             jump_every_us,
             power_cut_every_us,
+            churn_every_us: None,
             rot_per_mille: 0,
             sync_us: (rng.between(50, 300), rng.between(500, 15_000)),
             flush_us: (1_000, rng.between(5_000, 500_000)),
@@ -108,6 +112,9 @@ impl Plan {
         plan.unflushed_bytes_max = plan.flush_bytes * Rng::new(seed).split(7).between(1, 4);
         let mut rot_rng = Rng::new(seed).split(8);
         plan.rot_per_mille = if rot_rng.chance(500) { rot_rng.between(100, 600) } else { 0 };
+        // Every third seed; those that once found a bug are none of them.
+        let mut churn_rng = Rng::new(seed).split(20);
+        plan.churn_every_us = seed.is_multiple_of(3).then(|| churn_rng.between(second, 4 * second));
         plan
     }
 }

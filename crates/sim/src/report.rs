@@ -50,4 +50,10 @@ pub const MARKS: &[&str] = &[
     "real store",
     "entry rotted",
     "entry mended",
+    "disk wiped",
+    "wiped node returned",
+    "learner promoted",
+    "member removed",
+    "leader removed",
+    "crash in a joint configuration",
 ];

@@ -137,8 +137,8 @@ async fn one_node_becomes_three_then_five_then_three_under_load() {
 async fn a_node_that_lost_its_disk_comes_back_by_itself_as_another() {
     let mut cluster = Cluster::start(3).await;
     cluster.registered().await;
-    let before = members(&cluster.endpoints()[0]).await;
     for round in 0..2 {
+        let before = members(&cluster.endpoints()[0]).await;
         cluster.kill(2);
         fs::remove_dir_all(cluster.data_dir(2)).expect("removed");
         cluster.restart(2);
