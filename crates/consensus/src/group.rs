@@ -40,6 +40,10 @@ impl fmt::Display for StepError {
 
 impl std::error::Error for StepError {}
 
+fn changes_in(entries: &[Entry]) -> impl Iterator<Item = LogIndex> {
+    entries.iter().filter(|entry| entry.kind == EntryKind::Membership).map(|entry| entry.index)
+}
+
 /// What the group asks of its owner. Obligations, in order: persist `snapshot`, `entries` and `hard_state`; send `messages`
 /// at any time, `messages_after_persist` only when all of this `Ready` is durable; then call [`Group::persisted`].
 /// `committed` may be applied at once: the engine hands out only what is durable here.
@@ -79,6 +83,10 @@ pub struct Group {
     /// Elections that this replica has started because its wait ran out.
     timeouts: u64,
     persisted_hard_state: HardState,
+    /// As of the last ready.
+    hard_state: HardState,
+    /// Where the log holds changes of membership, ascending; those whose commit is durable may be left out.
+    changes: Vec<LogIndex>,
     /// A snapshot that was accepted and is not yet durable: the ready that must be persisted, and the snapshot's index. Until then
     /// the engine holds neither the snapshot nor the entries below it, and would panic if it tried to campaign.
     installing: Option<(u64, LogIndex)>,
@@ -111,6 +119,8 @@ impl Group {
             election_ticks: config.election_ticks,
             timeouts: 0,
             persisted_hard_state: restored.hard_state,
+            hard_state: restored.hard_state,
+            changes: changes_in(&restored.entries).collect(),
             installing: None,
         };
         group.set_timeout();
@@ -223,16 +233,18 @@ impl Group {
         }
         let mut rd = self.node.ready();
         let mut ready = Ready { number: rd.number(), ..Default::default() };
+        let fresh = rd.hs().is_some();
         if let Some(hs) = rd.hs() {
-            let now = HardState { term: Term(hs.term), vote: ReplicaId(hs.vote), commit: LogIndex(hs.commit) };
-            // The commit index alone need not be durable: it is found again from the leader.
-            let last = self.persisted_hard_state;
-            if (now.term, now.vote) != (last.term, last.vote) || (!rd.entries().is_empty() && now != last) {
-                ready.hard_state = Some(now);
-                self.persisted_hard_state = now;
-            }
+            self.hard_state = HardState { term: Term(hs.term), vote: ReplicaId(hs.vote), commit: LogIndex(hs.commit) };
             let hs = hs.clone();
             self.node.mut_store().set_hard_state(hs);
+        }
+        let (now, last) = (self.hard_state, self.persisted_hard_state);
+        let promised = (now.term, now.vote) != (last.term, last.vote);
+        if promised || (fresh && !rd.entries().is_empty() && now != last) || self.must_know_commit() {
+            ready.hard_state = Some(now);
+            self.persisted_hard_state = now;
+            self.changes.retain(|change| *change > now.commit);
         }
         if !rd.snapshot().is_empty() {
             let snapshot = Snapshot::from_engine(rd.snapshot());
@@ -243,6 +255,10 @@ impl Group {
         }
         self.node.mut_store().append(rd.entries());
         ready.entries = rd.take_entries().into_iter().map(Entry::from_engine).collect();
+        if let Some(first) = ready.entries.first() {
+            self.changes.retain(|change| *change < first.index);
+            self.changes.extend(changes_in(&ready.entries));
+        }
         ready.messages = rd.take_messages().into_iter().filter_map(Message::from_engine).collect();
         ready.messages_after_persist =
             rd.take_persisted_messages().into_iter().filter_map(Message::from_engine).collect();
@@ -250,6 +266,14 @@ impl Group {
         ready.reads = rd.take_read_states().into_iter().map(|r| (r.request_ctx, LogIndex(r.index))).collect();
         self.node.advance_append_async(rd);
         Some(ready)
+    }
+
+    /// Whether the commit index must become durable. Otherwise it need not: it is found again from the leader. But who holds a change of
+    /// membership must not forget that the change *before* it was committed: it would come back with members that others have left
+    /// behind two changes ago, and two majorities might not meet (docs/design/membership.md).
+    fn must_know_commit(&self) -> bool {
+        let forgotten = self.persisted_hard_state.commit;
+        self.changes.iter().any(|change| *change > forgotten && *change <= self.hard_state.commit)
     }
 
     /// Everything up to and including ready `number` is durable.
