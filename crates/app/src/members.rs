@@ -47,7 +47,7 @@ pub async fn run(args: NodeArgs) -> Result<(), Failure> {
             Ok(Err(failure @ Failure::Usage(_))) => return Err(failure),
             Ok(Err(failure)) => said.push(format!("{endpoint}: {failure}")),
             Err(_) => {
-                said.push(format!("{endpoint}: no answer within {} s; see quorate node list", PATIENCE.as_secs()))
+                said.push(format!("{endpoint}: no answer within {} s; see quorate node list", PATIENCE.as_secs()));
             }
         }
     }

@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use quorate_cluster::{BootMember, Timing};
 use quorate_env::ClusterId;
 use quorate_env::checksum::checksum;
-use quorate_runtime::{Options, Runtime, Wish, member_id, settle, token_hash};
+use quorate_runtime::{JoinError, Options, Place, Runtime, StartError, Wish, come_back, member_id, settle, token_hash};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,8 +91,11 @@ impl Running {
             join: settings.join.clone(),
             surely_new: settings.surely_new,
         };
-        let place = settle(&wish, peers.clone()).await?;
-        let options = Options {
+        let place = match settle(&wish, peers.clone()).await {
+            Err(JoinError::Disk(e)) if e.lost_promises() => come_back(&wish, peers.clone(), e).await?,
+            place => place?,
+        };
+        let options = |place: Place| Options {
             cluster: place.cluster,
             node: place.node,
             name: settings.name.clone(),
@@ -108,7 +111,13 @@ impl Running {
             disk: quorate_runtime::disk::DiskOptions::default(),
         };
         let client_address = clients.local_addr()?;
-        let runtime = Runtime::start(options, peers).await?;
+        let runtime = match Runtime::start(options(place), peers.clone()).await {
+            Err(StartError::Disk(e)) if e.lost_promises() => {
+                let place = come_back(&wish, peers.clone(), e).await?;
+                Runtime::start(options(place), peers).await?
+            }
+            runtime => runtime?,
+        };
         let (stop_server, stopped) = tokio::sync::oneshot::channel();
         let etcd = quorate_etcd::Options { max_txn_ops: settings.max_txn_ops, ..Default::default() };
         let server = quorate_etcd::serve(clients, runtime.db(), etcd, async {

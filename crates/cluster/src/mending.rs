@@ -299,7 +299,7 @@ impl Mending {
         let kind = EntryKind::Membership;
         let applied = self.restored.applied.index;
         self.restored.entries.iter().any(|entry| entry.index > applied && entry.kind == kind)
-            || self.rotted.iter().any(|rotted| rotted.index > applied && rotted.kind() == kind as u8)
+            || self.rotted.iter().any(|rotted| rotted.index > applied && rotted.entry_kind() == kind as u8)
     }
 
     fn peers(&self) -> impl Iterator<Item = ReplicaId> + '_ {

@@ -56,7 +56,7 @@ pub(crate) async fn change(db: &RuntimeDb, first: &[BootMember], change: MemberC
         }
         let fresh = NodeId(random_u64().map_err(|_| Unavailable::Overloaded)?.max(1));
         let Written { id, ops, waits_for } =
-            decide(&roster, first, &standings, &change, fresh).map_err(|refusal| Refusal::Member(refusal))?;
+            decide(&roster, first, &standings, &change, fresh).map_err(Refusal::Member)?;
         if ops.is_empty() {
             break (id, waits_for);
         }

@@ -99,6 +99,18 @@ pub enum DiskError {
     },
 }
 
+impl DiskError {
+    /// Whether what the directory promised to others cannot be read any more, so that its node must not come back as who it was.
+    #[must_use]
+    pub fn lost_promises(&self) -> bool {
+        matches!(
+            self,
+            Self::Identity { source: IdentityError::Damaged, .. }
+                | Self::Log { source: WalError::Rot { .. } | WalError::Missing { .. } | WalError::Gap { .. }, .. }
+        )
+    }
+}
+
 /// Sizes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DiskOptions {
@@ -192,6 +204,24 @@ impl DataDir {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(io_error("read", &identity)(e)),
         }
+    }
+
+    /// Puts what is in a directory aside, within it: nothing is deleted. Returns where.
+    pub fn set_aside(path: &Path) -> Result<PathBuf, DiskError> {
+        let _lock = lock(path)?;
+        let aside = (1..).map(|n| path.join(format!("lost-{n}"))).find(|aside| !aside.exists());
+        let aside = aside.unwrap_or_else(|| path.join("lost"));
+        fs::create_dir(&aside).map_err(io_error("create", &aside))?;
+        // The identity goes last: a directory without it, and with a log, would be refused.
+        for part in ["wal", "store", "MEMBERS", "IDENTITY"] {
+            let from = path.join(part);
+            if from.exists() {
+                fs::rename(&from, aside.join(part)).map_err(io_error("move", &from))?;
+            }
+        }
+        sync_dir(&aside)?;
+        sync_dir(path)?;
+        Ok(aside)
     }
 
     /// Whose it is.

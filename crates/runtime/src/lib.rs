@@ -22,5 +22,5 @@ mod tests;
 mod watch;
 
 pub use driver::{LaneStats, Options, Runtime, StartError};
-pub use joining::{JoinError, Place, Wish, settle, token_hash};
+pub use joining::{JoinError, Place, Wish, come_back, settle, token_hash};
 pub use members::member_id;

@@ -168,6 +168,46 @@ async fn a_node_that_lost_its_disk_comes_back_by_itself_as_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_cannot_read_what_it_promised_comes_back_as_another() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.registered().await;
+    for (round, damaged) in ["IDENTITY", "wal"].into_iter().enumerate() {
+        let before = members(&cluster.endpoints()[0]).await;
+        cluster.kill(2);
+        let path = cluster.data_dir(2).join(damaged);
+        if path.is_dir() {
+            // The first flushes, names and all; later ones show that this is no torn write.
+            let first = path.join("0000000000000001.wal");
+            let mut bytes = fs::read(&first).expect("readable");
+            bytes[4096..12288].iter_mut().for_each(|byte| *byte ^= 0x5A);
+            fs::write(&first, bytes).expect("written");
+        } else {
+            let mut bytes = fs::read(&path).expect("readable");
+            bytes.iter_mut().for_each(|byte| *byte ^= 0x5A);
+            fs::write(&path, bytes).expect("written");
+        }
+        cluster.restart(2);
+        let id = |members: &[Member]| members.iter().find(|member| member.name == "n3").expect("a member").id;
+        let deadline = Instant::now() + PATIENCE;
+        while id(&settled(&cluster.endpoints()[0], 3).await) == id(&before) {
+            assert!(Instant::now() < deadline, "n3 is still who it was");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        cluster.ready().await;
+        let aside = cluster.data_dir(2).join(format!("lost-{}", round + 1));
+        assert!(aside.join(damaged).exists(), "nothing is deleted");
+    }
+    // Alone there is nobody who has what was here.
+    let mut alone = Cluster::start(1).await;
+    alone.kill(0);
+    fs::write(alone.data_dir(0).join("IDENTITY"), [0; 4096]).expect("written");
+    let (status, said) = alone.refused(0, &[]);
+    assert_eq!(status.code(), Some(74));
+    assert!(said.contains("every copy of the data directory's identity is damaged"), "{said}");
+    assert!(!alone.data_dir(0).join("lost-1").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_majority_that_lost_its_disks_does_not_found_a_second_cluster() {
     let mut cluster = Cluster::start(3).await;
     cluster.registered().await;
@@ -245,7 +285,7 @@ async fn etcds_calls_change_the_members() {
     let second = client.member_add(other).await.map(|_| ());
     assert_eq!(told(second).as_deref(), Some("etcdserver: too many learner members in cluster"));
     let promote = MemberPromoteRequest { id };
-    let early = client.member_promote(promote.clone()).await.map(|_| ());
+    let early = client.member_promote(promote).await.map(|_| ());
     let not_ready = "etcdserver: can only promote a learner member which is in sync with leader";
     assert_eq!(told(early).as_deref(), Some(not_ready));
     let last = remove(&endpoint, added.members.iter().find(|member| member.id != id).expect("the first").id).await;
@@ -254,7 +294,7 @@ async fn etcds_calls_change_the_members() {
     assert_eq!(told(remove(&endpoint, 12345).await.map(|_| ())).as_deref(), Some("etcdserver: member not found"));
     cluster.restart(node);
     let deadline = Instant::now() + PATIENCE;
-    while let Err(status) = client.member_promote(promote.clone()).await {
+    while let Err(status) = client.member_promote(promote).await {
         assert_eq!(status.message(), not_ready);
         assert!(Instant::now() < deadline, "it does not catch up");
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -46,9 +46,12 @@ impl Replica {
         if self.standing_asks.waiting.is_empty() {
             return;
         }
-        let late = |_: &u64, ask: &mut Ask| ask.deadline <= cx.now;
-        let late: Vec<Ask> = self.standing_asks.waiting.extract_if(.., late).map(|(_, ask)| ask).collect();
-        cx.out.replies.extend(late.into_iter().map(|ask| (ask.request, Err(Unavailable::NoLeader.into()))));
+        let late = self.standing_asks.waiting.iter().filter(|(_, ask)| ask.deadline <= cx.now);
+        for number in late.map(|(number, _)| *number).collect::<Vec<_>>() {
+            if let Some(ask) = self.standing_asks.waiting.remove(&number) {
+                cx.out.replies.push((ask.request, Err(Unavailable::NoLeader.into())));
+            }
+        }
         if let Some(standings) = self.standings(cx) {
             for ask in std::mem::take(&mut self.standing_asks.waiting).into_values() {
                 cx.out.replies.push((ask.request, Ok(Reply::Standings(standings.clone()))));

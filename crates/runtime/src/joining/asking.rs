@@ -145,6 +145,26 @@ pub async fn settle(wish: &Wish, listener: Option<Arc<TcpListener>>) -> Result<P
     Ok(place)
 }
 
+/// Finds a new place for a node whose directory no longer knows what it promised, in place of the one that it had. What is in the
+/// directory is put aside. Without other members that is refused: nobody else has what was here.
+pub async fn come_back(wish: &Wish, listener: Option<Arc<TcpListener>>, why: DiskError) -> Result<Place, JoinError> {
+    let known = KnownMembers::read(&wish.data_dir)?.map(|members| members.known);
+    let known = known.or_else(|| wish.first.as_ref().map(|(_, first)| first.clone())).unwrap_or_default();
+    let others = known.into_iter().filter(|member| member.name != wish.name);
+    let mut join: Vec<String> = others.map(|member| member.peer_address).collect();
+    join.extend(wish.join.iter().cloned());
+    if join.is_empty() {
+        return Err(why.into());
+    }
+    let aside = DataDir::set_aside(&wish.data_dir)?;
+    tracing::error!(
+        "{why}: what was here is in {} now, and {} comes back as a new member in its own place",
+        aside.display(),
+        wish.name
+    );
+    settle(&Wish { join, ..wish.clone() }, listener).await
+}
+
 async fn find_place(wish: &Wish, incarnation: Incarnation) -> Result<Place, JoinError> {
     if !wish.join.is_empty() {
         return join(wish, &wish.join, incarnation).await;

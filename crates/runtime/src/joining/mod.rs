@@ -17,7 +17,7 @@ mod answering;
 mod asking;
 
 pub(crate) use answering::{Gate, answer_fresh};
-pub use asking::{JoinError, Place, Wish, settle};
+pub use asking::{JoinError, Place, Wish, come_back, settle};
 
 use crate::disk::beside::{decode_list, encode_list};
 use bytes::Bytes;

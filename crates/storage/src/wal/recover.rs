@@ -90,7 +90,7 @@ impl Rotted {
 
     /// What its payload was, in the words of consensus.
     #[must_use]
-    pub fn kind(&self) -> u8 {
+    pub fn entry_kind(&self) -> u8 {
         self.name.entry_kind
     }
 
