@@ -87,6 +87,8 @@ pub enum Sabotage {
     MembershipWhenAppended,
     /// Do not write a new membership down: the next life has the one before.
     ForgetMembership,
+    /// Write no commit index: the next life does not know which changes of membership were committed.
+    ForgetCommit,
     /// As a leader that is removed, do not take the change as its own: lead on and count oneself.
     RemovedLeaderStays,
     /// A flaw of the state machine.

@@ -602,7 +602,8 @@ impl Replica {
             self.install(snapshot, cx);
         }
         self.change_early(&ready.entries, cx);
-        let records = self.records(ready.snapshot.as_ref(), ready.hard_state, &ready.entries);
+        let hard_state = ready.hard_state.map(|hs| sabotage::what_is_written(hs, cx.config.sabotage));
+        let records = self.records(ready.snapshot.as_ref(), hard_state, &ready.entries);
         if cx.sabotaged(Sabotage::AckBeforePersist) {
             cx.records.extend(records);
             self.send_raft(ready.messages_after_persist, cx);

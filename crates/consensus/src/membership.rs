@@ -86,9 +86,14 @@ impl Membership {
 
     /// Appends the encoding.
     pub fn encode(&self, w: &mut Writer) {
-        w.u8(VERSIONED);
-        w.u8(VERSION);
-        for list in [&self.voters, &self.outgoing, &self.learners, &self.learners_next] {
+        // What version 1 could say is still said in its words, which begin with the number of voters.
+        let plain = self.outgoing.is_empty() && self.learners_next.is_empty() && (1..128).contains(&self.voters.len());
+        let lists = [&self.voters, &self.outgoing, &self.learners, &self.learners_next];
+        if !plain {
+            w.u8(VERSIONED);
+            w.u8(VERSION);
+        }
+        for list in lists.into_iter().enumerate().filter(|(n, _)| !plain || n % 2 == 0).map(|(_, list)| list) {
             w.varint(list.len() as u64);
             for id in list {
                 w.varint(id.0);
@@ -298,19 +303,24 @@ mod tests {
     }
 
     #[test]
-    fn memberships_survive_and_those_of_version_1_can_still_be_read() {
-        let membership = Membership {
+    fn memberships_survive_and_those_of_version_1_are_what_they_were() {
+        let joint = Membership {
             voters: ids(&[1, 2, 300]),
             outgoing: ids(&[1, 2, 3]),
             learners: ids(&[9]),
             learners_next: ids(&[3]),
         };
-        let mut w = Writer::new();
-        membership.encode(&mut w);
-        let bytes = bytes::Bytes::from(w.finish());
-        assert_eq!(Membership::decode(&mut Reader::new(bytes.clone())), Ok(membership));
-        for len in 0..bytes.len() {
-            assert!(Membership::decode(&mut Reader::new(bytes.slice(..len))).is_err());
+        let plain = Membership { voters: ids(&[1, 2, 300]), learners: ids(&[9]), ..Membership::default() };
+        let nobody = Membership::default();
+        let many = Membership::of_voters((1..=130).map(ReplicaId));
+        for membership in [joint, plain, nobody, many] {
+            let mut w = Writer::new();
+            membership.encode(&mut w);
+            let bytes = bytes::Bytes::from(w.finish());
+            assert_eq!(Membership::decode(&mut Reader::new(bytes.clone())), Ok(membership));
+            for len in 0..bytes.len() {
+                assert!(Membership::decode(&mut Reader::new(bytes.slice(..len))).is_err());
+            }
         }
         let old = bytes::Bytes::from_static(&[2, 7, 8, 1, 9]);
         let read = Membership { voters: ids(&[7, 8]), learners: ids(&[9]), ..Membership::default() };

@@ -948,7 +948,8 @@ impl World<'_> {
         let (node, (kind, request)) = match proof {
             Some(node) => (node, self.clients[client].plain_write(operation)),
             None => {
-                let node = self.clients[client].pick_node(self.nodes.len());
+                let there = self.not_retired();
+                let node = there[self.clients[client].pick_node(there.len())];
                 (node, self.clients[client].next(operation, known))
             }
         };

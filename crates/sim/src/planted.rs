@@ -94,6 +94,7 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::MembershipWhenAppended),
     ),
     bug("forget-membership", "a change of membership is not written down", Node(Sabotage::ForgetMembership)),
+    bug("forget-commit", "that a change of membership was committed is not written down", Node(Sabotage::ForgetCommit)),
     bug(
         "removed-leader-stays",
         "a leader that is removed leads on and counts itself",

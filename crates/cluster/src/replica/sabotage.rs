@@ -4,7 +4,7 @@ use super::{Context, Replica, Waiting};
 use crate::config::Sabotage;
 use crate::reshape::Decision;
 use crate::wire::{EntryCopy, PeerBody};
-use quorate_consensus::{Entry, EntryKind, Membership, MembershipChange, Message, MessageKind, Role, Step};
+use quorate_consensus::{Entry, EntryKind, HardState, Membership, MembershipChange, Message, MessageKind, Role, Step};
 use quorate_env::{DecodeError, LogIndex};
 
 impl Replica {
@@ -91,6 +91,14 @@ pub(super) fn counted_as_stored(message: &Message, sabotage: Option<Sabotage>) -
     let last = message.entries.last()?.index;
     let counts = sabotage == Some(Sabotage::CountSendsAsAcks) && message.kind == MessageKind::Append;
     counts.then(|| consent(message, MessageKind::AppendResponse, last))
+}
+
+/// The hard state that a sabotaged replica writes.
+pub(super) fn what_is_written(hard_state: HardState, sabotage: Option<Sabotage>) -> HardState {
+    match sabotage {
+        Some(Sabotage::ForgetCommit) => HardState { commit: LogIndex(0), ..hard_state },
+        _ => hard_state,
+    }
 }
 
 /// An answer that agrees.

@@ -91,6 +91,11 @@ impl World<'_> {
         (0..self.nodes.len()).filter(|node| !self.churn.leaves(*node)).collect()
     }
 
+    /// Nodes that clients may ask: who was removed answers until it is switched off.
+    pub(super) fn not_retired(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|node| !self.churn.is_retired(*node)).collect()
+    }
+
     /// In the calm a write through this node must still succeed, if it stays.
     pub(super) fn must_prove(&mut self, node: usize) {
         if !self.churn.leaves(node) {
@@ -126,9 +131,12 @@ impl World<'_> {
         let doing = match self.churn.rng.below(3) {
             0 if comes => Doing::Add { node: self.come() },
             1 if members.len() > MEMBERS.0 => {
-                let look = self.nodes[chosen].node.as_ref().and_then(|node| node.inspect(SHARD));
-                self.churn.led = look.is_some_and(|look| look.role == Role::Leader);
-                Doing::Remove { node: chosen }
+                let look = |node: usize| self.nodes[node].node.as_ref().and_then(|node| node.inspect(SHARD));
+                let leads = |node: &usize| look(*node).is_some_and(|look| look.role == Role::Leader);
+                let leader = members.iter().copied().find(leads).filter(|_| self.churn.came % 2 == 0);
+                let node = leader.unwrap_or(chosen);
+                self.churn.led = leads(&node);
+                Doing::Remove { node }
             }
             _ if self.churn.came < COMERS_MAX && self.rotten.is_none() && !self.is_rotten() => {
                 self.mark("disk wiped");
