@@ -115,7 +115,7 @@ fn resolve(args: &StartArgs) -> Result<Settings, Failure> {
         listen_client,
         listen_peer: Some(listen_peer),
         peer_address,
-        announce_peer: named.is_none(),
+        announce_peer: true,
         join,
         surely_new: args.initial_cluster_state == ClusterState::New,
         token: pick(&args.initial_cluster_token, &file.initial_cluster_token).unwrap_or_else(|| "quorate".into()),

@@ -100,7 +100,10 @@ impl MemberTable {
                 base.map(|member| (member.id, vec![member.peer_address.clone()])).collect();
             let rows = state.roster.rows.values().map(|(row, _)| row);
             for row in rows.filter(|row| row.incarnation.is_some() && !row.peer_addresses.is_empty()) {
-                addresses.insert(row.id, row.peer_addresses.clone());
+                let told = addresses.insert(row.id, row.peer_addresses.clone()).unwrap_or_default();
+                // Where the flags say that it is, comes second: the whole cluster may have moved.
+                let more = told.into_iter().filter(|address| !row.peer_addresses.contains(address));
+                addresses.entry(row.id).or_default().extend(more);
             }
             addresses
         })
@@ -270,7 +273,8 @@ mod tests {
         roster.rows.insert(NodeId(1), (row(1, "h:9", Some(Incarnation(1))), Revision(1)));
         roster.rows.insert(NodeId(2), (row(2, "h:2", None), Revision(1)));
         table.learn(Arc::new(roster.clone()));
-        assert_eq!(table.addresses(), BTreeMap::from([(NodeId(1), vec!["h:9".to_owned()])]), "2 has not started");
+        let both = vec!["h:9".to_owned(), "h:1".to_owned()];
+        assert_eq!(table.addresses(), BTreeMap::from([(NodeId(1), both)]), "2 has not started");
         assert_eq!(table.all().len(), 2, "and is listed");
         assert!(table.contains(NodeId(1)) && !table.contains(NodeId(2)));
         roster.rows.remove(&NodeId(1));

@@ -267,6 +267,46 @@ async fn who_may_not_join_is_told_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_killed_while_it_joins_joins_in_the_end() {
+    let mut cluster = Cluster::start(1).await;
+    let node = cluster.grow();
+    for ms in [5, 20, 40, 60, 80, 120, 200, 400, 800] {
+        cluster.restart(node);
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        cluster.kill(node);
+    }
+    cluster.restart(node);
+    // Whoever it was in the meantime, one of them stays.
+    settled(&cluster.endpoints()[0], 2).await;
+    cluster.ready().await;
+    serves(&cluster.endpoints()[node]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_moves_is_found_again() {
+    let mut cluster = Cluster::start(1).await;
+    for size in 2..=3 {
+        let node = cluster.grow();
+        cluster.restart(node);
+        settled(&cluster.endpoints()[0], size).await;
+    }
+    cluster.kill(2);
+    cluster.move_peer(2);
+    cluster.restart(2);
+    let deadline = Instant::now() + PATIENCE;
+    let moved = format!("http://{}", cluster.peer_address(2));
+    while !members(&cluster.endpoints()[0]).await.iter().any(|member| member.peer_ur_ls == [moved.clone()]) {
+        assert!(Instant::now() < deadline, "nobody knows where it is");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // It is needed, and so the others must have found it.
+    cluster.kill(1);
+    let writer = Writer::start(vec![cluster.endpoints()[0].clone(), cluster.endpoints()[2].clone()]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(writer.stop().await > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn etcds_calls_change_the_members() {
     let mut cluster = Cluster::start(1).await;
     let endpoint = cluster.endpoints()[0].clone();

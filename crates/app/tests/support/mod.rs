@@ -109,6 +109,12 @@ impl Cluster {
         self.nodes.len() - 1
     }
 
+    /// From its next start on a node listens for peers elsewhere.
+    pub fn move_peer(&mut self, node: usize) {
+        let held = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        self.ports[node].1 = held.local_addr().expect("bound").port();
+    }
+
     /// Whether a node's process runs.
     pub fn runs(&mut self, node: usize) -> bool {
         self.nodes[node].as_mut().is_some_and(|child| child.try_wait().expect("waited").is_none())

@@ -22,6 +22,11 @@ pub(super) fn decide(roster: &Roster, first: &[BootMember], ask: &Ask, fresh: No
     if let Some(row) = rows().find(|row| row.incarnation == Some(ask.incarnation)) {
         return match row.state {
             MemberState::Leaving => Admission::Refused(format!("{} was removed while it joined", ask.name)),
+            // It has moved.
+            _ if !row.peer_addresses.contains(&ask.peer_address) => {
+                let rows = vec![MemberRow { peer_addresses: vec![ask.peer_address.clone()], ..row.clone() }];
+                Admission::Write { rows, replaces: None }
+            }
             _ => Admission::Already(row.id),
         };
     }
@@ -126,6 +131,14 @@ mod tests {
     fn asking_twice_is_asking_once() {
         let roster = roster(&[row(7, Some(50), "n2", "h:2", MemberState::Joining)]);
         assert_eq!(decide(&roster, &[], &ask("n2", "h:2"), FRESH), Admission::Already(NodeId(7)));
+    }
+
+    #[test]
+    fn who_has_moved_keeps_its_id() {
+        let known = row(7, Some(50), "n2", "h:2", MemberState::Voter);
+        let moved = MemberRow { peer_addresses: vec!["h:9".into()], ..known.clone() };
+        let written = Admission::Write { rows: vec![moved], replaces: None };
+        assert_eq!(decide(&roster(&[known]), &[], &ask("n2", "h:9"), FRESH), written);
     }
 
     #[test]

@@ -22,6 +22,9 @@ const ROUND_MAX: Duration = Duration::from_secs(1);
 /// One question's patience; longer than that of the one who answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Rounds in which a node that has moved tells so, before it starts all the same.
+const ANNOUNCEMENTS_MAX: usize = 5;
+
 /// Lines about why nothing goes on are logged this often.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
@@ -127,7 +130,18 @@ pub async fn settle(wish: &Wish, listener: Option<Arc<TcpListener>>) -> Result<P
             Some(KnownMembers { token: wish.token, known: first.clone(), first })
         });
         let members = members.ok_or_else(|| JoinError::MembersUnknown(wish.data_dir.clone()))?;
-        let (first, known) = (members.first, members.known);
+        let (first, mut known) = (members.first, members.known);
+        let own = |member: &&BootMember| member.id == identity.node;
+        if known.iter().find(own).is_some_and(|own| own.peer_address != wish.peer_address) {
+            announce(wish, &known, identity.incarnation, listener).await;
+        }
+        // Where the flags say that others are, is where they are looked for too.
+        let (_, named) = wish.first.clone().unwrap_or_default();
+        for member in known.iter_mut() {
+            if let Some(named) = named.iter().find(|named| named.id == member.id) {
+                member.peer_address.clone_from(&named.peer_address);
+            }
+        }
         return Ok(Place { cluster: identity.cluster, node: identity.node, incarnation: None, first, known });
     }
     let incarnation = draw_incarnation()?;
@@ -163,6 +177,27 @@ pub async fn come_back(wish: &Wish, listener: Option<Arc<TcpListener>>, why: Dis
         wish.name
     );
     settle(&Wish { join, ..wish.clone() }, listener).await
+}
+
+/// Tells the members that this node is elsewhere now: until they know, they cannot tell it anything. If nobody answers, they may all have
+/// moved; then the flags must say where to.
+async fn announce(wish: &Wish, known: &[BootMember], incarnation: Incarnation, listener: Option<Arc<TcpListener>>) {
+    let meanwhile = listener.map(|listener| tokio::spawn(answer_fresh(listener, incarnation)));
+    let ask = question(wish, Question::Join, ClusterId(0), incarnation);
+    let others = known.iter().filter(|member| member.name != wish.name).map(|member| member.peer_address.clone());
+    let others: Vec<String> = others.collect();
+    for _ in 0..ANNOUNCEMENTS_MAX {
+        let answers = ask_all(&others, &ask).await;
+        if answers.iter().any(|(_, answer)| matches!(answer, Some(Answer::Joined { .. }))) {
+            break;
+        }
+        tracing::warn!("nobody has taken note yet that {} is at {} now", wish.name, wish.peer_address);
+        tokio::time::sleep(ROUND * 4).await;
+    }
+    if let Some(meanwhile) = meanwhile {
+        meanwhile.abort();
+        let _ = meanwhile.await;
+    }
 }
 
 async fn find_place(wish: &Wish, incarnation: Incarnation) -> Result<Place, JoinError> {
