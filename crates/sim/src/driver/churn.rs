@@ -133,7 +133,7 @@ impl World<'_> {
             1 if members.len() > MEMBERS.0 => {
                 let look = |node: usize| self.nodes[node].node.as_ref().and_then(|node| node.inspect(SHARD));
                 let leads = |node: &usize| look(*node).is_some_and(|look| look.role == Role::Leader);
-                let leader = members.iter().copied().find(leads).filter(|_| self.churn.came % 2 == 0);
+                let leader = members.iter().copied().find(leads).filter(|_| self.churn.came.is_multiple_of(2));
                 let node = leader.unwrap_or(chosen);
                 self.churn.led = leads(&node);
                 Doing::Remove { node }
