@@ -23,6 +23,8 @@ pub enum Verb {
     Start(StartArgs),
     /// Show how the members are.
     Status(StatusArgs),
+    /// List, add, promote and remove the cluster's nodes.
+    Node(NodeArgs),
     /// Measure any server that speaks etcd's API.
     Bench(BenchArgs),
     /// Run the cluster in the simulator, from a seed.
@@ -44,6 +46,15 @@ pub struct UpArgs {
     pub port: u16,
 }
 
+/// What an empty data directory means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClusterState {
+    /// The other members know.
+    Auto,
+    /// The cluster starts for the first time.
+    New,
+}
+
 #[derive(Debug, Args)]
 pub struct StartArgs {
     /// The node's name, as in --initial-cluster.
@@ -61,15 +72,22 @@ pub struct StartArgs {
     /// Where to listen for peers, host:port.
     #[arg(long, env = "QUORATE_LISTEN_PEER")]
     pub listen_peer: Option<String>,
-    /// Where peers reach this node, if not where it listens; must be its address in --initial-cluster.
+    /// Where peers reach this node, if not where it listens; with --initial-cluster, its address there.
     #[arg(long, env = "QUORATE_ADVERTISE_PEER")]
     pub advertise_peer: Option<String>,
     /// All members of the cluster at its first start: n1=host:port,n2=host:port,...
     #[arg(long, env = "QUORATE_INITIAL_CLUSTER")]
     pub initial_cluster: Option<String>,
+    /// Join the cluster that the node at one of these peer addresses is a member of: host:port,... Only an empty data directory looks
+    /// at this; a node that is a member goes on as one.
+    #[arg(long, env = "QUORATE_JOIN", value_delimiter = ',', conflicts_with = "initial_cluster")]
+    pub join: Vec<String>,
     /// Names the cluster: nodes with different tokens never mix.
-    #[arg(long, env = "QUORATE_INITIAL_CLUSTER_TOKEN")]
+    #[arg(long, env = "QUORATE_INITIAL_CLUSTER_TOKEN", visible_alias = "token")]
     pub initial_cluster_token: Option<String>,
+    /// With an empty data directory: auto asks the other members whether the cluster exists, new takes your word that it does not.
+    #[arg(long, env = "QUORATE_INITIAL_CLUSTER_STATE", value_enum, default_value = "auto")]
+    pub initial_cluster_state: ClusterState,
     /// The most operations in one transaction.
     #[arg(long, env = "QUORATE_MAX_TXN_OPS")]
     pub max_txn_ops: Option<usize>,
@@ -91,6 +109,42 @@ pub struct StartArgs {
     /// A TOML file with the same names, dashes or underscores.
     #[arg(long, env = "QUORATE_CONFIG")]
     pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    #[command(subcommand)]
+    pub verb: NodeVerb,
+    /// The servers, host:port or URL, with commas.
+    #[arg(long, global = true, env = "QUORATE_ENDPOINTS", default_value = "127.0.0.1:2379", value_delimiter = ',')]
+    pub endpoints: Vec<String>,
+    /// For programs.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NodeVerb {
+    /// All members.
+    List,
+    /// Expect a node at a peer address; it then starts with --join. Without this, --join alone is enough.
+    Add {
+        /// Where it will listen for peers, host:port.
+        peer_address: String,
+        /// Without a vote, until it is promoted.
+        #[arg(long)]
+        learner: bool,
+    },
+    /// Give a learner its vote.
+    Promote {
+        /// Its id or name.
+        node: String,
+    },
+    /// Let a node go; its process ends, and its data directory is of no more use.
+    Remove {
+        /// Its id or name.
+        node: String,
+    },
 }
 
 #[derive(Debug, Args)]

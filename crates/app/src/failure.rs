@@ -1,6 +1,6 @@
 //! How a verb fails: what happened, and what to do next. The exit codes are sysexits'.
 
-use quorate_runtime::StartError;
+use quorate_runtime::{JoinError, StartError};
 use thiserror::Error;
 
 /// Why a verb ended without doing what it was asked to.
@@ -12,6 +12,9 @@ pub enum Failure {
     /// The node could not start.
     #[error("{0}")]
     Start(#[from] StartError),
+    /// The node has no place in a cluster.
+    #[error("{0}")]
+    Join(#[from] JoinError),
     /// An address is taken.
     #[error("cannot listen on {address}: {source}; stop what uses it, or choose another address")]
     Listen {
@@ -38,7 +41,10 @@ impl Failure {
             Self::Usage(_) => 64,
             Self::Server(_) => 69,
             Self::Violation(_) => 1,
-            Self::Start(_) | Self::Listen { .. } | Self::Io(_) => 74,
+            // What the members said no to, a running node would have ended with.
+            Self::Join(JoinError::Refused { .. } | JoinError::Removed { .. }) => 70,
+            Self::Join(JoinError::MembersUnknown(_)) => 64,
+            Self::Join(_) | Self::Start(_) | Self::Listen { .. } | Self::Io(_) => 74,
         }
     }
 }

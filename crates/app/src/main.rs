@@ -5,6 +5,7 @@ mod cli;
 mod diagram;
 mod endpoint;
 mod failure;
+mod members;
 mod mutants;
 mod node;
 mod scenario;
@@ -39,6 +40,7 @@ fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Up(args) => up::run(&args),
         Verb::Start(args) => start::run(&args),
         Verb::Status(args) => block_on(status::run(args)),
+        Verb::Node(args) => block_on(members::run(args)),
         Verb::Bench(args) => block_on(bench::run(args)),
         Verb::Sim(args) => simulate::run(&args),
         Verb::Diagram(args) => diagram::run(&args),

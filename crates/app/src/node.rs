@@ -5,9 +5,10 @@ use quorate_cluster::{BootMember, Timing};
 use quorate_env::ClusterId;
 use quorate_env::checksum::checksum;
 use quorate_runtime::disk::{DiskOptions, ScrubPace};
-use quorate_runtime::{Options, Runtime, member_id};
+use quorate_runtime::{JoinError, Options, Place, Runtime, StartError, Wish, come_back, member_id, settle, token_hash};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
@@ -22,10 +23,18 @@ pub struct Settings {
     pub listen_client: String,
     /// The URLs that clients are told.
     pub client_urls: Vec<String>,
-    /// Where it listens for peers; `None` for a cluster of one.
+    /// Where it listens for peers; `None` if nobody may ever join.
     pub listen_peer: Option<String>,
-    /// Names and peer addresses of all members.
-    pub initial_cluster: Vec<(String, String)>,
+    /// Where peers reach it.
+    pub peer_address: String,
+    /// Whether that goes over what the cluster knows of it.
+    pub announce_peer: bool,
+    /// Names and peer addresses of the first members; `None` if only the data directory knows.
+    pub initial_cluster: Option<Vec<(String, String)>>,
+    /// Peer addresses of members of the cluster to join.
+    pub join: Vec<String>,
+    /// Whether the cluster is new for sure.
+    pub surely_new: bool,
     /// Makes this cluster another than one of the same names.
     pub token: String,
     /// Operations in one transaction.
@@ -65,24 +74,53 @@ pub async fn listen(address: &str) -> Result<TcpListener, Failure> {
 impl Running {
     /// Starts a node on listeners that are bound already.
     pub async fn start(settings: &Settings, clients: TcpListener, peers: Option<TcpListener>) -> Result<Self, Failure> {
-        let members = settings.initial_cluster.iter().map(|(name, address)| BootMember {
-            id: member_id(name),
-            name: name.clone(),
-            peer_address: address.clone(),
+        let first = settings.initial_cluster.as_ref().map(|members| {
+            let boot = |(name, address): &(String, String)| BootMember {
+                id: member_id(name),
+                name: name.clone(),
+                peer_address: address.clone(),
+            };
+            (cluster_id(&settings.token, members), members.iter().map(boot).collect())
         });
-        let options = Options {
-            cluster: cluster_id(&settings.token, &settings.initial_cluster),
-            node: member_id(&settings.name),
+        let peers = peers.map(Arc::new);
+        let token = token_hash(&settings.token);
+        let wish = Wish {
             name: settings.name.clone(),
             data_dir: settings.data_dir.clone(),
-            members: members.collect(),
+            peer_address: settings.peer_address.clone(),
+            client_urls: settings.client_urls.clone(),
+            token,
+            first,
+            join: settings.join.clone(),
+            surely_new: settings.surely_new,
+        };
+        let place = match settle(&wish, peers.clone()).await {
+            Err(JoinError::Disk(e)) if e.lost_promises() => come_back(&wish, peers.clone(), e).await?,
+            place => place?,
+        };
+        let options = |place: Place| Options {
+            cluster: place.cluster,
+            node: place.node,
+            name: settings.name.clone(),
+            data_dir: settings.data_dir.clone(),
+            members: place.first,
+            known: place.known,
+            incarnation: place.incarnation,
+            announce_peer: settings.announce_peer.then(|| settings.peer_address.clone()),
+            token,
             client_urls: settings.client_urls.clone(),
             timing: settings.timing,
             request_timeout: REQUEST_TIMEOUT,
             disk: DiskOptions { scrub: settings.scrub, ..DiskOptions::default() },
         };
         let client_address = clients.local_addr()?;
-        let runtime = Runtime::start(options, peers).await?;
+        let runtime = match Runtime::start(options(place), peers.clone()).await {
+            Err(StartError::Disk(e)) if e.lost_promises() => {
+                let place = come_back(&wish, peers.clone(), e).await?;
+                Runtime::start(options(place), peers).await?
+            }
+            runtime => runtime?,
+        };
         let (stop_server, stopped) = tokio::sync::oneshot::channel();
         let etcd = quorate_etcd::Options { max_txn_ops: settings.max_txn_ops, ..Default::default() };
         let server = quorate_etcd::serve(clients, runtime.db(), etcd, async {

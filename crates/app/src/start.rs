@@ -1,6 +1,6 @@
 //! `quorate start`: one node of a cluster, from flags, environment and a file.
 
-use crate::cli::StartArgs;
+use crate::cli::{ClusterState, StartArgs};
 use crate::failure::Failure;
 use crate::node::{Running, Settings, listen};
 use quorate_cluster::Timing;
@@ -27,7 +27,8 @@ struct File {
     advertise_peer: Option<String>,
     #[serde(alias = "initial-cluster")]
     initial_cluster: Option<String>,
-    #[serde(alias = "initial-cluster-token")]
+    join: Option<Vec<String>>,
+    #[serde(alias = "initial-cluster-token", alias = "token")]
     initial_cluster_token: Option<String>,
     #[serde(alias = "max-txn-ops")]
     max_txn_ops: Option<usize>,
@@ -78,40 +79,50 @@ fn resolve(args: &StartArgs) -> Result<Settings, Failure> {
     let name = pick(&args.name, &file.name).unwrap_or_else(|| "n1".into());
     let listen_client = pick(&args.listen_client, &file.listen_client).unwrap_or_else(|| "127.0.0.1:2379".into());
     let listen_peer = pick(&args.listen_peer, &file.listen_peer).unwrap_or_else(|| "127.0.0.1:2380".into());
-    let initial_cluster = match pick(&args.initial_cluster, &file.initial_cluster) {
-        Some(text) => parse_cluster(&text)?,
-        None => vec![(name.clone(), listen_peer.clone())],
-    };
-    let Some((_, own)) = initial_cluster.iter().find(|(member, _)| *member == name) else {
-        return Err(usage(format!(
-            "--initial-cluster does not name {name}; add {name}=host:port, or choose another --name"
-        )));
-    };
-    if let Some(advertised) = pick(&args.advertise_peer, &file.advertise_peer)
-        && advertised != *own
-    {
-        return Err(usage(format!(
-            "--advertise-peer {advertised} is not what --initial-cluster says of {name}: {own}"
-        )));
-    }
-    let insecure = args.insecure || file.insecure.unwrap_or(false);
-    let alone = initial_cluster.len() == 1;
-    for (what, address) in [("--listen-client", &listen_client), ("--listen-peer", &listen_peer)] {
-        if !(alone && what == "--listen-peer") {
-            refuse_exposure(what, address, insecure)?;
+    let join = if args.join.is_empty() { file.join.clone().unwrap_or_default() } else { args.join.clone() };
+    let named = pick(&args.initial_cluster, &file.initial_cluster);
+    let advertised = pick(&args.advertise_peer, &file.advertise_peer);
+    let data_dir = args.data_dir.clone().or(file.data_dir.clone()).unwrap_or_else(|| format!("{name}.quorate").into());
+    let own = advertised.clone().unwrap_or_else(|| listen_peer.clone());
+    let (initial_cluster, peer_address) = match &named {
+        Some(text) => {
+            let members = parse_cluster(text)?;
+            let Some((_, own)) = members.iter().find(|(member, _)| *member == name).cloned() else {
+                return Err(usage(format!(
+                    "--initial-cluster does not name {name}; add {name}=host:port, or choose another --name"
+                )));
+            };
+            if let Some(advertised) = advertised
+                && advertised != own
+            {
+                return Err(usage(format!(
+                    "--advertise-peer {advertised} is not what --initial-cluster says of {name}: {own}"
+                )));
+            }
+            (Some(members), own)
         }
+        // A directory that is somebody's knows; an empty one begins a cluster of one.
+        None if !join.is_empty() || data_dir.join("MEMBERS").exists() => (None, own),
+        None => (Some(vec![(name.clone(), own.clone())]), own),
+    };
+    let insecure = args.insecure || file.insecure.unwrap_or(false);
+    for (what, address) in [("--listen-client", &listen_client), ("--listen-peer", &listen_peer)] {
+        refuse_exposure(what, address, insecure)?;
     }
     let advertised = pick(&args.advertise_client, &file.advertise_client).unwrap_or_else(|| listen_client.clone());
     let client_urls = advertised.split(',').map(|address| match address.contains("://") {
         true => address.to_owned(),
         false => format!("http://{address}"),
     });
-    let data_dir = args.data_dir.clone().or(file.data_dir).unwrap_or_else(|| format!("{name}.quorate").into());
     Ok(Settings {
         client_urls: client_urls.collect(),
         data_dir,
         listen_client,
-        listen_peer: (!alone).then_some(listen_peer),
+        listen_peer: Some(listen_peer),
+        peer_address,
+        announce_peer: true,
+        join,
+        surely_new: args.initial_cluster_state == ClusterState::New,
         token: pick(&args.initial_cluster_token, &file.initial_cluster_token).unwrap_or_else(|| "quorate".into()),
         max_txn_ops: args.max_txn_ops.or(file.max_txn_ops).unwrap_or(quorate_etcd::Options::default().max_txn_ops),
         timing: timing(

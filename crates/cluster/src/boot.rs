@@ -39,6 +39,9 @@ pub enum BootError {
         /// The last one before the log.
         start: LogIndex,
     },
+    /// The members' rows cannot be read.
+    #[error("the members' rows cannot be read: {0}")]
+    Roster(String),
     /// The log holds an entry of a kind that this release does not know.
     #[error("shard {0}: the log holds an entry of an unknown kind; start the newer release")]
     UnknownEntry(ShardId),

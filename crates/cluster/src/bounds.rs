@@ -53,6 +53,13 @@ pub const RETRY: Duration = Duration::from_millis(500);
 /// Entries that rotted and are asked for at one time.
 pub const MENDING_ASKS_MAX: usize = 64;
 
+/// Entries that a learner may lack of what is committed when it is given its vote: what a leader has in flight, several times over. The
+/// group waits for it from then on.
+pub const PROMOTION_LAG_ENTRIES: u64 = 8 * ENTRIES_IN_FLIGHT_MAX;
+
+/// A replica counts as alive if it has answered within so many election timeouts.
+pub const HEARD_LATELY_ELECTIONS: u32 = 2;
+
 /// State hashes kept for comparison with a peer's.
 pub const HASHES_KEPT: usize = 4_096;
 

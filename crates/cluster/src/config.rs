@@ -81,6 +81,18 @@ pub enum Sabotage {
     LeadWithRot,
     /// As a peer, hand out entries whose payload has changed; and put back what comes without looking at it.
     MendUnverified,
+    /// Give a learner its vote whatever it has of the log.
+    PromoteUnsynced,
+    /// In place of a joint configuration take the incoming one at once.
+    SingleMajority,
+    /// Change over to a new membership when its entry is appended, not when it is committed.
+    MembershipWhenAppended,
+    /// Do not write a new membership down: the next life has the one before.
+    ForgetMembership,
+    /// Write no commit index: the next life does not know which changes of membership were committed.
+    ForgetCommit,
+    /// As a leader that is removed, do not take the change as its own: lead on and count oneself.
+    RemovedLeaderStays,
     /// A flaw of the state machine.
     Machine(Flaw),
 }
@@ -92,7 +104,7 @@ pub struct NodeConfig {
     pub cluster: ClusterId,
     /// This node.
     pub node: NodeId,
-    /// All members of the first configuration, this node among them.
+    /// All members of the first configuration. A node that joined later is not among them: it learns from the log who it is.
     pub members: Vec<BootMember>,
     /// Patience.
     pub timing: Timing,

@@ -1,5 +1,6 @@
 //! All that a node can be told and all that it can ask for.
 
+use crate::members::Roster;
 use crate::wire::PeerMessage;
 use quorate_consensus::Role;
 use quorate_env::{LogIndex, NodeId, ReplicaId, ShardId, Term, WallMs};
@@ -121,6 +122,11 @@ pub enum Request {
         /// On which shard.
         shard: ShardId,
     },
+    /// How the group's leader sees its replicas.
+    Standings {
+        /// Of which shard.
+        shard: ShardId,
+    },
 }
 
 impl Request {
@@ -134,7 +140,8 @@ impl Request {
             | Self::Lease { shard, .. }
             | Self::Leases { shard }
             | Self::Status { shard }
-            | Self::Collected { shard } => *shard,
+            | Self::Collected { shard }
+            | Self::Standings { shard } => *shard,
         }
     }
 }
@@ -180,6 +187,21 @@ pub enum Reply {
     Status(Status),
     /// To [`Request::Collected`].
     Collected,
+    /// To [`Request::Standings`].
+    Standings(Vec<Standings>),
+}
+
+/// How a group's leader sees one of its replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standings {
+    /// Where it lives.
+    pub node: NodeId,
+    /// Whether it votes.
+    pub voter: bool,
+    /// Whether it answered lately.
+    pub alive: bool,
+    /// Whether it has about as much of the log as is committed.
+    pub in_sync: bool,
 }
 
 /// What a watch is told, in order.
@@ -254,6 +276,8 @@ pub struct Outputs {
     pub flush: Option<FlushTask>,
     /// What became of entries that had rotted.
     pub mended: Vec<Mended>,
+    /// The members' rows, when they have changed: whom to connect to.
+    pub roster: Option<Arc<Roster>>,
     /// The replica's state contradicts itself or its peers: stop the process and say this.
     pub fatal: Option<String>,
     /// What is fatal is that the store's disk has changed what was written there: its rows are another replica's to give back.
@@ -304,6 +328,10 @@ pub struct Inspection {
     pub last: LogIndex,
     /// Whether it takes no more writes until the disk has caught up.
     pub held_back: bool,
+    /// Whether it votes, as far as it knows.
+    pub voter: bool,
+    /// A hash of the membership that it goes by.
+    pub membership: u64,
     /// Entries of its log that rotted and are being fetched; until none is left it takes no part in anything else.
     pub rotted: usize,
 }

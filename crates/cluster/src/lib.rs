@@ -17,6 +17,7 @@
 //! - [`replica`] owns one group and one state machine, and the order *persist, then acknowledge*.
 //! - [`mending`] stands for a replica whose log has rotted, until the other replicas have given back what is missing.
 //! - [`proposals`], [`reads`], [`lease_clock`], [`transfer`] each keep one kind of promise to clients or peers.
+//! - [`members`] says what the cluster wants to be, [`reshape`] what a group's leader does to get there.
 //!
 //! The cluster does not know that there are sockets, files, gRPC or threads.
 
@@ -26,11 +27,13 @@ mod config;
 mod fetch;
 mod input;
 mod lease_clock;
+pub mod members;
 mod mending;
 mod node;
 mod proposals;
 mod reads;
 mod replica;
+mod reshape;
 mod slots;
 mod transfer;
 pub mod wire;
@@ -38,8 +41,9 @@ pub mod wire;
 pub use boot::BootError;
 pub use config::{BootMember, NodeConfig, Sabotage, Timing};
 pub use input::{
-    FlushTask, Input, Inspection, LeaseAnswer, Mended, Outputs, Persist, Reply, Request, RequestId, WatchOutput,
-    WatchRequest,
+    FlushTask, Input, Inspection, LeaseAnswer, Mended, Outputs, Persist, Reply, Request, RequestId, Standings,
+    WatchOutput, WatchRequest,
 };
-pub use node::Node;
+pub use node::{FIRST_SHARDS, Node};
+pub use replica::membership_hash;
 pub use wire::{EntryCopy, PeerBody, PeerMessage};

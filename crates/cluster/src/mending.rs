@@ -33,9 +33,9 @@ use crate::bounds::{MENDING_ASKS_MAX, RETRY, TRANSFER_IDLE};
 use crate::config::Sabotage;
 use crate::fetch::Fetch;
 use crate::input::{Inspection, Mended, WatchRequest};
-use crate::replica::Context;
+use crate::replica::{Context, membership_hash};
 use crate::wire::{EntryCopy, PeerBody, PeerMessage, node_of};
-use quorate_consensus::{Entry, Restored, Role, SnapshotPoint};
+use quorate_consensus::{Entry, EntryKind, Membership, Restored, Role, SnapshotPoint};
 use quorate_env::{Instant, LogIndex, ReplicaId, ShardId, Term};
 use quorate_shard::{Import, ImportError, Machine, Remains, WatcherKey};
 use quorate_storage::wal::{LogEntry, LogRecord, Rotted};
@@ -103,7 +103,7 @@ impl Mending {
     /// If there is no other replica.
     pub fn new(shard: ShardId, id: ReplicaId, found: Found, remains: Option<Remains>) -> Result<Self, BootError> {
         let Found { machine, restored, rotted, hole, .. } = found;
-        if restored.membership.voters.iter().all(|voter| *voter == id) {
+        if restored.membership.all_voters().iter().all(|voter| *voter == id) {
             return Err(match (rotted.first(), hole) {
                 (Some(first), _) => first.lost(shard).into(),
                 (None, start) => BootError::Hole {
@@ -187,6 +187,8 @@ impl Mending {
             | PeerBody::ChunkAsk { .. }
             | PeerBody::DigestAsk { .. }
             | PeerBody::StateHash { .. }
+            | PeerBody::StandingAsk { .. }
+            | PeerBody::StandingAnswer { .. }
             | PeerBody::RowsAsk { .. } => {}
         }
     }
@@ -287,7 +289,8 @@ impl Mending {
         let own = self.restored.hard_state;
         if self.hole.is_some()
             || first <= own.commit
-            || !may_go(own.term, self.restored.membership.voters.len(), &search.lacks)
+            || self.changes_membership()
+            || !may_go(own.term, &self.restored.membership, &search.lacks)
         {
             return;
         }
@@ -314,8 +317,18 @@ impl Mending {
         self.write(record, cx);
     }
 
+    /// Whether the log may hold a change of membership that is not applied: then who decides about an entry is not known here.
+    fn changes_membership(&self) -> bool {
+        let kind = EntryKind::Membership;
+        let applied = self.restored.applied.index;
+        self.restored.entries.iter().any(|entry| entry.index > applied && entry.kind == kind)
+            || self.rotted.iter().any(|rotted| rotted.index > applied && rotted.entry_kind() == kind as u8)
+    }
+
     fn peers(&self) -> impl Iterator<Item = ReplicaId> + '_ {
-        self.restored.membership.voters.iter().copied().filter(|voter| *voter != self.id)
+        let Membership { voters, outgoing, .. } = &self.restored.membership;
+        let only_outgoing = outgoing.iter().filter(|id| !voters.contains(id));
+        voters.iter().chain(only_outgoing).copied().filter(|voter| *voter != self.id)
     }
 
     // ---- rows
@@ -488,19 +501,23 @@ impl Mending {
             log_start: self.restored.start.index,
             last,
             held_back: false,
+            voter: self.restored.membership.is_voter(self.id),
+            membership: membership_hash(&self.restored.membership),
             // What was put back is there when it is durable.
             rotted: self.rotted.len().max(1),
         }
     }
 }
 
-/// Whether an entry that rotted at one of so many voters, whose hard state is of term `own`, was never committed and never will be.
-fn may_go(own: Term, voters: usize, lacks: &BTreeMap<ReplicaId, Lack>) -> bool {
+/// Whether an entry that rotted at one of these voters, whose hard state is of term `own`, was never committed and never will be. Of a joint
+/// configuration both majorities must lack it: it may have been committed before the configuration was joint.
+fn may_go(own: Term, membership: &Membership, lacks: &BTreeMap<ReplicaId, Lack>) -> bool {
     let absent = |at_least: Term| {
-        lacks.values().filter(|lack| matches!(lack, Lack::Absent { in_term, .. } if *in_term >= at_least)).count()
+        let lacks = |id| matches!(lacks.get(&id), Some(Lack::Absent { in_term, .. }) if *in_term >= at_least);
+        membership.is_quorum(lacks)
     };
     let led = lacks.values().any(|lack| *lack == Lack::Absent { in_term: own, leads: true });
-    absent(Term(own.0 + 1)) > voters / 2 || (led && absent(own) > voters / 2)
+    absent(Term(own.0 + 1)) || (led && absent(own))
 }
 
 #[cfg(test)]
@@ -514,7 +531,8 @@ mod tests {
     #[test]
     fn an_entry_goes_only_if_a_majority_of_others_can_never_have_it() {
         let judge = |voters, lacks: &[Lack]| {
-            may_go(Term(5), voters, &(2..).map(ReplicaId).zip(lacks.iter().copied()).collect())
+            let membership = Membership::of_voters((1..=voters).map(ReplicaId));
+            may_go(Term(5), &membership, &(2..).map(ReplicaId).zip(lacks.iter().copied()).collect())
         };
         assert!(judge(3, &[absent(6, false), absent(7, true)]));
         // The third may be what made it committed, or still become so.
@@ -527,5 +545,12 @@ mod tests {
         assert!(!judge(5, &[absent(6, false), absent(6, true)]));
         assert!(judge(5, &[absent(6, false), absent(6, false), absent(6, false)]));
         assert!(!judge(1, &[]));
+        // On the way from (1 2 3) to (1 4 5).
+        let ids = |list: [u64; 3]| list.map(ReplicaId).to_vec();
+        let joint = Membership { voters: ids([1, 4, 5]), outgoing: ids([1, 2, 3]), ..Membership::default() };
+        let judge =
+            |who: &[u64]| may_go(Term(5), &joint, &who.iter().map(|id| (ReplicaId(*id), absent(6, false))).collect());
+        assert!(judge(&[2, 3, 4, 5]));
+        assert!(!judge(&[4, 5]) && !judge(&[2, 3]) && !judge(&[2, 3, 4]));
     }
 }

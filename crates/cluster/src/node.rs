@@ -4,8 +4,9 @@ use crate::boot::{self, BootError};
 use crate::bounds::DEAD_ROWS_PER_TICK;
 use crate::config::{NodeConfig, Sabotage};
 use crate::input::{FlushTask, Input, Inspection, Mended, Outputs, Persist};
+use crate::members::Roster;
 use crate::mending::Mending;
-use crate::replica::{Context, Replica};
+use crate::replica::{self, Context, Replica};
 use crate::slots::Slots;
 use crate::wire::node_of;
 use quorate_consensus::{Config, Group, Membership, Restored};
@@ -43,6 +44,8 @@ pub struct Node {
     records: Vec<LogRecord>,
     out: Outputs,
     flushing: Option<(u64, BTreeMap<ShardId, LogIndex>)>,
+    /// The members' rows, as this node's replica of the system keyspace has them.
+    roster: Arc<Roster>,
     misrouted: u64,
 }
 
@@ -61,9 +64,8 @@ impl Node {
         let mut slots = Slots::load(store.clone(), &FIRST_SHARDS)?;
         let procedures = Arc::new(Procedures::new());
         let rng = Rng::new(seed);
-        let mut voters: Vec<ReplicaId> = config.members.iter().map(|member| ReplicaId(member.id.0)).collect();
-        voters.sort();
-        let membership = Membership { voters, learners: Vec::new() };
+        let membership = Membership::of_voters(config.members.iter().map(|member| ReplicaId(member.id.0)));
+        let mut roster = Roster::default();
         let mut replicas = BTreeMap::new();
         let mut mending = BTreeMap::new();
         let mut records = Vec::new();
@@ -71,6 +73,9 @@ impl Node {
         for shard in FIRST_SHARDS {
             let log = recovered.shards.get(&shard);
             let found = boot::open_replica(shard, &store, &mut slots, log, &membership, &procedures)?;
+            if shard == FIRST_SHARDS[0] {
+                roster = replica::read_roster(&found.machine).map_err(BootError::Roster)?;
+            }
             let covered = log.map_or(0, |log| log.rotted.len()) - found.rotted.len();
             if covered > 0 {
                 let covered = covered as u64;
@@ -85,6 +90,8 @@ impl Node {
                 mending.insert(shard, Mending::new(shard, ReplicaId(config.node.0), found, remains)?);
             }
         }
+        let roster = Arc::new(roster);
+        out.roster = Some(roster.clone());
         Ok(Self {
             config,
             store,
@@ -100,6 +107,7 @@ impl Node {
             records,
             out,
             flushing: None,
+            roster,
             misrouted: 0,
         })
     }
@@ -110,6 +118,7 @@ impl Node {
             Input::Tick { wall } => {
                 self.wall = self.wall.max(wall);
                 self.each(now, Replica::tick);
+                self.reshape(now);
                 self.mend_each(now, |_, _| {});
                 if let Err(e) = self.slots.clear_some(DEAD_ROWS_PER_TICK) {
                     self.out.fatal.get_or_insert(e.to_string());
@@ -169,6 +178,7 @@ impl Node {
             self.one(now, shard, Replica::pump);
         }
         self.dirty.clear();
+        self.read_roster();
         self.start_flush();
         let mut out = std::mem::take(&mut self.out);
         if !self.records.is_empty() {
@@ -176,6 +186,30 @@ impl Node {
             self.ticket += 1;
         }
         out
+    }
+
+    /// Lets the groups that this node leads take a step towards what the members' rows ask for.
+    fn reshape(&mut self, now: Instant) {
+        let roster = self.roster.clone();
+        self.each(now, |replica, cx| replica.reshape(&roster, cx));
+        let groups: Vec<Membership> = self.replicas.values().map(Replica::membership).collect();
+        if self.mending.is_empty() {
+            self.one(now, FIRST_SHARDS[0], |replica, cx| replica.move_rows(&roster, &groups, cx));
+        }
+    }
+
+    fn read_roster(&mut self) {
+        let system = self.replicas.get(&FIRST_SHARDS[0]);
+        match system.and_then(|replica| replica.roster(self.roster.revision)) {
+            Some(Ok(roster)) => {
+                self.roster = Arc::new(roster);
+                self.out.roster = Some(self.roster.clone());
+            }
+            Some(Err(e)) => {
+                self.out.fatal.get_or_insert(format!("the members' rows cannot be read: {e}"));
+            }
+            None => {}
+        }
     }
 
     fn start_flush(&mut self) {
@@ -269,6 +303,12 @@ impl Node {
         self.mending.is_empty()
     }
 
+    /// The members' rows as this node knows them.
+    #[must_use]
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
     /// Messages that reached the wrong node or replica.
     #[must_use]
     pub fn misrouted(&self) -> u64 {
@@ -306,7 +346,7 @@ fn start_replica(
         uncommitted_bytes_max: u64::MAX,
     };
     let mut group = Group::new(&group_config, restored, rng.split(shard.0 * 2));
-    if config.members.len() == 1 {
+    if restored.membership.all_voters() == [id] {
         // Nobody to wait for.
         group.campaign();
     }

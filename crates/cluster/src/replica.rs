@@ -4,26 +4,34 @@
 //! applied, *applied* before its client is answered. A snapshot's rows are durable in the store before the log forgets what they
 //! replace.
 
+mod reshaping;
 mod sabotage;
+mod standings;
 
 use crate::bounds::{GARBAGE_EVENTS_PER_TICK, HASH_EXCHANGE, HASHES_KEPT, LOG_LAG_BYTES_MAX, PENDING_READS_MAX, RETRY};
 use crate::config::{NodeConfig, Sabotage};
 use crate::input::{Inspection, LeaseAnswer, Outputs, Reply, Request, RequestId, WatchOutput, WatchRequest};
 use crate::lease_clock::LeaseClock;
+use crate::members::Roster;
 use crate::proposals::Proposals;
 use crate::reads::Reads;
 use crate::slots::Slots;
 use crate::transfer::{self, Incoming, OutgoingSet};
 use crate::wire::{EntryCopy, PeerBody, PeerMessage, node_of};
-use quorate_consensus::{Entry, EntryKind, Group, Message, MessageKind, Ready, Role, Snapshot, SnapshotPoint};
-use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, Rng, ShardId, Term, WallMs};
+use quorate_consensus::{
+    Entry, EntryKind, Group, Membership, Message, MessageKind, Ready, Role, Snapshot, SnapshotPoint,
+};
+use quorate_env::checksum::checksum;
+use quorate_env::{Instant, LogIndex, NodeId, Reader, ReplicaId, Rng, ShardId, Term, WallMs, Writer};
 use quorate_kv::{
-    Command, CommandId, Consistency, Envelope, Error, Event, Header, LeaseId, LeaseInfo, Read, Refusal, Revision,
-    SessionId, Status, Unavailable,
+    Command, CommandId, Consistency, Envelope, Error, Event, Header, LeaseId, LeaseInfo, RangeOp, Read, Refusal,
+    Revision, SessionId, Status, Unavailable,
 };
 use quorate_shard::{Attach, Chunk, Grant, Import, Machine, MachineError, Procedures, WatchHub, WatcherKey};
 use quorate_storage::store::Store;
 use quorate_storage::wal::{self, LogRecord};
+use reshaping::Reshaping;
+use standings::StandingAsks;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,10 +121,12 @@ pub(crate) struct Replica {
     /// Renewals that met an expiry on its way; looked at again when something was applied.
     parked: Vec<Waiting>,
     clock: LeaseClock,
-    /// Expiries have their own session: they are never sent twice.
-    expiry: CommandId,
+    /// The leader's own commands have their own session: they are never sent twice.
+    own: CommandId,
     asks: BTreeMap<u64, Ask>,
     next_ask: u64,
+    standing_asks: StandingAsks,
+    reshaping: Reshaping,
     awaiting: VecDeque<Awaiting>,
     hold: Option<Hold>,
     outgoing: OutgoingSet,
@@ -139,6 +149,8 @@ impl Replica {
         let session = SessionId(rng.next_u64());
         let hub = WatchHub::new(machine.meta().revision);
         let seen = (group.role(), group.term(), group.leader());
+        let own = CommandId { session: SessionId(rng.next_u64()), seq: 0 };
+        let next_ask = rng.next_u64() >> 16;
         Self {
             shard,
             id,
@@ -150,9 +162,11 @@ impl Replica {
             reads: Reads::new(session),
             parked: Vec::new(),
             clock: LeaseClock::default(),
-            expiry: CommandId { session: SessionId(rng.next_u64()), seq: 0 },
+            own,
             asks: BTreeMap::new(),
-            next_ask: rng.next_u64() >> 16,
+            next_ask,
+            standing_asks: StandingAsks::new(next_ask),
+            reshaping: Reshaping::default(),
             awaiting: VecDeque::new(),
             hold: None,
             outgoing: OutgoingSet::new(rng.next_u64() >> 16),
@@ -182,6 +196,7 @@ impl Replica {
         self.tick_transfers(cx);
         self.tick_garbage(cx);
         self.tick_hashes(cx);
+        self.move_standing_asks(cx);
         if cx.no_space && self.group.role() == Role::Leader {
             let other = self.group.membership().voters.into_iter().find(|voter| *voter != self.id);
             if let Some(other) = other {
@@ -272,9 +287,9 @@ impl Replica {
         self.hash_sent = cx.now;
         let meta = self.machine.meta();
         let (applied, hash) = (meta.applied, meta.state_hash);
-        for voter in self.group.membership().voters {
-            if voter != self.id {
-                self.send(voter, PeerBody::StateHash { applied, hash }, cx);
+        for replica in self.group.membership().all() {
+            if replica != self.id {
+                self.send(replica, PeerBody::StateHash { applied, hash }, cx);
             }
         }
     }
@@ -284,7 +299,7 @@ impl Replica {
         match self.group.leader() {
             Some(leader) if node_of(leader) == node => {
                 // One after the other: two that campaign at once split the vote, and then wait out a whole timeout.
-                let survivors = self.group.membership().voters.into_iter().filter(|voter| *voter != leader);
+                let survivors = self.group.membership().all_voters().into_iter().filter(|voter| *voter != leader);
                 let rank = survivors.take_while(|voter| *voter < self.id).count() as u32;
                 self.group.leader_lost(1 + CAMPAIGN_GAP_TICKS * rank);
             }
@@ -347,6 +362,8 @@ impl Replica {
                     self.send(from, PeerBody::RowsOffer { transfer }, cx);
                 }
             }
+            PeerBody::StandingAsk { ask } => self.answer_standings(from, ask, cx),
+            PeerBody::StandingAnswer { ask, standings } => self.accept_standings(ask, standings, cx),
             // To a former life, whose log had rotted.
             PeerBody::EntryAnswer { .. } | PeerBody::RowsOffer { .. } | PeerBody::Digest { .. } => {}
         }
@@ -383,6 +400,7 @@ impl Replica {
             return;
         }
         let message = self.tamper(message, cx);
+        self.hear(&message, cx.now);
         // What the engine refuses (a stale or strange message) is dropped, as the network might have done.
         let _ = self.group.step(&message);
         // An answer to what was sent before the snapshot does not end the wait for it; the transfer must stay, so that it can time out.
@@ -431,6 +449,7 @@ impl Replica {
                 Ok(Reply::Leases(Read { header, result: self.machine.leases().map(|grant| grant.id).collect() }))
             }
             Request::Status { .. } => Ok(Reply::Status(self.status(cx))),
+            Request::Standings { .. } => return self.ask_standings(id, deadline, cx),
             Request::Collected { .. } => {
                 if self.garbage {
                     self.collected_waiters.push((id, deadline));
@@ -519,6 +538,7 @@ impl Replica {
                 self.proposals.drop_queue();
                 self.clock.stop();
                 self.outgoing.clear();
+                self.forget_standings();
             }
             self.leader_changes += u64::from(now.2.is_some() && now.2 != leader);
             if (term, leader) != (now.1, now.2) {
@@ -585,7 +605,9 @@ impl Replica {
         if let Some(snapshot) = &ready.snapshot {
             self.install(snapshot, cx);
         }
-        let records = self.records(ready.snapshot.as_ref(), ready.hard_state, &ready.entries);
+        self.change_early(&ready.entries, cx);
+        let hard_state = ready.hard_state.map(|hs| sabotage::what_is_written(hs, cx.config.sabotage));
+        let records = self.records(ready.snapshot.as_ref(), hard_state, &ready.entries);
         if cx.sabotaged(Sabotage::AckBeforePersist) {
             cx.records.extend(records);
             self.send_raft(ready.messages_after_persist, cx);
@@ -641,9 +663,12 @@ impl Replica {
             if entry.index <= self.machine.meta().applied {
                 continue;
             }
-            if entry.kind != EntryKind::Normal {
-                self.fatal.get_or_insert(format!("entry {} is of a kind that this release cannot apply", entry.index));
-                return;
+            if entry.kind == EntryKind::Membership {
+                self.apply_change(&entry, cx);
+                if self.fatal.is_some() {
+                    return;
+                }
+                continue;
             }
             let output = match self.machine.apply(entry.index, entry.term, &entry.data, self.proposals.session()) {
                 Ok(output) => output,
@@ -724,9 +749,9 @@ impl Replica {
     /// Leadership was confirmed after these leases ran out. If it was lost and won again in between, their time began anew.
     fn expire(&mut self, grants: &[Grant]) {
         for grant in grants.iter().filter(|grant| self.clock.is_expiring(grant)) {
-            self.expiry.seq += 1;
+            self.own.seq += 1;
             let command = Command::LeaseExpire { id: grant.id, granted_at: grant.granted_at };
-            self.proposals.enqueue(vec![Envelope { id: self.expiry, answered_below: self.expiry.seq, command }]);
+            self.proposals.enqueue(vec![Envelope { id: self.own, answered_below: self.own.seq, command }]);
         }
     }
 
@@ -941,6 +966,13 @@ impl Replica {
                 // The rows are those of now, which is at or after what the engine had in mind.
                 let meta = self.machine.meta();
                 (snapshot.index, snapshot.term) = (meta.applied, meta.applied_term);
+                match Membership::decode(&mut Reader::new(meta.membership.clone())) {
+                    Ok(membership) => snapshot.membership = membership,
+                    Err(e) => {
+                        self.fatal.get_or_insert(format!("the membership cannot be read: {e}"));
+                        continue;
+                    }
+                }
                 snapshot.data = transfer::descriptor(self.outgoing.offer(cx.now, message.to, self.machine.view()));
             }
             let counted = sabotage::counted_as_stored(&message, cx.config.sabotage);
@@ -966,11 +998,16 @@ impl Replica {
             applied: self.machine.meta().applied,
             disk_bytes,
             disk_bytes_in_use: disk_bytes,
-            learner: !self.group.membership().voters.contains(&self.id),
+            learner: !self.group.membership().is_voter(self.id),
             no_space: cx.no_space,
             pending: self.proposals.outstanding_count(),
             leader_changes: self.leader_changes,
         }
+    }
+
+    /// The members' rows, of the system keyspace's replica; `None` if they are still those of `known`.
+    pub fn roster(&self, known: Revision) -> Option<Result<Roster, String>> {
+        (self.machine.meta().revision != known).then(|| read_roster(&self.machine))
     }
 
     pub fn applied(&self) -> LogIndex {
@@ -979,6 +1016,7 @@ impl Replica {
 
     pub fn inspect(&self) -> Inspection {
         let meta = self.machine.meta();
+        let membership = self.group.membership();
         Inspection {
             replica: self.id,
             role: self.group.role(),
@@ -991,6 +1029,8 @@ impl Replica {
             log_start: self.group.log_start().index,
             last: self.group.last_index(),
             held_back: self.held_back,
+            voter: membership.is_voter(self.id),
+            membership: membership_hash(&membership),
             rotted: 0,
         }
     }
@@ -999,6 +1039,24 @@ impl Replica {
         self.damaged |= error.is_damage();
         self.fatal.get_or_insert(error.to_string());
     }
+}
+
+/// The members' rows.
+pub(crate) fn read_roster(machine: &Machine) -> Result<Roster, String> {
+    let (view, mut kvs) = (machine.view(), Vec::new());
+    for range in Roster::ranges() {
+        let read = view.range(&RangeOp::of(range)).map_err(|e| e.to_string())?;
+        kvs.extend(read.map_err(|refusal| refusal.to_string())?.kvs);
+    }
+    Roster::read(kvs, view.revision()).map_err(|e| e.to_string())
+}
+
+/// Equal for equal memberships.
+#[must_use]
+pub fn membership_hash(membership: &Membership) -> u64 {
+    let mut w = Writer::new();
+    membership.encode(&mut w);
+    checksum(0, w.as_slice())
 }
 
 /// Whether a command needs disk space that it will not give back.

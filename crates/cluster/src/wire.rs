@@ -3,13 +3,14 @@
 //! Every message names its shard and both replicas; one that reaches the wrong replica is dropped and counted. The cluster and the
 //! incarnation are settled once per connection, by its handshake.
 
+use crate::Standings;
 use quorate_consensus::Message;
 use quorate_env::{DecodeError, LogIndex, NodeId, Reader, ReplicaId, ShardId, Term, Writer};
 use quorate_kv::{Envelope, Error, Header, LeaseId, LeaseInfo, Read, Refusal, Revision, Unavailable};
 use quorate_shard::Chunk;
 
 /// The version of everything in this file, first byte of every frame.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// The largest frame: a request of the largest size, and what travels with it.
 pub const FRAME_BYTES_MAX: usize = 32 << 20;
@@ -124,6 +125,18 @@ pub enum PeerBody {
         /// The chain over all rows up to the end of the chunk.
         hash: u64,
     },
+    /// How does the group stand? For its leader.
+    StandingAsk {
+        /// Names the answer.
+        ask: u64,
+    },
+    /// The answer.
+    StandingAnswer {
+        /// The question.
+        ask: u64,
+        /// Each replica.
+        standings: Vec<Standings>,
+    },
 }
 
 /// What became of an entry at another replica.
@@ -229,6 +242,19 @@ impl PeerMessage {
                 next.iter().for_each(|next| w.bytes(next));
                 w.u64(*hash);
             }
+            PeerBody::StandingAsk { ask } => {
+                w.u8(15);
+                w.varint(*ask);
+            }
+            PeerBody::StandingAnswer { ask, standings } => {
+                w.u8(16);
+                w.varint(*ask);
+                w.varint(standings.len() as u64);
+                for Standings { node, voter, alive, in_sync } in standings {
+                    w.varint(node.0);
+                    [*voter, *alive, *in_sync].into_iter().for_each(|is| w.bool(is));
+                }
+            }
         }
     }
 
@@ -275,6 +301,20 @@ impl PeerMessage {
                 let next = if r.bool("more chunks")? { Some(r.bytes("next cursor")?) } else { None };
                 PeerBody::Digest { transfer, cursor, next, hash: r.u64("chunk hash")? }
             }
+            15 => PeerBody::StandingAsk { ask: r.varint("ask")? },
+            16 => {
+                let ask = r.varint("ask")?;
+                let mut standings = Vec::new();
+                for _ in 0..r.count("replicas")? {
+                    standings.push(Standings {
+                        node: NodeId(r.varint("node")?),
+                        voter: r.bool("voter")?,
+                        alive: r.bool("alive")?,
+                        in_sync: r.bool("in sync")?,
+                    });
+                }
+                PeerBody::StandingAnswer { ask, standings }
+            }
             _ => return Err(r.error("message body")),
         };
         Ok(Self { shard, from, to, body })
@@ -307,7 +347,7 @@ pub fn decode_batch(frame: bytes::Bytes) -> Result<Vec<PeerMessage>, DecodeError
     Ok(messages)
 }
 
-/// The node at which a replica lives. Until replicas move, a replica's id is that of its node.
+/// The node at which a replica lives: a replica's id is that of its node. A node that lost its disk comes back under a new id.
 #[must_use]
 pub fn node_of(replica: ReplicaId) -> NodeId {
     NodeId(replica.0)
@@ -401,6 +441,11 @@ mod tests {
             answer(EntryCopy::Compacted),
             PeerBody::RowsAsk { index: LogIndex(7) },
             PeerBody::RowsOffer { transfer: 6 },
+            PeerBody::StandingAsk { ask: 9 },
+            PeerBody::StandingAnswer {
+                ask: 9,
+                standings: vec![Standings { node: NodeId(3), voter: true, alive: false, in_sync: true }],
+            },
         ];
         let message = |body| PeerMessage { shard: ShardId(2), from: ReplicaId(1), to: ReplicaId(3), body };
         let batch: Vec<_> = bodies.into_iter().map(message).collect();

@@ -1,38 +1,6 @@
 //! How a group is set up.
 
-use quorate_env::{DecodeError, Reader, ReplicaId, Writer};
-
-/// Who votes and who only listens.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Membership {
-    /// Replicas with a vote, ascending.
-    pub voters: Vec<ReplicaId>,
-    /// Replicas without one, ascending.
-    pub learners: Vec<ReplicaId>,
-}
-
-impl Membership {
-    /// Appends the encoding.
-    pub fn encode(&self, w: &mut Writer) {
-        for list in [&self.voters, &self.learners] {
-            w.varint(list.len() as u64);
-            for id in list {
-                w.varint(id.0);
-            }
-        }
-    }
-
-    /// Reads one back.
-    pub fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
-        let mut membership = Self::default();
-        for list in [&mut membership.voters, &mut membership.learners] {
-            for _ in 0..r.count("members")? {
-                list.push(ReplicaId(r.varint("replica")?));
-            }
-        }
-        Ok(membership)
-    }
-}
+use quorate_env::ReplicaId;
 
 /// The parameters of a group. Times are in ticks; the caller decides how long a tick is.
 #[derive(Clone, Debug)]

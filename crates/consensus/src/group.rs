@@ -1,9 +1,9 @@
 //! The group itself: the engine, its log, and the order in which its wishes are handed out.
 
 use crate::log::{Log, Restored, SnapshotPoint};
-use crate::{Config, Entry, HardState, Membership, Message, MessageKind, Snapshot};
-use quorate_env::{LogIndex, ReplicaId, Rng, Term};
-use raft::{ProgressState, RawNode, SnapshotStatus, StateRole, Storage};
+use crate::{Config, Entry, EntryKind, HardState, Membership, MembershipChange, Message, MessageKind, Snapshot};
+use quorate_env::{DecodeError, LogIndex, ReplicaId, Rng, Term};
+use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use std::fmt;
 
 /// What a replica is at the moment.
@@ -39,6 +39,10 @@ impl fmt::Display for StepError {
 }
 
 impl std::error::Error for StepError {}
+
+fn changes_in(entries: &[Entry]) -> impl Iterator<Item = LogIndex> {
+    entries.iter().filter(|entry| entry.kind == EntryKind::Membership).map(|entry| entry.index)
+}
 
 /// What the group asks of its owner. Obligations, in order: persist `snapshot`, `entries` and `hard_state`; send `messages`
 /// at any time, `messages_after_persist` only when all of this `Ready` is durable; then call [`Group::persisted`].
@@ -79,6 +83,10 @@ pub struct Group {
     /// Elections that this replica has started because its wait ran out.
     timeouts: u64,
     persisted_hard_state: HardState,
+    /// As of the last ready.
+    hard_state: HardState,
+    /// Where the log holds changes of membership, ascending; those whose commit is durable may be left out.
+    changes: Vec<LogIndex>,
     /// A snapshot that was accepted and is not yet durable: the ready that must be persisted, and the snapshot's index. Until then
     /// the engine holds neither the snapshot nor the entries below it, and would panic if it tried to campaign.
     installing: Option<(u64, LogIndex)>,
@@ -111,6 +119,8 @@ impl Group {
             election_ticks: config.election_ticks,
             timeouts: 0,
             persisted_hard_state: restored.hard_state,
+            hard_state: restored.hard_state,
+            changes: changes_in(&restored.entries).collect(),
             installing: None,
         };
         group.set_timeout();
@@ -223,16 +233,18 @@ impl Group {
         }
         let mut rd = self.node.ready();
         let mut ready = Ready { number: rd.number(), ..Default::default() };
+        let fresh = rd.hs().is_some();
         if let Some(hs) = rd.hs() {
-            let now = HardState { term: Term(hs.term), vote: ReplicaId(hs.vote), commit: LogIndex(hs.commit) };
-            // The commit index alone need not be durable: it is found again from the leader.
-            let last = self.persisted_hard_state;
-            if (now.term, now.vote) != (last.term, last.vote) || (!rd.entries().is_empty() && now != last) {
-                ready.hard_state = Some(now);
-                self.persisted_hard_state = now;
-            }
+            self.hard_state = HardState { term: Term(hs.term), vote: ReplicaId(hs.vote), commit: LogIndex(hs.commit) };
             let hs = hs.clone();
             self.node.mut_store().set_hard_state(hs);
+        }
+        let (now, last) = (self.hard_state, self.persisted_hard_state);
+        let promised = (now.term, now.vote) != (last.term, last.vote);
+        if promised || (fresh && !rd.entries().is_empty() && now != last) || self.must_know_commit() {
+            ready.hard_state = Some(now);
+            self.persisted_hard_state = now;
+            self.changes.retain(|change| *change > now.commit);
         }
         if !rd.snapshot().is_empty() {
             let snapshot = Snapshot::from_engine(rd.snapshot());
@@ -243,6 +255,10 @@ impl Group {
         }
         self.node.mut_store().append(rd.entries());
         ready.entries = rd.take_entries().into_iter().map(Entry::from_engine).collect();
+        if let Some(first) = ready.entries.first() {
+            self.changes.retain(|change| *change < first.index);
+            self.changes.extend(changes_in(&ready.entries));
+        }
         ready.messages = rd.take_messages().into_iter().filter_map(Message::from_engine).collect();
         ready.messages_after_persist =
             rd.take_persisted_messages().into_iter().filter_map(Message::from_engine).collect();
@@ -250,6 +266,14 @@ impl Group {
         ready.reads = rd.take_read_states().into_iter().map(|r| (r.request_ctx, LogIndex(r.index))).collect();
         self.node.advance_append_async(rd);
         Some(ready)
+    }
+
+    /// Whether the commit index must become durable. Otherwise it need not: it is found again from the leader. But who holds a change of
+    /// membership must not forget that the change *before* it was committed: it would come back with members that others have left
+    /// behind two changes ago, and two majorities might not meet (docs/design/membership.md).
+    fn must_know_commit(&self) -> bool {
+        let forgotten = self.persisted_hard_state.commit;
+        self.changes.iter().any(|change| *change > forgotten && *change <= self.hard_state.commit)
     }
 
     /// Everything up to and including ready `number` is durable.
@@ -267,9 +291,60 @@ impl Group {
         self.node.advance_apply_to(point.index.0);
     }
 
-    /// A membership entry was applied.
-    pub fn apply_membership(&mut self, membership: &Membership) {
-        self.node.mut_store().set_membership(membership);
+    /// Appends a change of membership to the leader's log. One at a time, and only when this leader has applied an entry of its own
+    /// term, so that it knows the configuration that it changes (the bug in Raft's single-server changes, 2015).
+    pub fn propose_membership(&mut self, change: &MembershipChange) -> Result<LogIndex, ProposeError> {
+        if self.role() != Role::Leader {
+            return Err(ProposeError::NotLeader);
+        }
+        let settled = self.leads_settled() && self.node.store().applied().term == self.term();
+        let busy = self.node.raft.has_pending_conf() || self.node.raft.lead_transferee.is_some();
+        if !settled || busy || change.after(&self.membership()).is_none() {
+            return Err(ProposeError::Busy);
+        }
+        // The engine's own way in would decode the payload as protobuf 2.
+        let entry =
+            Entry { index: LogIndex(0), term: Term(0), kind: EntryKind::Membership, data: change.encode().into() };
+        if !self.node.raft.append_entry(&mut [entry.to_engine()]) {
+            return Err(ProposeError::Busy);
+        }
+        self.node.raft.pending_conf_index = self.node.raft.raft_log.last_index();
+        self.node.raft.bcast_append();
+        Ok(self.last_index())
+    }
+
+    /// A membership entry is applied: from here on the group is this. A change that does not fit changes nothing. Returns the membership,
+    /// to be written with the applied index.
+    ///
+    /// # Errors
+    /// If the entry cannot be read.
+    pub fn apply_membership(&mut self, data: &bytes::Bytes) -> Result<Membership, DecodeError> {
+        let change = MembershipChange::decode(data.clone())?;
+        let before = self.membership();
+        let Some(after) = change.after(&before) else { return Ok(before) };
+        let state = self.node.apply_conf_change(&change.to_engine());
+        let state = state.unwrap_or_else(|e| panic!("{change:?} fits {before:?}, the engine says {e}"));
+        assert_eq!(Membership::from_engine(&state), after, "{change:?} of {before:?}");
+        self.node.mut_store().set_membership(&after);
+        if self.role() == Role::Leader && !after.is_voter(ReplicaId(self.node.raft.id)) {
+            // Whoever has no vote must not lead: the engine would go on, and count itself.
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+        }
+        self.set_timeout();
+        Ok(after)
+    }
+
+    /// Whether a change of membership is in the log and not yet applied, or may be.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        self.node.raft.has_pending_conf()
+    }
+
+    /// As a leader: how far `id` is known to have the log.
+    #[must_use]
+    pub fn matched(&self, id: ReplicaId) -> LogIndex {
+        LogIndex(self.node.raft.prs().get(id.0).map_or(0, |progress| progress.matched))
     }
 
     /// Forgets the log at and below `index`; it must be applied and durable in the store.
@@ -366,11 +441,7 @@ impl Group {
     /// The present members.
     #[must_use]
     pub fn membership(&self) -> Membership {
-        let state = self.node.store().initial_state().expect("our log always has a state");
-        Membership {
-            voters: state.conf_state.voters.iter().copied().map(ReplicaId).collect(),
-            learners: state.conf_state.learners.iter().copied().map(ReplicaId).collect(),
-        }
+        Membership::from_engine(self.node.store().conf_state())
     }
 
     /// As a leader: the lowest index that every member is known to have, among those heard from lately.

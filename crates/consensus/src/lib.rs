@@ -9,16 +9,19 @@
 //!   randomness.
 //! - Messages are encoded by us ([`Message::encode`]); the engine's protobuf 2 decoder never sees bytes from outside.
 //! - Only quorum-confirmed reads (`ReadIndex`); the engine's lease reads have no clock in them and are never used.
-//! - Membership is set at start and by [`Group::apply_membership`], never decoded from protobuf.
+//! - Changes of membership are encoded by us too ([`MembershipChange`]) and enter the log past the engine's own door, which would
+//!   decode protobuf; what they mean is still the engine's, and compared with our own reading of them at every change.
 
 mod config;
 mod group;
 mod log;
+mod membership;
 mod message;
 #[cfg(test)]
 mod stories;
 
-pub use config::{Config, Membership};
+pub use config::Config;
 pub use group::{Group, ProposeError, Ready, Role, StepError};
 pub use log::{Restored, SnapshotPoint};
+pub use membership::{Membership, MembershipChange, Step};
 pub use message::{Entry, EntryKind, HardState, Message, MessageKind, Snapshot};

@@ -55,7 +55,7 @@ impl Log {
         };
         let mut log = Self {
             hard_state,
-            conf_state: conf_state(&restored.membership),
+            conf_state: restored.membership.to_engine(),
             start: restored.start,
             entries: VecDeque::new(),
             bytes: 0,
@@ -108,7 +108,7 @@ impl Log {
     }
 
     pub(crate) fn set_membership(&mut self, membership: &Membership) {
-        self.conf_state = conf_state(membership);
+        self.conf_state = membership.to_engine();
     }
 
     /// Forgets everything and begins after `point`: an installed snapshot.
@@ -118,7 +118,7 @@ impl Log {
         self.start = point;
         self.applied = point;
         self.hard_state.commit = self.hard_state.commit.max(point.index.0);
-        self.conf_state = conf_state(membership);
+        self.conf_state = membership.to_engine();
     }
 
     /// Forgets entries at and below `index`, which must be applied.
@@ -129,6 +129,14 @@ impl Log {
             self.bytes -= size(&entry);
             self.start = SnapshotPoint { index: LogIndex(entry.index), term: Term(entry.term) };
         }
+    }
+
+    pub(crate) fn conf_state(&self) -> &eraftpb::ConfState {
+        &self.conf_state
+    }
+
+    pub(crate) fn applied(&self) -> SnapshotPoint {
+        self.applied
     }
 
     pub(crate) fn start(&self) -> SnapshotPoint {
@@ -156,14 +164,6 @@ impl Log {
 
 fn size(entry: &eraftpb::Entry) -> u64 {
     entry.data.len() as u64 + 64
-}
-
-fn conf_state(membership: &Membership) -> eraftpb::ConfState {
-    eraftpb::ConfState {
-        voters: membership.voters.iter().map(|r| r.0).collect(),
-        learners: membership.learners.iter().map(|r| r.0).collect(),
-        ..Default::default()
-    }
 }
 
 impl Storage for Log {

@@ -172,22 +172,16 @@ impl Snapshot {
         let meta = s.mut_metadata();
         meta.index = self.index.0;
         meta.term = self.term.0;
-        let conf = meta.mut_conf_state();
-        conf.voters = self.membership.voters.iter().map(|r| r.0).collect();
-        conf.learners = self.membership.learners.iter().map(|r| r.0).collect();
+        meta.set_conf_state(self.membership.to_engine());
         s
     }
 
     pub(crate) fn from_engine(s: &eraftpb::Snapshot) -> Self {
         let meta = s.get_metadata();
-        let conf = meta.get_conf_state();
         Self {
             index: LogIndex(meta.index),
             term: Term(meta.term),
-            membership: Membership {
-                voters: conf.voters.iter().copied().map(ReplicaId).collect(),
-                learners: conf.learners.iter().copied().map(ReplicaId).collect(),
-            },
+            membership: Membership::from_engine(meta.get_conf_state()),
             data: s.data.clone(),
         }
     }

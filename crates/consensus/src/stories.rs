@@ -10,6 +10,8 @@
 //!   propose 1 x                 an entry
 //!   read 1 r1                   a linearizable read
 //!   transfer 1 2                leadership from 1 to 2
+//!   join 4                      a replica with an empty disk
+//!   change 1 v4 l5 r3           4 votes, 5 listens, 3 goes: into a joint configuration; change 1: out of it
 //!   deliver [2 to=1 from=1]     what is on its way arrives, once; only that to or from a replica
 //!   settle                      until nothing is on its way
 //!   drop [to=2 from=1]          what is on its way is lost
@@ -21,7 +23,8 @@
 //! ```
 
 use crate::{
-    Config, Entry, Group, HardState, Membership, Message, MessageKind, Ready, Restored, Role, Snapshot, SnapshotPoint,
+    Config, Entry, EntryKind, Group, HardState, Membership, MembershipChange, Message, MessageKind, Ready, Restored,
+    Role, Snapshot, SnapshotPoint, Step,
 };
 use goldenscript::{ArgumentConsumer, Context};
 use quorate_env::{LogIndex, ReplicaId, Rng, Term};
@@ -77,6 +80,8 @@ struct Replica {
     /// Readies that wait for a slow disk.
     unwritten: Vec<Ready>,
     applied: SnapshotPoint,
+    /// As of `applied`.
+    membership: Membership,
 }
 
 #[derive(Default)]
@@ -84,6 +89,7 @@ struct Teller {
     replicas: BTreeMap<u64, Replica>,
     on_the_way: Vec<Message>,
     cuts: BTreeSet<(u64, u64)>,
+    first: Membership,
     told: String,
 }
 
@@ -104,19 +110,23 @@ impl Teller {
     }
 
     fn begin(&mut self, voters: u64) {
-        let membership = Membership { voters: (1..=voters).map(ReplicaId).collect(), learners: Vec::new() };
-        for id in 1..=voters {
-            let disk = Disk { restored: Restored { membership: membership.clone(), ..Restored::default() } };
-            let replica =
-                Replica { group: None, disk, slow: false, unwritten: Vec::new(), applied: SnapshotPoint::default() };
-            self.replicas.insert(id, replica);
-            self.start(id);
-        }
+        self.first = Membership::of_voters((1..=voters).map(ReplicaId));
+        (1..=voters).for_each(|id| self.join(id));
+    }
+
+    /// A replica with an empty disk. Like all others it begins with the first configuration.
+    fn join(&mut self, id: u64) {
+        let membership = self.first.clone();
+        let disk = Disk { restored: Restored { membership: membership.clone(), ..Restored::default() } };
+        let (unwritten, applied) = (Vec::new(), SnapshotPoint::default());
+        self.replicas.insert(id, Replica { group: None, disk, slow: false, unwritten, applied, membership });
+        self.start(id);
     }
 
     fn start(&mut self, id: u64) {
         let replica = self.replicas.get_mut(&id).expect("a replica");
         replica.applied = replica.disk.restored.applied;
+        replica.membership = replica.disk.restored.membership.clone();
         replica.group = Some(Group::new(&config(id), &replica.disk.restored, Rng::new(id)));
     }
 
@@ -135,11 +145,24 @@ impl Teller {
             }
             let replica = self.replicas.get_mut(&id).expect("a replica");
             let group = replica.group.as_mut().expect("it runs");
+            let mut now = Vec::new();
+            for entry in &ready.committed {
+                if entry.kind == EntryKind::Membership {
+                    replica.membership = group.apply_membership(&entry.data).expect("a change");
+                    now.push(format!("{id} is in {}", configuration(&replica.membership)));
+                }
+            }
+            if let Some(snapshot) = &ready.snapshot {
+                replica.membership = snapshot.membership.clone();
+                replica.applied = SnapshotPoint { index: snapshot.index, term: snapshot.term };
+                now.push(format!("{id} is in {}", configuration(&replica.membership)));
+            }
             if let Some(last) = ready.committed.last() {
                 replica.applied = SnapshotPoint { index: last.index, term: last.term };
                 group.applied(replica.applied);
             }
             replica.unwritten.push(ready);
+            now.into_iter().for_each(|line| self.say(line));
             if !self.replicas[&id].slow {
                 self.write(id);
             }
@@ -151,7 +174,9 @@ impl Teller {
         for ready in std::mem::take(&mut self.replicas.get_mut(&id).expect("a replica").unwritten) {
             let replica = self.replicas.get_mut(&id).expect("a replica");
             replica.disk.write(&ready);
+            // In one write.
             replica.disk.restored.applied = replica.disk.restored.applied.max_of(replica.applied);
+            replica.disk.restored.membership = replica.membership.clone();
             replica.group.as_mut().expect("it runs").persisted(ready.number);
             self.send(ready.messages_after_persist);
         }
@@ -319,6 +344,33 @@ impl goldenscript::Runner for Teller {
                 self.start(id);
                 self.pump(id);
             }
+            "join" => {
+                let id = number(&mut args)?;
+                self.join(id);
+            }
+            "change" => {
+                let id = number(&mut args)?;
+                let mut steps = Vec::new();
+                while let Some(word) = args.next_pos() {
+                    let replica = ReplicaId(word[1..].parse()?);
+                    steps.push(match word.as_bytes()[0] {
+                        b'v' => Step::Voter(replica),
+                        b'l' => Step::Learner(replica),
+                        b'r' => Step::Remove(replica),
+                        _ => return Err("v4 votes, l4 listens, r4 goes".into()),
+                    });
+                }
+                let learner = matches!(steps[..], [Step::Learner(_)]);
+                let change = match steps.len() {
+                    0 => MembershipChange::Leave,
+                    1 if learner => MembershipChange::Simple(steps),
+                    _ => MembershipChange::Enter(steps),
+                };
+                if let Err(e) = self.group(id)?.propose_membership(&change) {
+                    self.say(format!("{e:?}"));
+                }
+                self.pump(id);
+            }
             "compact" => {
                 let (id, index) = (number(&mut args)?, LogIndex(number(&mut args)?));
                 self.group(id)?.compact(index);
@@ -349,7 +401,37 @@ impl Teller {
     }
 }
 
+fn configuration(membership: &Membership) -> String {
+    let list = |ids: &[ReplicaId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(" ");
+    let mut text = format!("({})", list(&membership.voters));
+    for (what, ids) in [
+        ("and", &membership.outgoing),
+        ("learners", &membership.learners),
+        ("then learners", &membership.learners_next),
+    ] {
+        if !ids.is_empty() {
+            write!(text, " {what} ({})", list(ids)).expect("memory");
+        }
+    }
+    text
+}
+
 fn shown(entry: &Entry) -> String {
+    if entry.kind == EntryKind::Membership {
+        let change = MembershipChange::decode(entry.data.clone()).expect("a change");
+        let step = |step: &Step| match step {
+            Step::Voter(id) => format!("+{}", id.0),
+            Step::Learner(id) => format!("~{}", id.0),
+            Step::Remove(id) => format!("-{}", id.0),
+        };
+        let what = match &change {
+            MembershipChange::Simple(steps) | MembershipChange::Enter(steps) => {
+                steps.iter().map(step).collect::<Vec<_>>().join("")
+            }
+            MembershipChange::Leave => "leave".into(),
+        };
+        return format!("{}.{}:{what}", entry.term.0, entry.index.0);
+    }
     let data = if entry.data.is_empty() { "-".into() } else { String::from_utf8_lossy(&entry.data).into_owned() };
     format!("{}.{}:{data}", entry.term.0, entry.index.0)
 }

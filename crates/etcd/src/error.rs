@@ -1,6 +1,6 @@
 //! The core's errors in etcd's codes and texts. Clients match on both, so they are etcd's to the byte.
 
-use quorate_kv::{Error, Refusal, Unavailable};
+use quorate_kv::{Error, MemberRefusal, Refusal, Unavailable};
 use tonic::{Code, Status};
 
 /// An error that etcd defines.
@@ -32,6 +32,20 @@ pub(crate) const STOPPED: EtcdError = EtcdError(Code::Unavailable, "etcdserver: 
 pub(crate) const AUTH_NOT_ENABLED: EtcdError =
     EtcdError(Code::FailedPrecondition, "etcdserver: authentication is not enabled");
 
+pub(crate) const MEMBER_NOT_FOUND: EtcdError = EtcdError(Code::NotFound, "etcdserver: member not found");
+pub(crate) const PEER_URL_EXISTS: EtcdError =
+    EtcdError(Code::FailedPrecondition, "etcdserver: Peer URLs already exists");
+pub(crate) const BAD_URLS: EtcdError = EtcdError(Code::InvalidArgument, "etcdserver: given member URLs are invalid");
+pub(crate) const NOT_A_LEARNER: EtcdError =
+    EtcdError(Code::FailedPrecondition, "etcdserver: can only promote a learner member");
+pub(crate) const LEARNER_NOT_READY: EtcdError =
+    EtcdError(Code::FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader");
+pub(crate) const TOO_MANY_LEARNERS: EtcdError =
+    EtcdError(Code::FailedPrecondition, "etcdserver: too many learner members in cluster");
+pub(crate) const NOT_ENOUGH_STARTED: EtcdError =
+    EtcdError(Code::FailedPrecondition, "etcdserver: re-configuration failed due to not enough started members");
+pub(crate) const UNHEALTHY: EtcdError = EtcdError(Code::Unavailable, "etcdserver: unhealthy cluster");
+
 impl From<EtcdError> for Status {
     fn from(e: EtcdError) -> Self {
         Status::new(e.0, e.1)
@@ -49,6 +63,16 @@ pub(crate) fn status(error: &Error) -> Status {
             Refusal::RevisionCompacted { .. } => COMPACTED,
             Refusal::RevisionInFuture { .. } => FUTURE_REVISION,
             Refusal::TooLarge { .. } => TOO_LARGE,
+            Refusal::Member(refusal) => match refusal {
+                MemberRefusal::NotFound => MEMBER_NOT_FOUND,
+                MemberRefusal::AddressTaken => PEER_URL_EXISTS,
+                MemberRefusal::BadAddress => BAD_URLS,
+                MemberRefusal::NotLearner => NOT_A_LEARNER,
+                MemberRefusal::NotInSync => LEARNER_NOT_READY,
+                MemberRefusal::TooManyLearners => TOO_MANY_LEARNERS,
+                MemberRefusal::LastVoter => NOT_ENOUGH_STARTED,
+                MemberRefusal::Unhealthy => UNHEALTHY,
+            },
             Refusal::UnknownProcedure | Refusal::KeyspaceNotFound => return Status::internal(refusal.to_string()),
         },
         Error::Unavailable(why) => match why {

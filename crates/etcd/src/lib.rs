@@ -10,7 +10,8 @@
 //! and texts in [`error`] and nowhere else.
 
 mod check;
-pub mod codec;
+pub mod cluster;
+mod codec;
 pub mod compat;
 mod connection;
 mod error;

@@ -1,18 +1,16 @@
-//! The Cluster, Maintenance and Auth services.
+//! The Maintenance and Auth services.
 
 use crate::error::{AUTH_NOT_ENABLED, NO_LEADER, status};
 use crate::metrics::{Method, Metrics};
 use crate::proto::etcdserverpb::auth_server::Auth;
-use crate::proto::etcdserverpb::cluster_server::Cluster;
 use crate::proto::etcdserverpb::maintenance_server::Maintenance;
 use crate::proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, AuthStatusRequest, AuthStatusResponse, AuthenticateRequest,
     AuthenticateResponse, DefragmentRequest, DefragmentResponse, HashKvRequest, HashKvResponse, HashRequest,
-    HashResponse, Member, MemberListRequest, MemberListResponse, ResponseHeader, StatusRequest, StatusResponse,
-    alarm_request,
+    HashResponse, ResponseHeader, StatusRequest, StatusResponse, alarm_request,
 };
 use crate::{Options, translate};
-use quorate_kv::{Consistency, Db, KeyspaceId, Revision};
+use quorate_kv::{Db, KeyspaceId, Revision};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -26,7 +24,7 @@ pub(crate) struct MaintenanceService {
 }
 
 impl MaintenanceService {
-    async fn header(&self) -> Result<Option<ResponseHeader>, Status> {
+    pub(crate) async fn header(&self) -> Result<Option<ResponseHeader>, Status> {
         let status_now = self.db.status(KEYSPACE).await.map_err(|e| status(&e))?;
         Ok(translate::header(self.db.identity(), status_now.header))
     }
@@ -79,20 +77,6 @@ impl MaintenanceService {
             hash_revision: read.result.revision.0 as i64,
         })
     }
-
-    async fn list_members(&self, r: MemberListRequest) -> Result<MemberListResponse, Status> {
-        let consistency = if r.linearizable { Consistency::Linearizable } else { Consistency::Serializable };
-        let members = self.db.members(consistency).await.map_err(|e| status(&e))?;
-        let url = |address: String| if address.contains("://") { address } else { format!("http://{address}") };
-        let members = members.into_iter().map(|member| Member {
-            id: member.id.0,
-            name: member.name,
-            peer_ur_ls: member.peer_addresses.into_iter().map(url).collect(),
-            client_ur_ls: member.client_urls,
-            is_learner: member.learner,
-        });
-        Ok(MemberListResponse { header: self.header().await?, members: members.collect() })
-    }
 }
 
 #[tonic::async_trait]
@@ -119,13 +103,6 @@ impl Maintenance for MaintenanceService {
     async fn hash_kv(&self, r: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
         let revision = u64::try_from(r.into_inner().revision).ok().filter(|revision| *revision > 0).map(Revision);
         self.metrics.count(Method::HashKv, self.hash_of(revision).await)
-    }
-}
-
-#[tonic::async_trait]
-impl Cluster for MaintenanceService {
-    async fn member_list(&self, r: Request<MemberListRequest>) -> Result<Response<MemberListResponse>, Status> {
-        self.metrics.count(Method::MemberList, self.list_members(r.into_inner()).await)
     }
 }
 

@@ -20,6 +20,10 @@ pub(crate) enum Method {
     LeaseTimeToLive,
     LeaseLeases,
     MemberList,
+    MemberAdd,
+    MemberRemove,
+    MemberUpdate,
+    MemberPromote,
     Status,
     Hash,
     HashKv,
@@ -31,7 +35,7 @@ pub(crate) enum Method {
     LeaseKeepAlive,
 }
 
-const METHODS: [(Method, &str, &str); 19] = [
+const METHODS: [(Method, &str, &str); 23] = [
     (Method::Range, "etcdserverpb.KV", "Range"),
     (Method::Put, "etcdserverpb.KV", "Put"),
     (Method::DeleteRange, "etcdserverpb.KV", "DeleteRange"),
@@ -42,6 +46,10 @@ const METHODS: [(Method, &str, &str); 19] = [
     (Method::LeaseTimeToLive, "etcdserverpb.Lease", "LeaseTimeToLive"),
     (Method::LeaseLeases, "etcdserverpb.Lease", "LeaseLeases"),
     (Method::MemberList, "etcdserverpb.Cluster", "MemberList"),
+    (Method::MemberAdd, "etcdserverpb.Cluster", "MemberAdd"),
+    (Method::MemberRemove, "etcdserverpb.Cluster", "MemberRemove"),
+    (Method::MemberUpdate, "etcdserverpb.Cluster", "MemberUpdate"),
+    (Method::MemberPromote, "etcdserverpb.Cluster", "MemberPromote"),
     (Method::Status, "etcdserverpb.Maintenance", "Status"),
     (Method::Hash, "etcdserverpb.Maintenance", "Hash"),
     (Method::HashKv, "etcdserverpb.Maintenance", "HashKV"),

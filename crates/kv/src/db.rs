@@ -92,6 +92,29 @@ pub struct Member {
     pub learner: bool,
 }
 
+/// A change of the cluster's members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    /// Expect a node that will listen for peers at one of these addresses, `host:port`.
+    Add {
+        /// The addresses.
+        peer_addresses: Vec<String>,
+        /// Without a vote, until it is promoted.
+        learner: bool,
+    },
+    /// Let a member go.
+    Remove(NodeId),
+    /// Give a learner its vote.
+    Promote(NodeId),
+    /// Peers reach the member elsewhere.
+    Update {
+        /// The member.
+        id: NodeId,
+        /// The addresses.
+        peer_addresses: Vec<String>,
+    },
+}
+
 /// A keyspace's replica on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -177,6 +200,9 @@ pub trait Db: Send + Sync + 'static {
 
     /// This node's replica.
     fn status(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<Status, Error>>;
+
+    /// Changes the members, and returns the id of the one that was meant. A member that goes is gone when this returns.
+    fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<NodeId, Error>>;
 
     /// The members.
     fn members(&self, consistency: Consistency) -> BoxFuture<'_, Result<Vec<Member>, Error>>;

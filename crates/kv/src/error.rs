@@ -58,6 +58,38 @@ pub enum Refusal {
     /// No keyspace of that id.
     #[error("the keyspace does not exist")]
     KeyspaceNotFound,
+    /// The members cannot be changed in this way.
+    #[error(transparent)]
+    Member(#[from] MemberRefusal),
+}
+
+/// Why the cluster's members are not changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ThisError)]
+pub enum MemberRefusal {
+    /// No such member, or not any more.
+    #[error("there is no such member")]
+    NotFound,
+    /// Another member has that address.
+    #[error("another member has that peer address")]
+    AddressTaken,
+    /// An address is no `host:port`.
+    #[error("a peer address is not of the form host:port")]
+    BadAddress,
+    /// Only a learner can be promoted.
+    #[error("only a learner can be promoted")]
+    NotLearner,
+    /// The learner lacks too much of the log, or did not answer lately.
+    #[error("the learner is not in sync with the leader")]
+    NotInSync,
+    /// There is a learner already that waits for its promotion.
+    #[error("there is a learner already")]
+    TooManyLearners,
+    /// It is the last one with a vote.
+    #[error("the last voting member cannot be removed")]
+    LastVoter,
+    /// Without it, no majority of the members would answer.
+    #[error("no healthy majority would be left")]
+    Unhealthy,
 }
 
 /// Why nothing could be done right now.

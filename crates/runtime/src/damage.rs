@@ -5,6 +5,7 @@
 
 use crate::disk::rebuild;
 use crate::driver::stop_process;
+use crate::members::MemberTable;
 use std::env;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -20,25 +21,28 @@ const STARTS_MAX: u32 = 5;
 const SOON: Duration = Duration::from_secs(60);
 
 /// See the top of this file.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct OnDamage(Arc<Node>);
 
-#[derive(Debug)]
 struct Node {
     data_dir: PathBuf,
-    /// Whether no other node has what is here.
-    only_copy: bool,
+    members: Arc<MemberTable>,
     began: Instant,
 }
 
 impl OnDamage {
-    pub fn new(data_dir: &Path, only_copy: bool) -> Self {
-        Self(Arc::new(Node { data_dir: data_dir.to_path_buf(), only_copy, began: Instant::now() }))
+    pub fn new(data_dir: &Path, members: Arc<MemberTable>) -> Self {
+        Self(Arc::new(Node { data_dir: data_dir.to_path_buf(), members, began: Instant::now() }))
+    }
+
+    /// Whether no other node has what is here.
+    fn is_only_copy(&self) -> bool {
+        self.0.members.all().len() <= 1
     }
 
     /// The store has lost rows. Does not return.
     pub fn store(&self, why: &str) -> ! {
-        if self.0.only_copy {
+        if self.is_only_copy() {
             stop_process(&format!("{why}; no other node has these rows: restore a backup"));
         }
         if let Err(e) = rebuild::want(&self.0.data_dir, why) {
@@ -49,7 +53,7 @@ impl OnDamage {
 
     /// The log has lost entries that are still in memory here. Returns if this is their only copy: then it is better to go on.
     pub fn log(&self, why: &str) {
-        match self.0.only_copy {
+        match self.is_only_copy() {
             true => tracing::error!("{why}; what it holds is still in memory: take a backup now, and replace the disk"),
             false => self.restart(why),
         }

@@ -2,16 +2,17 @@
 //!
 //! Reads are confirmed by the lane but evaluated here, on the caller's thread, against a view: a large range never delays consensus.
 
+use crate::admin;
 use crate::damage::OnDamage;
 use crate::driver::{LaneInput, stop_process};
 use crate::members::MemberTable;
 use crate::watch;
-use quorate_cluster::{Reply, Request};
-use quorate_env::ShardId;
+use quorate_cluster::{BootMember, FIRST_SHARDS, Reply, Request, Standings};
+use quorate_env::{LogIndex, NodeId, ShardId, Term};
 use quorate_kv::{
-    Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Identity, KeyspaceHash, KeyspaceId, LeaseId,
-    LeaseInfo, Member, Op, RangeOp, RangeResult, Read, Refusal, Revision, Status, Txn, Unavailable, WatchControl,
-    WatchEvents, limits,
+    Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Identity, KeyRange, KeyValue, KeyspaceHash,
+    KeyspaceId, LeaseId, LeaseInfo, Member, MemberChange, Op, RangeOp, RangeResult, Read, Refusal, Revision, Status,
+    Txn, Unavailable, WatchControl, WatchEvents, limits,
 };
 use quorate_shard::MachineError;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub(crate) struct RuntimeDb {
     identity: Identity,
     lane: Sender<LaneInput>,
     members: Arc<MemberTable>,
+    /// The first configuration.
+    first: Vec<BootMember>,
     timeout: Duration,
     damage: OnDamage,
 }
@@ -32,10 +35,11 @@ impl RuntimeDb {
         identity: Identity,
         lane: Sender<LaneInput>,
         members: Arc<MemberTable>,
+        first: Vec<BootMember>,
         timeout: Duration,
         damage: OnDamage,
     ) -> Self {
-        Self { identity, lane, members, timeout, damage }
+        Self { identity, lane, members, first, timeout, damage }
     }
 
     /// A view that cannot be read means that this copy is damaged: it must not answer anything any more.
@@ -45,6 +49,39 @@ impl RuntimeDb {
             Err(e) if e.is_damage() => self.damage.store(&e.to_string()),
             Err(e) => stop_process(&format!("the store cannot be read: {e}")),
         }
+    }
+
+    /// Whether this node has neither a term nor an entry: nobody can have promised it anything, nor it to anybody.
+    pub(crate) async fn is_virgin(&self) -> bool {
+        for shard in FIRST_SHARDS {
+            match self.ask(Request::Status { shard }).await {
+                Ok(Reply::Status(status)) if status.header.term == Term(0) && status.committed == LogIndex(0) => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// How a group stands, in its leader's eyes.
+    pub(crate) async fn standings(&self, shard: ShardId) -> Result<Vec<Standings>, Error> {
+        match self.ask(Request::Standings { shard }).await? {
+            Reply::Standings(standings) => Ok(standings),
+            _ => unreachable!("standings were asked for"),
+        }
+    }
+
+    /// Reads several ranges at one revision, linearizably.
+    pub(crate) async fn read_together<const N: usize>(
+        &self,
+        keyspace: KeyspaceId,
+        ranges: [KeyRange; N],
+    ) -> Result<(Vec<KeyValue>, Revision), Error> {
+        let (view, header) = self.view(keyspace, Consistency::Linearizable).await?;
+        let mut kvs = Vec::new();
+        for range in ranges {
+            kvs.extend(self.readable(view.range(&RangeOp::of(range)))?.kvs);
+        }
+        Ok((kvs, header.revision))
     }
 
     async fn ask(&self, request: Request) -> Result<Reply, Error> {
@@ -182,6 +219,10 @@ impl Db for RuntimeDb {
                 _ => unreachable!("a status was asked for"),
             }
         })
+    }
+
+    fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<NodeId, Error>> {
+        Box::pin(admin::change(self, &self.first, change))
     }
 
     fn members(&self, consistency: Consistency) -> BoxFuture<'_, Result<Vec<Member>, Error>> {

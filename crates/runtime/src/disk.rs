@@ -3,6 +3,8 @@
 //! ```text
 //!   LOCK        held while a process uses the directory
 //!   IDENTITY    whose directory it is; appears when everything else exists (IDENTITY.new until then)
+//!   MEMBERS     whom the node knows
+//!   REMOVED     that the cluster has let the node go, if it has
 //!   wal/        the write-ahead log's segments, written by LogWriter
 //!   store/      the store's tables, written by StoreThread; beside it what became of a damaged one (disk/rebuild.rs)
 //! ```
@@ -11,6 +13,7 @@
 //! told. A failed write or sync ends the process at once: after a failed fsync nobody knows what the disk holds, and the
 //! kernel may claim success the next time. A full disk is no such failure: it is waited out.
 
+pub(crate) mod beside;
 mod files;
 mod log_writer;
 pub mod rebuild;
@@ -20,6 +23,7 @@ mod store_thread;
 #[cfg(test)]
 mod tests;
 
+pub use beside::{KnownMembers, remember_removal, removal};
 pub use files::LogFiles;
 pub use log_writer::{LogWriter, Stopped};
 pub use scrub::{Rot, ScrubPace, Scrubbed, Scrubber};
@@ -98,6 +102,18 @@ pub enum DiskError {
     },
 }
 
+impl DiskError {
+    /// Whether what the directory promised to others cannot be read any more, so that its node must not come back as who it was.
+    #[must_use]
+    pub fn lost_promises(&self) -> bool {
+        matches!(
+            self,
+            Self::Identity { source: IdentityError::Damaged, .. }
+                | Self::Log { source: WalError::Rot { .. } | WalError::Missing { .. } | WalError::Gap { .. }, .. }
+        )
+    }
+}
+
 /// Sizes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DiskOptions {
@@ -120,6 +136,8 @@ pub struct Owner {
     pub name: String,
     /// Whether no other node has what is here.
     pub only_copy: bool,
+    /// The incarnation of a new directory, if it was announced already; else one is drawn.
+    pub incarnation: Option<Incarnation>,
 }
 
 /// A data directory that this process holds. The lock is released when it is dropped, so it is dropped last.
@@ -185,6 +203,37 @@ impl DataDir {
         sync_dir(path)?;
         let dir = Self { path: path.to_path_buf(), identity, fresh, _lock: lock };
         Ok(Opened { dir, wal, files, recovered, store, remains })
+    }
+
+    /// Whose directory it is, if it is anybody's yet. Nothing is changed.
+    pub fn peek(path: &Path) -> Result<Option<Identity>, DiskError> {
+        let identity = path.join("IDENTITY");
+        match fs::read(&identity) {
+            Ok(file) => {
+                let wrong = |source| DiskError::Identity { path: path.to_path_buf(), source };
+                Ok(Some(Identity::decode(&file.into()).map_err(wrong)?.identity))
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(io_error("read", &identity)(e)),
+        }
+    }
+
+    /// Puts what is in a directory aside, within it: nothing is deleted. Returns where.
+    pub fn set_aside(path: &Path) -> Result<PathBuf, DiskError> {
+        let _lock = lock(path)?;
+        let aside = (1..).map(|n| path.join(format!("lost-{n}"))).find(|aside| !aside.exists());
+        let aside = aside.unwrap_or_else(|| path.join("lost"));
+        fs::create_dir(&aside).map_err(io_error("create", &aside))?;
+        // The identity goes last: a directory without it, and with a log, would be refused.
+        for part in ["wal", "store", "MEMBERS", "IDENTITY"] {
+            let from = path.join(part);
+            if from.exists() {
+                fs::rename(&from, aside.join(part)).map_err(io_error("move", &from))?;
+            }
+        }
+        sync_dir(&aside)?;
+        sync_dir(path)?;
+        Ok(aside)
     }
 
     /// Whose it is.
@@ -267,14 +316,23 @@ fn begin(path: &Path, owner: &Owner) -> Result<Identity, DiskError> {
             fs::remove_dir_all(&part).map_err(io_error("remove", &part))?;
         }
     }
-    let incarnation = Incarnation(random_u64().map_err(io_error("draw randomness for", path))?);
+    let incarnation = match owner.incarnation {
+        Some(incarnation) => incarnation,
+        None => draw_incarnation().map_err(io_error("draw randomness for", path))?,
+    };
     let identity = Identity { cluster: owner.cluster, node: owner.node, name: owner.name.clone(), incarnation };
     write_durably(&draft, &identity.encode())?;
     sync_dir(path)?;
     Ok(identity)
 }
 
-fn random_u64() -> io::Result<u64> {
+/// An incarnation that no directory has.
+pub(crate) fn draw_incarnation() -> io::Result<Incarnation> {
+    // 0 is nobody's: it means that a member has not started.
+    Ok(Incarnation(random_u64()?.max(1)))
+}
+
+pub(crate) fn random_u64() -> io::Result<u64> {
     let mut bytes = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))

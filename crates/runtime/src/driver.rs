@@ -10,6 +10,7 @@ use crate::disk::{
     DataDir, DiskError, DiskOptions, LogWriter, Owner, Rot, ScrubPace, Scrubbed, Scrubber, Space, SpaceGauge,
     StoreThread, rebuild,
 };
+use crate::joining::Gate;
 use crate::members::{self, MemberTable};
 use crate::net::{self, Peers};
 use crate::watch::Sink;
@@ -48,8 +49,16 @@ pub struct Options {
     pub name: String,
     /// Where it keeps its data.
     pub data_dir: PathBuf,
-    /// All members of the first configuration, this node among them.
+    /// All members of the first configuration, this node among them or not.
     pub members: Vec<BootMember>,
+    /// The members that it knows, to begin with.
+    pub known: Vec<BootMember>,
+    /// Of a directory that is still to be made.
+    pub incarnation: Option<Incarnation>,
+    /// Where peers reach it, if that goes over what the cluster knows of it.
+    pub announce_peer: Option<String>,
+    /// The cluster's token, hashed.
+    pub token: u64,
     /// The URLs at which clients reach this node, for the member list.
     pub client_urls: Vec<String>,
     /// Patience.
@@ -112,13 +121,10 @@ pub struct Runtime {
 
 impl Runtime {
     /// Opens the data directory and starts the node's threads and peer connections. `peer_listener` accepts peers.
-    pub async fn start(options: Options, peer_listener: Option<TcpListener>) -> Result<Self, StartError> {
-        let owner = Owner {
-            cluster: options.cluster,
-            node: options.node,
-            name: options.name.clone(),
-            only_copy: options.members.len() == 1,
-        };
+    pub async fn start(options: Options, peer_listener: Option<Arc<TcpListener>>) -> Result<Self, StartError> {
+        let (cluster, node, name) = (options.cluster, options.node, options.name.clone());
+        let only_copy = options.known.len() <= 1;
+        let owner = Owner { cluster, node, name, only_copy, incarnation: options.incarnation };
         let (path, disk) = (options.data_dir.clone(), options.disk);
         let opened = tokio::task::spawn_blocking(move || DataDir::open_or_create(&path, &owner, &disk))
             .await
@@ -147,7 +153,8 @@ impl Runtime {
         )?;
         drop(opened.recovered);
 
-        let damage = OnDamage::new(&options.data_dir, options.members.len() == 1);
+        let members = MemberTable::new(&options.known);
+        let damage = OnDamage::new(&options.data_dir, members.clone());
         let (merge_damage, scrub_damage) = (damage.clone(), damage.clone());
         let identity = opened.dir.identity();
         let scrubbed = Scrubbed {
@@ -181,14 +188,23 @@ impl Runtime {
             move |why| merge_damage.store(why),
         )?;
 
-        let members = MemberTable::new(&options.members);
         let identity = Identity { cluster: options.cluster, node: options.node };
         let mut tasks = Vec::new();
-        let addresses = options.members.iter().map(|m| (m.id, m.peer_address.clone())).collect();
         let hello = net::Hello { cluster: options.cluster, node: options.node, incarnation };
-        let peers = Peers::connect(hello, addresses, lane.clone(), &mut tasks);
+        let (dir, name) = (options.data_dir.clone(), options.name.clone());
+        let peers = Peers::connect(hello, members.clone(), lane.clone(), dir, name);
+        let first = options.members.clone();
+        let db = Arc::new(RuntimeDb::new(
+            identity,
+            lane.clone(),
+            members.clone(),
+            first.clone(),
+            options.request_timeout,
+            damage.clone(),
+        ));
         if let Some(listener) = peer_listener {
-            tasks.push(tokio::spawn(net::accept(listener, hello, members.clone(), lane.clone())));
+            let gate = Gate { hello, table: members.clone(), db: db.clone(), token: options.token, first };
+            tasks.push(tokio::spawn(net::accept(listener, Arc::new(gate), lane.clone())));
         }
         let stats = Arc::new(LaneStats::default());
         let worker = Lane {
@@ -198,6 +214,7 @@ impl Runtime {
             log,
             store,
             peers,
+            members: members.clone(),
             waiting: HashMap::new(),
             next_request: 1,
             sinks: HashMap::new(),
@@ -214,9 +231,9 @@ impl Runtime {
             panic::catch_unwind(AssertUnwindSafe(|| worker.run()))
                 .unwrap_or_else(|_| stop_process("an assertion failed inside the node; the log above says which"))
         })?;
-        let db = Arc::new(RuntimeDb::new(identity, lane.clone(), members.clone(), options.request_timeout, damage));
+        let (dir, token, first) = (options.data_dir.clone(), options.token, options.members.clone());
+        tasks.push(tokio::spawn(members::remember(dir, token, first, members)));
         tasks.push(tokio::spawn(members::register(db.clone(), options, incarnation)));
-        tasks.push(tokio::spawn(members::follow(db.clone(), members)));
         Ok(Self { db, lane, thread: Some(thread), tasks, stats })
     }
 
@@ -257,6 +274,7 @@ struct Lane {
     log: LogWriter,
     store: StoreThread,
     peers: Peers,
+    members: Arc<MemberTable>,
     waiting: HashMap<RequestId, oneshot::Sender<Result<Reply, Error>>>,
     next_request: RequestId,
     sinks: HashMap<WatcherKey, (ShardId, Arc<Sink>)>,
@@ -365,6 +383,11 @@ impl Lane {
                 stop_process("the log writer has stopped");
             }
         }
+        // Whoever is in a row is known before anything is said to it.
+        if let Some(roster) = outputs.roster {
+            self.members.learn(roster);
+            self.peers.adjust();
+        }
         if !outputs.messages.is_empty() {
             self.stats.messages.fetch_add(outputs.messages.len() as u64, Ordering::Relaxed);
             self.peers.send(outputs.messages);
@@ -410,6 +433,15 @@ pub(crate) fn stop_process(why: &str) -> ! {
 /// A peer told this node that it must not take part.
 pub(crate) fn refused_by_peer(peer: NodeId, address: &str, why: &str, incarnation: Incarnation) -> ! {
     stop_process(&format!("{peer} at {address} refuses this node ({incarnation}): {why}"))
+}
+
+/// The cluster has let this node go: it remembers that, and ends.
+pub(crate) fn removed_from_cluster(dir: &std::path::Path, name: &str, node: NodeId) -> ! {
+    let why = format!("{name} ({node}) was removed from its cluster, and this data directory is of no more use to it");
+    members::let_go(dir, &why);
+    stop_process(&format!(
+        "{why}: to bring the machine back as a new member, start it with --join and an empty --data-dir"
+    ))
 }
 
 /// The address that a listener got.

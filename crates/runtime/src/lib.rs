@@ -9,11 +9,13 @@
 //! The files have the names of `sim`'s: there the disk, the net and the clock are cruel, here they are real. A [`Runtime`] is one
 //! node; [`Runtime::db`] is the handle that layers are given.
 
+mod admin;
 pub mod clock;
 mod damage;
 mod db;
 pub mod disk;
 mod driver;
+mod joining;
 mod members;
 mod net;
 #[cfg(test)]
@@ -21,4 +23,5 @@ mod tests;
 mod watch;
 
 pub use driver::{LaneStats, Options, Runtime, StartError};
+pub use joining::{JoinError, Place, Wish, come_back, settle, token_hash};
 pub use members::member_id;

@@ -1,167 +1,218 @@
-//! Who the members are: the first configuration, and what each has published of itself in the system keyspace.
+//! Who the members are, as this node knows them: those it was started with, until the rows of the system keyspace say more.
 //!
-//! A node writes its row once its cluster has a leader: name, addresses, and the incarnation of its disk. The row is how others know a
-//! node that lost its disk from one that did not.
+//! The node's own replica of the system keyspace tells ([`MemberTable::learn`]), so that whoever is in a row is known here before any group
+//! that this node leads talks to it. A node writes its own row once its cluster has a leader: name, addresses, and the incarnation of its
+//! disk. The row is how others know a node that lost its disk from one that did not.
 
 use crate::db::RuntimeDb;
-use crate::driver::{Options, stop_process};
-use bytes::Bytes;
+use crate::disk::KnownMembers;
+use crate::driver::{Options, removed_from_cluster, stop_process};
+use crate::{admin, disk};
 use quorate_cluster::BootMember;
+use quorate_cluster::members::{MemberRow, MemberState, Roster};
 use quorate_env::checksum::checksum;
-use quorate_env::{DecodeError, Incarnation, NodeId, Reader, Writer};
-use quorate_kv::{
-    Command, Compare, CompareOp, Consistency, Db, Expected, KeyRange, KeyspaceId, Member, Op, PutOp, RangeOp, Txn,
-    WatchId, WatchNotice, WatchSpec,
-};
+use quorate_env::{Incarnation, NodeId};
+use quorate_kv::{Command, Db, KeyspaceId, Member, Op, PutOp, Txn};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
+use tokio::sync::watch;
 
-const PREFIX: &str = "members/";
-const VERSION: u8 = 1;
-
-/// A member's id: the hash of its name, so that every node of a first configuration computes the same. Never 0.
+/// The id of a member of a first configuration: the hash of its name, so that every node computes the same. Never 0. Whoever comes later
+/// gets a random one.
 #[must_use]
 pub fn member_id(name: &str) -> NodeId {
     NodeId(checksum(0x006D_656D_6265_7231, name.as_bytes()).max(1))
 }
 
-struct Known {
-    member: Member,
-    incarnation: Option<Incarnation>,
+struct State {
+    /// Those that this node was started with.
+    base: BTreeMap<NodeId, BootMember>,
+    roster: Arc<Roster>,
+    /// The disks of those that have connected, for the time before they have registered.
+    seen: BTreeMap<NodeId, Incarnation>,
 }
 
 /// The members as this node knows them.
 pub(crate) struct MemberTable {
-    known: RwLock<BTreeMap<NodeId, Known>>,
+    state: RwLock<State>,
+    changed: watch::Sender<()>,
 }
 
 impl MemberTable {
-    pub fn new(members: &[BootMember]) -> Arc<Self> {
-        let known = members.iter().map(|m| {
-            let member = Member {
-                id: m.id,
-                name: m.name.clone(),
-                peer_addresses: vec![m.peer_address.clone()],
-                client_urls: Vec::new(),
-                learner: false,
-            };
-            (m.id, Known { member, incarnation: None })
-        });
-        Arc::new(Self { known: RwLock::new(known.collect()) })
+    pub fn new(known: &[BootMember]) -> Arc<Self> {
+        let base = known.iter().map(|member| (member.id, member.clone())).collect();
+        let state = State { base, roster: Arc::default(), seen: BTreeMap::new() };
+        Arc::new(Self { state: RwLock::new(state), changed: watch::channel(()).0 })
+    }
+
+    /// The rows have changed.
+    pub fn learn(&self, roster: Arc<Roster>) {
+        self.write(|state| state.roster = roster);
+        self.changed.send_replace(());
     }
 
     pub fn contains(&self, node: NodeId) -> bool {
-        self.read(|known| known.contains_key(&node))
+        self.read(|state| !state.roster.removed.contains_key(&node) && (state.knows(node)))
+    }
+
+    /// Whether the cluster has let a node go.
+    pub fn was_removed(&self, node: NodeId) -> bool {
+        self.read(|state| state.roster.removed.contains_key(&node))
+    }
+
+    /// Returns when the cluster has let a node go.
+    pub async fn removal_of(&self, node: NodeId) {
+        let mut changed = self.changed.subscribe();
+        while !self.was_removed(node) {
+            // The table lives as long as its sender.
+            let _ = changed.changed().await;
+        }
     }
 
     pub fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
-        self.read(|known| known.get(&node).and_then(|known| known.incarnation))
+        self.read(|state| {
+            let row = state.roster.rows.get(&node).and_then(|(row, _)| row.incarnation);
+            row.or_else(|| state.seen.get(&node).copied())
+        })
     }
 
-    pub fn all(&self) -> Vec<Member> {
-        self.read(|known| known.values().map(|known| known.member.clone()).collect())
+    /// A node has connected with this disk.
+    pub fn saw(&self, node: NodeId, incarnation: Incarnation) {
+        self.write(|state| state.seen.insert(node, incarnation));
     }
 
-    fn read<T>(&self, f: impl FnOnce(&BTreeMap<NodeId, Known>) -> T) -> T {
-        f(&self.known.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    /// Whether a member of a first configuration has connected with another disk than this.
+    pub fn saw_another_disk(&self, name: &str, incarnation: Incarnation) -> bool {
+        let id = member_id(name);
+        self.read(|state| {
+            let removed = state.roster.removed.contains_key(&id);
+            !removed && state.seen.get(&id).is_some_and(|seen| *seen != incarnation)
+        })
     }
 
-    fn learn(&self, row: &Row) {
-        let mut known = self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let member = Member {
-            id: row.id,
-            name: row.name.clone(),
-            peer_addresses: row.peer_addresses.clone(),
-            client_urls: row.client_urls.clone(),
-            learner: false,
-        };
-        known.insert(row.id, Known { member, incarnation: Some(row.incarnation) });
-    }
-}
-
-/// What a member publishes of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Row {
-    id: NodeId,
-    incarnation: Incarnation,
-    name: String,
-    peer_addresses: Vec<String>,
-    client_urls: Vec<String>,
-}
-
-impl Row {
-    fn key(id: NodeId) -> Bytes {
-        format!("{PREFIX}{:016x}", id.0).into()
-    }
-
-    fn encode(&self) -> Bytes {
-        let mut w = Writer::new();
-        w.u8(VERSION);
-        w.u64(self.id.0);
-        w.u64(self.incarnation.0);
-        w.bytes(self.name.as_bytes());
-        for list in [&self.peer_addresses, &self.client_urls] {
-            w.varint(list.len() as u64);
-            list.iter().for_each(|item| w.bytes(item.as_bytes()));
-        }
-        w.finish().into()
-    }
-
-    fn decode(row: Bytes) -> Result<Self, DecodeError> {
-        let mut r = Reader::new(row);
-        if r.u8("member row version")? != VERSION {
-            return Err(r.error("member row version"));
-        }
-        let (id, incarnation) = (NodeId(r.u64("member")?), Incarnation(r.u64("incarnation")?));
-        let name = text(&mut r)?;
-        let mut lists = [Vec::new(), Vec::new()];
-        for list in &mut lists {
-            for _ in 0..r.count("addresses")? {
-                list.push(text(&mut r)?);
+    /// Where each member that has started, or may have, can be reached.
+    pub fn addresses(&self) -> BTreeMap<NodeId, Vec<String>> {
+        self.read(|state| {
+            let base = state.base.values().filter(|member| !state.roster.removed.contains_key(&member.id));
+            let mut addresses: BTreeMap<_, _> =
+                base.map(|member| (member.id, vec![member.peer_address.clone()])).collect();
+            let rows = state.roster.rows.values().map(|(row, _)| row);
+            for row in rows.filter(|row| row.incarnation.is_some() && !row.peer_addresses.is_empty()) {
+                let told = addresses.insert(row.id, row.peer_addresses.clone()).unwrap_or_default();
+                // Where the flags say that it is, comes second: the whole cluster may have moved.
+                let more = told.into_iter().filter(|address| !row.peer_addresses.contains(address));
+                addresses.entry(row.id).or_default().extend(more);
             }
-        }
-        let [peer_addresses, client_urls] = lists;
-        Ok(Self { id, incarnation, name, peer_addresses, client_urls })
+            addresses
+        })
+    }
+
+    /// For the member list.
+    pub fn all(&self) -> Vec<Member> {
+        self.read(|state| {
+            let silent = state
+                .base
+                .values()
+                .filter(|m| !state.roster.rows.contains_key(&m.id) && !state.roster.removed.contains_key(&m.id));
+            let mut all: BTreeMap<NodeId, Member> = silent
+                .map(|m| {
+                    let peer_addresses = vec![m.peer_address.clone()];
+                    let (client_urls, learner) = (Vec::new(), false);
+                    (m.id, Member { id: m.id, name: m.name.clone(), peer_addresses, client_urls, learner })
+                })
+                .collect();
+            for (row, _) in state.roster.rows.values() {
+                let waits = row.state == MemberState::Joining && row.incarnation.is_some();
+                let member = Member {
+                    id: row.id,
+                    name: row.name.clone(),
+                    peer_addresses: row.peer_addresses.clone(),
+                    client_urls: row.client_urls.clone(),
+                    learner: row.state == MemberState::Learner || waits,
+                };
+                all.insert(row.id, member);
+            }
+            all.into_values().collect()
+        })
+    }
+
+    fn known(&self) -> Vec<BootMember> {
+        self.read(|state| {
+            let base = state.base.values().filter(|member| !state.roster.removed.contains_key(&member.id));
+            let mut known: BTreeMap<_, _> = base.map(|member| (member.id, member.clone())).collect();
+            for row in state.roster.started() {
+                if let Some(peer_address) = row.peer_addresses.first().cloned() {
+                    known.insert(row.id, BootMember { id: row.id, name: row.name.clone(), peer_address });
+                }
+            }
+            known.into_values().collect()
+        })
+    }
+
+    fn read<T>(&self, f: impl FnOnce(&State) -> T) -> T {
+        f(&self.state.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 }
 
-fn text(r: &mut Reader) -> Result<String, DecodeError> {
-    Ok(String::from_utf8_lossy(&r.bytes("text")?).into_owned())
+impl State {
+    fn knows(&self, node: NodeId) -> bool {
+        self.base.contains_key(&node) || self.roster.rows.get(&node).is_some_and(|(row, _)| row.incarnation.is_some())
+    }
 }
 
 /// Writes this node's row, as soon as the cluster can take it.
 pub(crate) async fn register(db: Arc<RuntimeDb>, options: Options, incarnation: Incarnation) {
-    let own = options.members.iter().find(|member| member.id == options.node);
-    let row = Row {
-        id: options.node,
-        incarnation,
-        name: options.name.clone(),
-        peer_addresses: own.map(|member| vec![member.peer_address.clone()]).unwrap_or_default(),
-        client_urls: options.client_urls.clone(),
-    };
-    let key = Row::key(options.node);
+    let founder = options.members.iter().find(|member| member.id == options.node);
     loop {
-        let op = RangeOp::of(KeyRange::single(key.clone()));
-        if let Ok(read) = db.read(KeyspaceId::SYSTEM, op, Consistency::Linearizable).await {
-            let present = read.result.kvs.first();
-            let known = present.and_then(|kv| Row::decode(kv.value.clone()).ok());
-            match &known {
-                Some(known) if *known == row => return,
-                Some(known) if known.incarnation != incarnation => stop_process(&format!(
-                    "the cluster knows {} with another disk ({}, this one is {incarnation}): a node that lost its data must come \
-                     back as a new member, since it no longer knows what it promised",
-                    options.name, known.incarnation
-                )),
-                _ => {}
+        if let Ok(roster) = admin::roster(&db).await {
+            if roster.removed.contains_key(&options.node) {
+                removed_from_cluster(&options.data_dir, &options.name, options.node);
             }
-            let unchanged = Compare {
-                range: KeyRange::single(key.clone()),
-                op: CompareOp::Equal,
-                expected: Expected::Mod(present.map_or(0, |kv| kv.mod_revision.0 as i64)),
+            let present = roster.rows.get(&options.node).map(|(row, _)| row);
+            let row = match (present, founder) {
+                (Some(known), _) if known.incarnation.is_some_and(|known| known != incarnation) => {
+                    stop_process(&format!(
+                        "the cluster knows {} with another disk than this one ({incarnation}): a node that lost its data must come \
+                         back as a new member, since it no longer knows what it promised",
+                        options.name
+                    ))
+                }
+                (Some(known), _) => MemberRow {
+                    incarnation: Some(incarnation),
+                    name: options.name.clone(),
+                    client_urls: options.client_urls.clone(),
+                    // Where it is reached may have been changed by others: only what it was told for certain goes over that.
+                    peer_addresses: match &options.announce_peer {
+                        Some(address) => vec![address.clone()],
+                        None => known.peer_addresses.clone(),
+                    },
+                    ..known.clone()
+                },
+                (None, Some(member)) => MemberRow {
+                    id: options.node,
+                    incarnation: Some(incarnation),
+                    name: options.name.clone(),
+                    peer_addresses: vec![member.peer_address.clone()],
+                    client_urls: options.client_urls.clone(),
+                    state: MemberState::Voter,
+                },
+                // It joined, so there is a row; this node will know it soon.
+                (None, None) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
             };
-            let put = Op::Put(PutOp::of(key.clone(), row.encode()));
-            let txn = Txn { compares: vec![unchanged], success: vec![put], failure: Vec::new() };
+            if present == Some(&row) {
+                return;
+            }
+            let put = Op::Put(PutOp::of(MemberRow::key(row.id), row.encode()));
+            let txn = Txn { compares: admin::unchanged_since(&roster), success: vec![put], failure: Vec::new() };
             // Whatever came of it shows in the next read.
             let _ = db.submit(KeyspaceId::SYSTEM, Command::Transact(txn)).await;
         }
@@ -169,46 +220,75 @@ pub(crate) async fn register(db: Arc<RuntimeDb>, options: Options, incarnation: 
     }
 }
 
-/// Keeps the member table up to date.
-pub(crate) async fn follow(db: Arc<RuntimeDb>, table: Arc<MemberTable>) {
-    let learn = |value: Bytes| match Row::decode(value) {
-        Ok(row) => table.learn(&row),
-        Err(e) => tracing::warn!("a member's row cannot be read: {e}"),
-    };
+/// Keeps the file of known members up to date.
+pub(crate) async fn remember(dir: PathBuf, token: u64, first: Vec<BootMember>, table: Arc<MemberTable>) {
+    let mut changed = table.changed.subscribe();
+    let mut written = None;
     loop {
-        let op = RangeOp::of(KeyRange::prefix(PREFIX));
-        if let Ok(read) = db.read(KeyspaceId::SYSTEM, op, Consistency::Serializable).await {
-            read.result.kvs.into_iter().for_each(|kv| learn(kv.value));
-            let (control, mut events) = db.watch(KeyspaceId::SYSTEM);
-            let start = Some(quorate_kv::Revision(read.header.revision.0 + 1));
-            let range = KeyRange::prefix(PREFIX);
-            control.open(WatchId(1), WatchSpec { range, start, no_put: false, no_delete: true, prev_kv: false });
-            loop {
-                match events.next().await {
-                    WatchNotice::Events { events, .. } => events.iter().for_each(|event| learn(event.kv.value.clone())),
-                    WatchNotice::Compacted { .. } | WatchNotice::Closed => break,
-                    WatchNotice::Created { .. } | WatchNotice::Progress { .. } => {}
-                }
+        let members = KnownMembers { token, first: first.clone(), known: table.known() };
+        if written.as_ref() != Some(&members) {
+            let (dir, copy) = (dir.clone(), members.clone());
+            match tokio::task::spawn_blocking(move || copy.write(&dir)).await {
+                Ok(Ok(())) => written = Some(members),
+                // A full disk, perhaps: the next change tries again.
+                Ok(Err(e)) => tracing::warn!("{e}"),
+                Err(_) => return,
             }
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        if changed.changed().await.is_err() {
+            return;
+        }
     }
+}
+
+/// Remembers that this node was let go, where it will find it again.
+pub(crate) fn let_go(dir: &std::path::Path, why: &str) {
+    disk::remember_removal(dir, why);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_kv::Revision;
 
     #[test]
-    fn rows_survive_and_ids_depend_on_the_name_alone() {
-        let row = Row {
-            id: member_id("n1"),
-            incarnation: Incarnation(9),
-            name: "n1".into(),
-            peer_addresses: vec!["127.0.0.1:1".into()],
-            client_urls: vec!["http://127.0.0.1:2".into(), "http://[::1]:2".into()],
-        };
-        assert_eq!(Row::decode(row.encode()), Ok(row));
+    fn ids_depend_on_the_name_alone() {
+        assert_eq!(member_id("n1"), member_id("n1"));
         assert_ne!(member_id("n1"), member_id("n2"));
+    }
+
+    #[test]
+    fn rows_go_over_what_the_node_was_started_with() {
+        let base = BootMember { id: NodeId(1), name: "n1".into(), peer_address: "h:1".into() };
+        let table = MemberTable::new(&[base]);
+        let row = |id, address: &str, incarnation| MemberRow {
+            id: NodeId(id),
+            incarnation,
+            name: format!("n{id}"),
+            peer_addresses: vec![address.into()],
+            client_urls: Vec::new(),
+            state: MemberState::Joining,
+        };
+        let mut roster = Roster::default();
+        roster.rows.insert(NodeId(1), (row(1, "h:9", Some(Incarnation(1))), Revision(1)));
+        roster.rows.insert(NodeId(2), (row(2, "h:2", None), Revision(1)));
+        table.learn(Arc::new(roster.clone()));
+        let both = vec!["h:9".to_owned(), "h:1".to_owned()];
+        assert_eq!(table.addresses(), BTreeMap::from([(NodeId(1), both)]), "2 has not started");
+        assert_eq!(table.all().len(), 2, "and is listed");
+        assert!(table.contains(NodeId(1)) && !table.contains(NodeId(2)));
+        roster.rows.remove(&NodeId(1));
+        roster.removed.insert(NodeId(1), "n1".into());
+        table.learn(Arc::new(roster));
+        assert!(table.was_removed(NodeId(1)) && !table.contains(NodeId(1)) && table.addresses().is_empty());
+    }
+
+    #[test]
+    fn a_disk_that_was_seen_is_remembered_before_it_registers() {
+        let table = MemberTable::new(&[]);
+        assert!(!table.saw_another_disk("n1", Incarnation(1)));
+        table.saw(member_id("n1"), Incarnation(1));
+        assert!(!table.saw_another_disk("n1", Incarnation(1)));
+        assert!(table.saw_another_disk("n1", Incarnation(2)));
     }
 }

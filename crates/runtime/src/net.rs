@@ -7,10 +7,12 @@
 //! The first frame on a connection says who dials: cluster, node, incarnation. The acceptor answers with a welcome or with a reason;
 //! a node that came back with an empty disk under its old name is refused, since it no longer knows what it promised. That is final. That
 //! the two are no peers of each other is not: at the address of a peer that is away there may be a stranger, who must not stop those that
-//! he calls strangers. A node gives up when so many refuse it that the rest, with it, are no majority.
+//! he calls strangers. A node gives up when so many refuse it that the rest, with it, are no majority. Connections come and go with the member
+//! table; a peer that does not know the dialler *yet* says so, and is dialled again.
 
 use crate::clock::Clock;
-use crate::driver::{LaneInput, describe, refused_by_peer};
+use crate::driver::{LaneInput, describe, refused_by_peer, removed_from_cluster};
+use crate::joining::{self, Answer, Ask, Gate};
 use crate::members::MemberTable;
 use bytes::{Bytes, BytesMut};
 use quorate_cluster::{Input, PeerMessage, wire};
@@ -18,6 +20,7 @@ use quorate_env::checksum::checksum;
 use quorate_env::{Brake, ClusterId, Incarnation, NodeId, Reader, Writer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,7 +29,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"QRTP");
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// The largest frame of a handshake, and of a question.
+const HELLO_BYTES_MAX: usize = 4096;
+
+/// The largest answer to a question.
+const QUESTION_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes of a frame's head: length and checksum.
 const HEAD_BYTES: usize = 12;
@@ -106,6 +115,10 @@ enum Refusal {
     Stranger(String),
     /// The dialler is known, with another disk.
     OtherDisk(String),
+    /// The cluster has let the dialler go.
+    Removed(String),
+    /// The dialler is no member that is known here: perhaps not yet.
+    NotYet(String),
 }
 
 impl Welcome {
@@ -119,6 +132,8 @@ impl Welcome {
                 let (verdict, why) = match refusal {
                     Refusal::Stranger(why) => (1, why),
                     Refusal::OtherDisk(why) => (2, why),
+                    Refusal::Removed(why) => (3, why),
+                    Refusal::NotYet(why) => (4, why),
                 };
                 w.u8(verdict);
                 w.bytes(why.as_bytes());
@@ -139,6 +154,8 @@ impl Welcome {
                 0 => Ok(Self::Accepted),
                 1 => Ok(Self::Refused(Refusal::Stranger(why()?))),
                 2 => Ok(Self::Refused(Refusal::OtherDisk(why()?))),
+                3 => Ok(Self::Refused(Refusal::Removed(why()?))),
+                4 => Ok(Self::Refused(Refusal::NotYet(why()?))),
                 _ => Err(r.error("verdict")),
             }
         };
@@ -148,15 +165,14 @@ impl Welcome {
 
 /// Who of the peers calls this node a stranger.
 struct Strangers {
-    /// Of the cluster, this node among them.
-    members: usize,
+    table: Arc<MemberTable>,
     refused_by: Mutex<BTreeSet<NodeId>>,
     brake: Brake,
 }
 
 impl Strangers {
-    fn among(members: usize) -> Self {
-        Self { members, refused_by: Mutex::default(), brake: Brake::new(LOG_PERIOD) }
+    fn among(table: Arc<MemberTable>) -> Self {
+        Self { table, refused_by: Mutex::default(), brake: Brake::new(LOG_PERIOD) }
     }
 
     fn accepted_by(&self, peer: NodeId) {
@@ -167,7 +183,9 @@ impl Strangers {
     fn refused_by(&self, peer: NodeId) -> bool {
         let mut refused_by = self.lock();
         refused_by.insert(peer);
-        self.members - refused_by.len() > self.members / 2
+        let members = self.table.addresses();
+        refused_by.retain(|peer| members.contains_key(peer));
+        members.len() - refused_by.len() > members.len() / 2
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
@@ -175,29 +193,65 @@ impl Strangers {
     }
 }
 
+/// A peer that is dialled.
+struct Dialled {
+    addresses: Vec<String>,
+    queue: mpsc::Sender<Vec<PeerMessage>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Dialled {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// Connections to all peers.
 pub(crate) struct Peers {
-    queues: BTreeMap<NodeId, mpsc::Sender<Vec<PeerMessage>>>,
+    hello: Hello,
+    table: Arc<MemberTable>,
+    lane: Sender<LaneInput>,
+    strangers: Arc<Strangers>,
+    dialled: BTreeMap<NodeId, Dialled>,
+    runtime: tokio::runtime::Handle,
+    dir: PathBuf,
+    name: String,
 }
 
 impl Peers {
-    /// Starts one task per peer that dials it for as long as the node lives.
-    pub fn connect(
-        hello: Hello,
-        addresses: BTreeMap<NodeId, String>,
-        lane: Sender<LaneInput>,
-        tasks: &mut Vec<tokio::task::JoinHandle<()>>,
-    ) -> Self {
-        let mut queues = BTreeMap::new();
-        let strangers = Arc::new(Strangers::among(addresses.len()));
-        for (peer, address) in addresses {
-            if peer != hello.node {
-                let (queue, batches) = mpsc::channel(QUEUED_BATCHES_MAX);
-                queues.insert(peer, queue);
-                tasks.push(tokio::spawn(dial(hello, peer, address, batches, lane.clone(), strangers.clone())));
-            }
+    /// Dials every member of the table, from within the runtime that the connections live on.
+    pub fn connect(hello: Hello, table: Arc<MemberTable>, lane: Sender<LaneInput>, dir: PathBuf, name: String) -> Self {
+        let strangers = Arc::new(Strangers::among(table.clone()));
+        let runtime = tokio::runtime::Handle::current();
+        let mut peers = Self { hello, table, lane, strangers, dialled: BTreeMap::new(), runtime, dir, name };
+        peers.adjust();
+        peers
+    }
+
+    /// The table has changed: whoever is new or has moved is dialled, who is gone is not any more.
+    pub fn adjust(&mut self) {
+        if self.table.was_removed(self.hello.node) {
+            removed_from_cluster(&self.dir, &self.name, self.hello.node);
         }
-        Self { queues }
+        let addresses = self.table.addresses();
+        self.dialled.retain(|peer, dialled| addresses.get(peer) == Some(&dialled.addresses));
+        for (peer, addresses) in addresses {
+            if peer == self.hello.node || self.dialled.contains_key(&peer) {
+                continue;
+            }
+            let (queue, batches) = mpsc::channel(QUEUED_BATCHES_MAX);
+            let dialler = Dialler {
+                hello: self.hello,
+                peer,
+                addresses: addresses.clone(),
+                lane: self.lane.clone(),
+                strangers: self.strangers.clone(),
+                dir: self.dir.clone(),
+                name: self.name.clone(),
+            };
+            let task = self.runtime.spawn(dialler.dial(batches));
+            self.dialled.insert(peer, Dialled { addresses, queue, task });
+        }
     }
 
     /// Queues messages. What finds its queue full, or its peer unknown, is dropped.
@@ -207,54 +261,93 @@ impl Peers {
             by_peer.entry(peer).or_default().push(message);
         }
         for (peer, batch) in by_peer {
-            if let Some(queue) = self.queues.get(&peer) {
-                let _ = queue.try_send(batch);
+            if let Some(dialled) = self.dialled.get(&peer) {
+                let _ = dialled.queue.try_send(batch);
             }
         }
     }
 }
 
-async fn dial(
+struct Dialler {
     hello: Hello,
     peer: NodeId,
-    address: String,
-    mut batches: mpsc::Receiver<Vec<PeerMessage>>,
+    addresses: Vec<String>,
     lane: Sender<LaneInput>,
     strangers: Arc<Strangers>,
-) {
-    let (mut pause, clock) = (REDIAL.0, Clock::start());
-    loop {
-        match open(hello, &address).await {
-            Ok((stream, Welcome::Accepted)) => {
-                pause = REDIAL.0;
-                strangers.accepted_by(peer);
-                tracing::info!(%peer, address, "connected");
-                // What was queued while the peer was away is stale.
-                while batches.try_recv().is_ok() {}
-                let _ = lane.send(LaneInput::Core(Input::PeerUp(peer), None));
-                let end = pump(stream, &mut batches).await;
-                tracing::info!(%peer, address, "connection ended: {end}");
-                let _ = lane.send(LaneInput::Core(Input::PeerDown(peer), None));
-                if batches.is_closed() {
-                    return;
+    dir: PathBuf,
+    name: String,
+}
+
+impl Dialler {
+    async fn dial(self, mut batches: mpsc::Receiver<Vec<PeerMessage>>) {
+        let Self { hello, peer, addresses, lane, strangers, dir, name } = self;
+        let (mut pause, clock) = (REDIAL.0, Clock::start());
+        for address in addresses.iter().cycle() {
+            match open(hello, address).await {
+                Ok((stream, Welcome::Accepted)) => {
+                    pause = REDIAL.0;
+                    strangers.accepted_by(peer);
+                    tracing::info!(%peer, address, "connected");
+                    // What was queued while the peer was away is stale.
+                    while batches.try_recv().is_ok() {}
+                    let _ = lane.send(LaneInput::Core(Input::PeerUp(peer), None));
+                    let end = pump(stream, &mut batches).await;
+                    tracing::info!(%peer, address, "connection ended: {end}");
+                    let _ = lane.send(LaneInput::Core(Input::PeerDown(peer), None));
+                    if batches.is_closed() {
+                        return;
+                    }
                 }
-            }
-            Ok((_, Welcome::Refused(Refusal::OtherDisk(why)))) => {
-                refused_by_peer(peer, &address, &why, hello.incarnation)
-            }
-            Ok((_, Welcome::Refused(Refusal::Stranger(why)))) => {
-                if !strangers.refused_by(peer) {
-                    refused_by_peer(peer, &address, &why, hello.incarnation);
+                Ok((_, Welcome::Refused(Refusal::OtherDisk(why)))) => {
+                    refused_by_peer(peer, address, &why, hello.incarnation)
                 }
-                if strangers.brake.pass(clock.now()).is_some() {
-                    tracing::error!("who answers at {address} is no peer of this node: {why}");
+                Ok((_, Welcome::Refused(Refusal::Removed(_)))) => removed_from_cluster(&dir, &name, hello.node),
+                Ok((_, Welcome::Refused(Refusal::Stranger(why)))) => {
+                    if !strangers.refused_by(peer) {
+                        refused_by_peer(peer, address, &why, hello.incarnation);
+                    }
+                    if strangers.brake.pass(clock.now()).is_some() {
+                        tracing::error!("who answers at {address} is no peer of this node: {why}");
+                    }
                 }
+                Ok((_, Welcome::Refused(Refusal::NotYet(why)))) => {
+                    tracing::info!(%peer, address, "not accepted yet: {why}");
+                }
+                Err(e) => tracing::debug!(%peer, address, "cannot connect: {e}"),
             }
-            Err(e) => tracing::debug!(%peer, address, "cannot connect: {e}"),
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(REDIAL.1);
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(REDIAL.1);
     }
+}
+
+/// Asks one question of whoever listens for peers at an address.
+pub(crate) async fn ask(address: &str, ask: &Ask) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    stream.write_all(&frame(&ask.encode())).await?;
+    Answer::decode(read_frame(&mut stream, QUESTION_BYTES_MAX).await?).map_err(io::Error::other)
+}
+
+/// The same, with patience; none if nothing that can be understood comes back.
+pub(crate) async fn ask_within(patience: Duration, address: &str, question: &Ask) -> Option<Answer> {
+    match tokio::time::timeout(patience, ask(address, question)).await {
+        Ok(Ok(answer)) => Some(answer),
+        Ok(Err(e)) => {
+            tracing::debug!(address, "no answer: {e}");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// Answers one question for a node that has no place yet; what else comes is closed.
+pub(crate) async fn answer_fresh(mut stream: TcpStream, answer: &Answer) -> io::Result<()> {
+    let first = tokio::time::timeout(HANDSHAKE_TIMEOUT, read_frame(&mut stream, HELLO_BYTES_MAX))
+        .await
+        .map_err(|_| io::Error::other("no question in time"))??;
+    Ask::decode(first).map_err(io::Error::other)?;
+    stream.write_all(&frame(&answer.encode())).await
 }
 
 async fn open(hello: Hello, address: &str) -> io::Result<(TcpStream, Welcome)> {
@@ -262,7 +355,7 @@ async fn open(hello: Hello, address: &str) -> io::Result<(TcpStream, Welcome)> {
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         stream.write_all(&frame(&hello.encode())).await?;
-        let welcome = Welcome::decode(read_frame(&mut stream, 4096).await?)?;
+        let welcome = Welcome::decode(read_frame(&mut stream, HELLO_BYTES_MAX).await?)?;
         Ok((stream, welcome))
     };
     tokio::time::timeout(HANDSHAKE_TIMEOUT, shake).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
@@ -324,7 +417,7 @@ async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin), bytes_max: usize) 
 }
 
 /// Accepts peers for as long as the node lives.
-pub(crate) async fn accept(listener: TcpListener, hello: Hello, members: Arc<MemberTable>, lane: Sender<LaneInput>) {
+pub(crate) async fn accept(listener: Arc<TcpListener>, gate: Arc<Gate>, lane: Sender<LaneInput>) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let untaken = Arc::new(Semaphore::new(UNTAKEN_BYTES_MAX));
     let clock = Clock::start();
@@ -350,10 +443,10 @@ pub(crate) async fn accept(listener: TcpListener, hello: Hello, members: Arc<Mem
             }
             continue;
         };
-        let (members, lane, untaken, ended) = (members.clone(), lane.clone(), untaken.clone(), ended.clone());
+        let (gate, lane, untaken, ended) = (gate.clone(), lane.clone(), untaken.clone(), ended.clone());
         tokio::spawn(async move {
             let from = describe(stream.peer_addr().ok());
-            if let Err(e) = serve(stream, hello, &members, &lane, &untaken).await
+            if let Err(e) = serve(stream, &gate, &lane, &untaken).await
                 && let Some(held) = ended.pass(clock.now())
             {
                 tracing::info!(from, "peer connection ended: {e} ({held} more were not logged)");
@@ -365,17 +458,21 @@ pub(crate) async fn accept(listener: TcpListener, hello: Hello, members: Arc<Mem
 
 async fn serve(
     mut stream: TcpStream,
-    own: Hello,
-    members: &MemberTable,
+    gate: &Gate,
     lane: &Sender<LaneInput>,
     untaken: &Arc<Semaphore>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let first = tokio::time::timeout(HANDSHAKE_TIMEOUT, read_frame(&mut stream, 4096))
+    let first = tokio::time::timeout(HANDSHAKE_TIMEOUT, read_frame(&mut stream, HELLO_BYTES_MAX))
         .await
         .map_err(|_| io::Error::other("no handshake in time"))??;
+    if first.starts_with(&joining::MAGIC.to_le_bytes()) {
+        let ask = Ask::decode(first).map_err(io::Error::other)?;
+        let answer = gate.answer(&ask).await;
+        return stream.write_all(&frame(&answer.encode())).await;
+    }
     let hello = Hello::decode(first).map_err(Refusal::Stranger);
-    let verdict = hello.and_then(|hello| judge(own, hello, members).map(|()| hello));
+    let verdict = hello.and_then(|hello| judge(gate.hello, hello, &gate.table).map(|()| hello));
     let hello = match verdict {
         Ok(hello) => hello,
         Err(refusal) => {
@@ -384,7 +481,12 @@ async fn serve(
         }
     };
     stream.write_all(&frame(&Welcome::Accepted.encode())).await?;
-    let result = receive(&mut stream, hello.node, lane, untaken).await;
+    gate.table.saw(hello.node, hello.incarnation);
+    let result = tokio::select! {
+        result = receive(&mut stream, hello.node, lane, untaken) => result,
+        // It dials again, and is told.
+        () = gate.table.removal_of(hello.node) => Err(io::Error::other("the cluster has let it go")),
+    };
     let _ = lane.send(LaneInput::Core(Input::PeerDown(hello.node), None));
     result
 }
@@ -396,11 +498,17 @@ fn judge(own: Hello, hello: Hello, members: &MemberTable) -> Result<(), Refusal>
             own.cluster, hello.cluster
         )));
     }
-    if hello.node == own.node || !members.contains(hello.node) {
-        return Err(Refusal::Stranger(format!(
-            "{} is not a peer of {}: check --name and --initial-cluster",
-            hello.node, own.node
-        )));
+    if hello == own {
+        return Err(Refusal::NotYet(format!("{} is this node itself", hello.node)));
+    }
+    if hello.node == own.node {
+        return Err(Refusal::Stranger(format!("{} is this node's own id: check --name and the addresses", hello.node)));
+    }
+    if members.was_removed(hello.node) {
+        return Err(Refusal::Removed(format!("{} was removed from {}", hello.node, own.cluster)));
+    }
+    if !members.contains(hello.node) {
+        return Err(Refusal::NotYet(format!("{} is not known to {}", hello.node, own.node)));
     }
     match members.incarnation(hello.node) {
         Some(known) if known != hello.incarnation => Err(Refusal::OtherDisk(format!(
@@ -434,18 +542,21 @@ async fn receive(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_cluster::BootMember;
 
     #[test]
     fn a_node_gives_up_when_the_rest_is_no_majority() {
         for (members, bearable) in [(2, 0), (3, 1), (4, 1), (5, 2), (7, 3)] {
-            let strangers = Strangers::among(members);
-            for peer in 1..members as u64 {
+            let member = |id| BootMember { id: NodeId(id), name: format!("n{id}"), peer_address: "h:1".into() };
+            let known: Vec<BootMember> = (0..members).map(member).collect();
+            let strangers = Strangers::among(MemberTable::new(&known));
+            for peer in 1..members {
                 // The same refusal again is one refusal.
                 strangers.refused_by(NodeId(peer));
                 assert_eq!(strangers.refused_by(NodeId(peer)), peer <= bearable, "{peer} of {members}");
             }
             // Whoever changes its mind counts no more.
-            (1..members as u64).for_each(|peer| strangers.accepted_by(NodeId(peer)));
+            (1..members).for_each(|peer| strangers.accepted_by(NodeId(peer)));
             assert_eq!(strangers.refused_by(NodeId(1)), bearable > 0);
         }
     }
@@ -453,7 +564,8 @@ mod tests {
     #[test]
     fn welcomes_survive_the_wire() {
         let why = || "why".to_owned();
-        let refusals = [Refusal::Stranger(why()), Refusal::OtherDisk(why())].map(Welcome::Refused);
+        let refusals = [Refusal::Stranger, Refusal::OtherDisk, Refusal::Removed, Refusal::NotYet];
+        let refusals = refusals.map(|refusal| Welcome::Refused(refusal(why())));
         for welcome in [Welcome::Accepted].into_iter().chain(refusals) {
             assert_eq!(Welcome::decode(welcome.encode().into()).expect("decoded"), welcome);
         }

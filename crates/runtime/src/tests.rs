@@ -20,7 +20,7 @@ fn put(key: &str, value: &str) -> Command {
 }
 
 async fn start(dir: &Path, names: &[(&str, u16)], name: &str, listener: Option<TcpListener>) -> Runtime {
-    let members = names
+    let members: Vec<BootMember> = names
         .iter()
         .map(|(name, port)| BootMember {
             id: member_id(name),
@@ -33,13 +33,17 @@ async fn start(dir: &Path, names: &[(&str, u16)], name: &str, listener: Option<T
         node: member_id(name),
         name: name.to_owned(),
         data_dir: dir.join(name),
+        known: members.clone(),
         members,
+        incarnation: None,
+        announce_peer: None,
+        token: 0,
         client_urls: vec![format!("http://{name}")],
         timing: Timing::default(),
         request_timeout: Duration::from_secs(5),
         disk: DiskOptions::default(),
     };
-    Runtime::start(options, listener).await.expect("the node starts")
+    Runtime::start(options, listener.map(Arc::new)).await.expect("the node starts")
 }
 
 async fn submit(db: &Arc<dyn Db>, command: Command) -> Revision {

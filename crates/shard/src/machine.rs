@@ -222,6 +222,22 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// Applies an entry that changes the group's membership, in one write with the applied index.
+    ///
+    /// # Panics
+    /// If the entry at `index` does not follow the last one applied.
+    pub fn apply_membership(&mut self, index: LogIndex, term: Term, membership: Bytes) -> Result<(), MachineError> {
+        assert_eq!(index, self.meta.applied.next(), "entry out of order");
+        (self.meta.applied, self.meta.applied_term, self.meta.membership) = (index, term, membership);
+        let mut batch = WriteBatch::new();
+        batch.put(self.slot.meta(), self.meta.encode());
+        self.store.write(&mut batch)?;
+        self.store.publish();
+        Ok(())
+    }
+}
+
 /// Whether an operation may be done.
 type Verdict = Result<(), Refusal>;
 

@@ -1,5 +1,6 @@
 //! The world of one run: a heap of events, the nodes, and what connects them. Nothing here depends on anything but the seed.
 
+pub(crate) mod churn;
 mod clients;
 mod disks;
 mod faults;
@@ -112,6 +113,8 @@ enum Event {
     Fault(Fault),
     /// Every cut and clog ends.
     Heal,
+    Churn,
+    Operator,
     /// A node stands still.
     Still {
         node: usize,
@@ -204,6 +207,7 @@ struct World<'a> {
     next_operation: u64,
     watchers: Vec<Watcher>,
     next_key: WatcherKey,
+    churn: churn::Churn,
     raft: RaftCheck,
     order: OrderCheck,
     leases: LeaseCheck,
@@ -289,6 +293,7 @@ impl World<'_> {
             rotten: None,
             clients: (0..plan.clients as u64).map(|n| Client::new(n, root.split(100 + n))).collect(),
             watchers: watchers.collect(),
+            churn: churn::Churn::new(root.split(21)),
             raft: RaftCheck::new(plan.nodes),
             order: OrderCheck::new(),
             leases: LeaseCheck::default(),
@@ -332,6 +337,7 @@ impl World<'_> {
         for fault in Fault::ALL {
             self.schedule_fault(fault);
         }
+        self.begin_churn();
         if let Some(script) = self.script {
             for (at, fault, rng) in script.faults.iter().filter_map(|n| script.played.faults.get(n as usize - 1)) {
                 self.after(*at, Event::Again { fault: *fault, rng: rng.clone() });
@@ -454,7 +460,7 @@ impl World<'_> {
                 }
             }
             Event::Restart { node } => {
-                if self.nodes[node].node.is_none() {
+                if self.nodes[node].node.is_none() && !self.churn.is_retired(node) {
                     self.start(node)?;
                 }
             }
@@ -481,6 +487,8 @@ impl World<'_> {
                 }
             }
             Event::Calm => self.become_calm()?,
+            Event::Churn => self.churn()?,
+            Event::Operator => self.operator()?,
             Event::Again { fault, rng } => {
                 self.rng = rng;
                 self.fault(fault);
@@ -504,7 +512,7 @@ impl World<'_> {
     // ---- nodes
 
     fn config(&self, node: usize) -> NodeConfig {
-        let members = (0..self.nodes.len()).map(|n| BootMember {
+        let members = (0..self.plan.nodes).map(|n| BootMember {
             id: id_of(n),
             name: format!("n{}", n + 1),
             peer_address: String::new(),
@@ -563,14 +571,19 @@ impl World<'_> {
         let seed = self.rng.next_u64();
         let now = this.clock.monotonic(self.now);
         let booted = Node::boot(config, store, remains.as_ref(), &recovered, now, seed).map_err(|e| failed(&e))?;
+        let mut joint = false;
         for shard in SHARDS {
             let look = booted.inspect(shard).expect("a first shard");
             self.raft.booted(node, shard, &look)?;
+            joint |= life > 1 && self.raft.was_joint_at(shard, look.applied);
             demand(look.rotted == 0 || self.rotten == Some(node), "nothing is lost without a fault", || {
                 format!("{} of {shard} lacks entries or rows that its disk should hold", id_of(node))
             })?;
         }
         this.node = Some(booted);
+        if joint {
+            self.mark("crash in a joint configuration");
+        }
         self.after(1, Event::Tick { node, life });
         Ok(())
     }
@@ -593,7 +606,7 @@ impl World<'_> {
         }
         outputs.mended.iter().flat_map(rot::marks).for_each(|mark| self.mark(mark));
         if let Some(persist) = &outputs.persist {
-            self.raft.wrote(node, &persist.records);
+            self.raft.wrote(node, &persist.records)?;
         }
         if self.rotten == Some(node) && looks.iter().all(|(_, look)| look.rotted == 0) {
             self.rotten = None;
@@ -698,12 +711,15 @@ impl World<'_> {
         for client in &self.clients {
             demand(client.completed > 0, "every client gets served", || format!("{client:?}"))?;
         }
+        self.churn_ended()?;
+        let lasting = self.lasting();
         for shard in SHARDS {
-            let looks: Vec<_> = self.nodes.iter().filter_map(|n| n.node.as_ref()?.inspect(shard)).collect();
+            let nodes = lasting.iter().map(|node| &self.nodes[*node]);
+            let looks: Vec<_> = nodes.filter_map(|n| n.node.as_ref()?.inspect(shard)).collect();
             let most = self.raft.committed(shard) as u64;
             // The last entries may just be on their way.
             let behind = looks.iter().any(|look| look.applied.0 + 50 < most);
-            demand(looks.len() == self.nodes.len() && !behind, "replicas catch up", || format!("{shard}: {looks:?}"))?;
+            demand(looks.len() == lasting.len() && !behind, "replicas catch up", || format!("{shard}: {looks:?}"))?;
         }
         for watcher in &self.watchers {
             // The last events may just be on their way.

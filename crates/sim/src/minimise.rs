@@ -66,7 +66,8 @@ pub fn run_only(seed: u64, options: &Options, only: &Only) -> Report {
     let (_, played) = play(seed, &Options { trace: false, ..*options }, Plan::draw(seed), None);
     let drawn = played.faults();
     let faults = only.faults.as_ref().unwrap_or(&drawn);
-    let script = Script { played: &played, faults, operations: only.operations.as_ref(), until_us: u64::MAX };
+    let script =
+        Script { played: &played, faults, churns: true, operations: only.operations.as_ref(), until_us: u64::MAX };
     let mut report = play(seed, options, Plan::draw(seed), Some(&script)).0;
     if let Some(trace) = &mut report.trace {
         trace.about.command += &only.flags();
@@ -123,7 +124,7 @@ impl Hunt {
 
     fn run(&self, faults: &Numbers, operations: &Numbers) -> (Report, Played) {
         let (played, until_us) = (&self.played, self.until_us);
-        let script = Script { played, faults, operations: Some(operations), until_us };
+        let script = Script { played, faults, churns: true, operations: Some(operations), until_us };
         play(self.seed, &self.options, Plan::draw(self.seed), Some(&script))
     }
 

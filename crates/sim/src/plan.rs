@@ -19,6 +19,8 @@ pub(crate) struct Plan {
     /// Mean time between faults of each kind; `None` is never.
     /// What fails, each about every so many microseconds.
     pub faults: BTreeMap<Fault, u64>,
+    /// Mean time between changes of the members.
+    pub churn_every_us: Option<u64>,
     /// Of a thousand restarts, those at which the log has rotted, and those at which the store is damaged.
     pub rot_per_mille: u64,
     pub damage_per_mille: u64,
@@ -45,6 +47,7 @@ impl Plan {
             calm_us: 20 * second,
             weather: CALM,
             faults: BTreeMap::new(),
+            churn_every_us: None,
             rot_per_mille: 0,
             damage_per_mille: 0,
             sync_us: (100, 1_000),
@@ -98,6 +101,7 @@ impl Plan {
                 uneven: false,
             },
             faults,
+            churn_every_us: None,
             rot_per_mille: 0,
             damage_per_mille: 0,
             sync_us: (rng.between(50, 300), rng.between(500, 15_000)),
@@ -118,6 +122,9 @@ impl Plan {
             // Many chunks, so that some are the same on both sides.
             plan.chunk_bytes = plan.chunk_bytes.min(rot_rng.between(256, 1_024) as usize);
         }
+        // Every third seed; those that once found a bug are none of them.
+        let mut churn_rng = Rng::new(seed).split(20);
+        plan.churn_every_us = seed.is_multiple_of(3).then(|| churn_rng.between(second, 4 * second));
         plan
     }
 }

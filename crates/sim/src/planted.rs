@@ -23,6 +23,8 @@ pub(crate) enum DriverBug {
     AppliedTooOld,
     /// A batch of watch events is dropped.
     LoseWatchEvents,
+    /// A node whose disk was wiped comes back under its old id.
+    ReturnAsOld,
 }
 
 /// What is wrong, and where.
@@ -75,6 +77,30 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::MendUnverified),
     ),
     bug("trust-remains", "what is left in a damaged store is believed unread", Node(Sabotage::TrustRemains)),
+    // Members.
+    bug(
+        "return-as-old",
+        "a node that lost its disk comes back as the voter that it was",
+        Driver(DriverBug::ReturnAsOld),
+    ),
+    bug("promote-unsynced", "a learner is given its vote whatever it has of the log", Node(Sabotage::PromoteUnsynced)),
+    bug(
+        "single-majority",
+        "on the way from one set of voters to another the new ones decide alone",
+        Node(Sabotage::SingleMajority),
+    ),
+    bug(
+        "change-when-appended",
+        "a change of membership counts before it is committed, and is not undone",
+        Node(Sabotage::MembershipWhenAppended),
+    ),
+    bug("forget-membership", "a change of membership is not written down", Node(Sabotage::ForgetMembership)),
+    bug("forget-commit", "that a change of membership was committed is not written down", Node(Sabotage::ForgetCommit)),
+    bug(
+        "removed-leader-stays",
+        "a leader that is removed leads on and counts itself",
+        Node(Sabotage::RemovedLeaderStays),
+    ),
     // Reads.
     bug("read-without-quorum", "linearizable reads are served from local state", Node(Sabotage::ReadWithoutQuorum)),
     bug(

@@ -61,4 +61,10 @@ pub const MARKS: &[&str] = &[
     "rows kept of a damaged store",
     "entry rotted",
     "entry mended",
+    "disk wiped",
+    "wiped node returned",
+    "learner promoted",
+    "member removed",
+    "leader removed",
+    "crash in a joint configuration",
 ];

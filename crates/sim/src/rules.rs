@@ -25,6 +25,22 @@ const RULES: &[(&str, &str)] = &[
         "A replica votes for one candidate in a term, also across a restart. With two votes, two candidates could win.",
     ),
     (
+        "a leader has the votes of a quorum",
+        "Who leads is a voter of its group, and a majority of the voters, of both sets while the group is on its way from one to another, has voted for it.",
+    ),
+    (
+        "members are what the log says",
+        "Each replica goes by the members that the committed log says at the entry that it has applied. If two went by different ones, two majorities might not meet.",
+    ),
+    (
+        "who is promoted has the log",
+        "A replica is given its vote when it holds about all that is committed. Otherwise the group would wait for it, or trust in copies that are not there.",
+    ),
+    (
+        "members are what was asked for",
+        "Once all faults have ended, who was added or came back votes, and who was removed is gone.",
+    ),
+    (
         "nothing panics",
         "An assertion inside a node failed: what it believed is not so. A server's process ends there, before it does more harm.",
     ),

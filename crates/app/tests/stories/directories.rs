@@ -4,13 +4,13 @@ use crate::support::{Cluster, serves};
 use quorate_env::checksum::checksum;
 use std::fs;
 
-/// A client address that is surely free.
+/// A client address that is surely free; a peer address is given with it.
 const ELSEWHERE: (&str, &str) = ("--listen-client", "127.0.0.1:0");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_has_one_process() {
     let cluster = Cluster::start(1).await;
-    let (status, said) = cluster.refused(0, &[ELSEWHERE]);
+    let (status, said) = cluster.refused(0, &[ELSEWHERE, ("--listen-peer", "127.0.0.1:0")]);
     assert_eq!(status.code(), Some(74));
     assert!(said.contains("is in use by another process: stop that one, or choose another --data-dir"), "{said}");
     serves(&cluster.endpoints()[0]).await;

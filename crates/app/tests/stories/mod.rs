@@ -7,6 +7,7 @@ mod connections;
 mod diagrams;
 mod directories;
 mod full_disk;
+mod growing;
 mod hashes;
 mod killing;
 mod leases;

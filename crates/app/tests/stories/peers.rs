@@ -1,7 +1,6 @@
 //! Strangers on the peer port.
 
 use crate::support::{Cluster, serves};
-use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -22,20 +21,6 @@ async fn a_node_of_another_cluster_is_turned_away() {
     }
     cluster.restart(2);
     cluster.ready().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_lost_its_disk_is_turned_away() {
-    let mut cluster = Cluster::start(3).await;
-    cluster.registered().await;
-    cluster.kill(2);
-    fs::remove_dir_all(cluster.data_dir(2)).expect("removed");
-    let (status, said) = cluster.refused(2, &[]);
-    assert_eq!(status.code(), Some(70));
-    assert!(said.contains("a node that lost its data must come back as a new member"), "{said}");
-    for endpoint in &cluster.endpoints()[..2] {
-        serves(endpoint).await;
-    }
 }
 
 /// Whether the other side closes the connection soon.

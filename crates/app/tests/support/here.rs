@@ -20,12 +20,17 @@ impl Here {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let endpoint = listener.local_addr().expect("bound").to_string();
         let node = member_id("n1");
+        let alone = BootMember { id: node, name: "n1".into(), peer_address: "127.0.0.1:0".into() };
         let options = Options {
             cluster: ClusterId(7),
             node,
             name: "n1".into(),
             data_dir: dir.path().join("n1"),
-            members: vec![BootMember { id: node, name: "n1".into(), peer_address: "127.0.0.1:0".into() }],
+            members: vec![alone.clone()],
+            known: vec![alone],
+            incarnation: None,
+            announce_peer: None,
+            token: 0,
             client_urls: vec![format!("http://{endpoint}")],
             timing: Timing::default(),
             request_timeout: Duration::from_secs(7),

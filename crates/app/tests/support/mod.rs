@@ -32,6 +32,8 @@ pub struct Cluster {
     /// What every node is told besides.
     flags: Vec<String>,
     nodes: Vec<Option<Child>>,
+    /// The first so many nodes are the first configuration; the others join.
+    first: usize,
 }
 
 impl Drop for Cluster {
@@ -70,8 +72,14 @@ impl Cluster {
         let port = |n: usize| held[n].local_addr().expect("bound").port();
         let flags = flags.iter().map(ToString::to_string).collect();
         let ports = (0..nodes).map(|n| (port(2 * n), port(2 * n + 1))).collect();
-        let mut cluster =
-            Self { dir: dir.to_path_buf(), folder: None, ports, flags, nodes: (0..nodes).map(|_| None).collect() };
+        let mut cluster = Self {
+            dir: dir.to_path_buf(),
+            folder: None,
+            ports,
+            flags,
+            nodes: (0..nodes).map(|_| None).collect(),
+            first: nodes,
+        };
         drop(held);
         (0..nodes).for_each(|node| cluster.restart(node));
         cluster.ready().await;
@@ -79,12 +87,23 @@ impl Cluster {
     }
 
     fn args(&self, node: usize) -> Vec<String> {
-        let members: Vec<String> =
-            self.ports.iter().enumerate().map(|(n, (_, peer))| format!("n{}=127.0.0.1:{peer}", n + 1)).collect();
+        let first = self.ports[..self.first].iter().enumerate();
+        let members: Vec<String> = first.map(|(n, (_, peer))| format!("n{}=127.0.0.1:{peer}", n + 1)).collect();
         let (client, peer) = self.ports[node];
+        let place = match node < self.first {
+            true => ("--initial-cluster", members.join(",")),
+            false => (
+                "--join",
+                (0..self.ports.len())
+                    .filter(|n| *n != node)
+                    .map(|n| self.peer_address(n))
+                    .collect::<Vec<_>>()
+                    .join(","),
+            ),
+        };
         [
             ("--name", format!("n{}", node + 1)),
-            ("--initial-cluster", members.join(",")),
+            place,
             ("--data-dir", self.data_dir(node).display().to_string()),
             ("--listen-client", format!("127.0.0.1:{client}")),
             ("--listen-peer", format!("127.0.0.1:{peer}")),
@@ -93,6 +112,26 @@ impl Cluster {
         .flat_map(|(flag, value)| [flag.to_owned(), value])
         .chain(self.flags.iter().cloned())
         .collect()
+    }
+
+    /// A node more, which joins. It is started by [`Cluster::restart`].
+    pub fn grow(&mut self) -> usize {
+        let held: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+        let port = |n: usize| held[n].local_addr().expect("bound").port();
+        self.ports.push((port(0), port(1)));
+        self.nodes.push(None);
+        self.nodes.len() - 1
+    }
+
+    /// From its next start on a node listens for peers elsewhere.
+    pub fn move_peer(&mut self, node: usize) {
+        let held = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        self.ports[node].1 = held.local_addr().expect("bound").port();
+    }
+
+    /// Whether a node's process runs.
+    pub fn runs(&mut self, node: usize) -> bool {
+        self.nodes[node].as_mut().is_some_and(|child| child.try_wait().expect("waited").is_none())
     }
 
     /// Starts a node with some flags changed or added, and returns what it says to standard error before it ends, and how it ends.

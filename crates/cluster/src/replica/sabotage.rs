@@ -2,9 +2,10 @@
 
 use super::{Context, Replica, Waiting};
 use crate::config::Sabotage;
+use crate::reshape::Decision;
 use crate::wire::{EntryCopy, PeerBody};
-use quorate_consensus::{Entry, Message, MessageKind, Role};
-use quorate_env::LogIndex;
+use quorate_consensus::{Entry, EntryKind, HardState, Membership, MembershipChange, Message, MessageKind, Role, Step};
+use quorate_env::{DecodeError, LogIndex};
 
 impl Replica {
     /// A message as a sabotaged replica understands it.
@@ -28,6 +29,50 @@ impl Replica {
         message
     }
 
+    /// A leader that does not hand over before it goes.
+    pub(super) fn tamper_with_decision(&self, decision: Decision, cx: &Context<'_>) -> Decision {
+        match decision {
+            Decision::HandOver(_) if cx.sabotaged(Sabotage::RemovedLeaderStays) => {
+                Decision::Propose(match self.group.membership().is_joint() {
+                    true => MembershipChange::Leave,
+                    false => MembershipChange::Enter(vec![Step::Remove(self.id)]),
+                })
+            }
+            decision => decision,
+        }
+    }
+
+    /// Applies a change of membership wrongly; returns what is to be written of it.
+    pub(super) fn misapply_membership(&mut self, entry: &Entry, how: Sabotage) -> Result<Membership, DecodeError> {
+        let before = self.group.membership();
+        let change = MembershipChange::decode(entry.data.clone())?;
+        let after = change.after(&before);
+        if how == Sabotage::RemovedLeaderStays
+            && self.group.role() == Role::Leader
+            && after.as_ref().is_some_and(|after| !after.is_voter(self.id))
+        {
+            return Ok(before);
+        }
+        let applied = self.group.apply_membership(&entry.data)?;
+        match how {
+            Sabotage::SingleMajority if applied.is_joint() => {
+                self.group.apply_membership(&MembershipChange::Leave.encode().into())
+            }
+            Sabotage::ForgetMembership => Ok(before),
+            _ => Ok(applied),
+        }
+    }
+
+    /// Changes over when an entry is appended, as if nothing could take it back.
+    pub(super) fn change_early(&mut self, entries: &[Entry], cx: &Context<'_>) {
+        if cx.sabotaged(Sabotage::MembershipWhenAppended) {
+            for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Membership) {
+                // What cannot be read stops the replica when it is applied.
+                let _ = self.group.apply_membership(&entry.data);
+            }
+        }
+    }
+
     /// Confirms what should wait for a round of heartbeats.
     pub(super) fn confirm_blindly(&mut self, sabotage: Option<Sabotage>) {
         let applied = self.machine.meta().applied;
@@ -46,6 +91,14 @@ pub(super) fn counted_as_stored(message: &Message, sabotage: Option<Sabotage>) -
     let last = message.entries.last()?.index;
     let counts = sabotage == Some(Sabotage::CountSendsAsAcks) && message.kind == MessageKind::Append;
     counts.then(|| consent(message, MessageKind::AppendResponse, last))
+}
+
+/// The hard state that a sabotaged replica writes.
+pub(super) fn what_is_written(hard_state: HardState, sabotage: Option<Sabotage>) -> HardState {
+    match sabotage {
+        Some(Sabotage::ForgetCommit) => HardState { commit: LogIndex(0), ..hard_state },
+        _ => hard_state,
+    }
 }
 
 /// An answer that agrees.

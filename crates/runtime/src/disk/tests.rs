@@ -11,7 +11,7 @@ use std::time::Instant;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn owner() -> Owner {
-    Owner { cluster: ClusterId(1), node: NodeId(2), name: String::from("n2"), only_copy: false }
+    Owner { cluster: ClusterId(1), node: NodeId(2), name: String::from("n2"), only_copy: false, incarnation: None }
 }
 
 fn small() -> DiskOptions {

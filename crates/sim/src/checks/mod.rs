@@ -1,6 +1,7 @@
 //! The checks, one file per promise. Each takes what it is shown and objects with the rule that was broken.
 
 pub(crate) mod leases;
+pub(crate) mod members;
 pub(crate) mod order;
 pub(crate) mod raft;
 pub(crate) mod watch;

@@ -1,5 +1,6 @@
 //! Raft's five properties, and what the disk owes them, judged at every step from outside: from what each node wrote, not from what it says.
 
+use super::members::MemberCheck;
 use crate::driver::id_of;
 use crate::history::{Violation, demand};
 use bytes::Bytes;
@@ -9,11 +10,14 @@ use quorate_env::{LogIndex, ReplicaId, ShardId, Term};
 use quorate_storage::wal::{LogRecord, RecoveredLog};
 use std::collections::BTreeMap;
 
+/// What an entry is: its term, its kind in the words of consensus, its payload.
+type Held = (Term, u8, Bytes);
+
 /// One node's log of one shard, as its writes say.
 #[derive(Clone, Debug, Default)]
 struct Shadow {
     start: LogIndex,
-    entries: BTreeMap<LogIndex, (Term, Bytes)>,
+    entries: BTreeMap<LogIndex, Held>,
     term: Term,
 }
 
@@ -22,10 +26,10 @@ impl Shadow {
         match record {
             LogRecord::Entry(entry) => {
                 self.entries.split_off(&entry.index);
-                self.entries.insert(entry.index, (entry.term, entry.payload.clone()));
+                self.entries.insert(entry.index, (entry.term, entry.kind, entry.payload.clone()));
             }
             LogRecord::Repair(entry) => {
-                self.entries.insert(entry.index, (entry.term, entry.payload.clone()));
+                self.entries.insert(entry.index, (entry.term, entry.kind, entry.payload.clone()));
             }
             LogRecord::HardState(hard_state) => self.term = hard_state.term,
             LogRecord::Start { index, discard_after, .. } => {
@@ -36,7 +40,7 @@ impl Shadow {
     }
 
     fn holds(&self, index: LogIndex, term: Term) -> bool {
-        index <= self.start || self.entries.get(&index).is_some_and(|(t, _)| *t == term)
+        index <= self.start || self.entries.get(&index).is_some_and(|(t, ..)| *t == term)
     }
 }
 
@@ -69,17 +73,17 @@ pub(crate) struct Committed {
 
 #[derive(Debug)]
 pub(crate) struct RaftCheck {
-    nodes: usize,
+    members: MemberCheck,
     watched: BTreeMap<(usize, ShardId), Watched>,
     leaders: BTreeMap<(ShardId, Term), usize>,
-    committed: BTreeMap<ShardId, Vec<(Term, Bytes)>>,
+    committed: BTreeMap<ShardId, Vec<Held>>,
     hashes: BTreeMap<(ShardId, LogIndex), u64>,
 }
 
 impl RaftCheck {
     pub fn new(nodes: usize) -> Self {
         Self {
-            nodes,
+            members: MemberCheck::new(nodes),
             watched: BTreeMap::new(),
             leaders: BTreeMap::new(),
             committed: BTreeMap::new(),
@@ -88,10 +92,24 @@ impl RaftCheck {
     }
 
     /// A node handed records to its disk.
-    pub fn wrote(&mut self, node: usize, records: &[LogRecord]) {
+    pub fn wrote(&mut self, node: usize, records: &[LogRecord]) -> Result<(), Violation> {
         for record in records {
+            if let LogRecord::Entry(entry) = record {
+                let committed = self.committed(entry.shard) as u64;
+                let last = |id: ReplicaId| {
+                    let watched = self.watched.get(&(id.0 as usize - 1, entry.shard));
+                    watched.map_or(0, |w| w.durable.entries.last_key_value().map_or(w.durable.start, |(i, _)| *i).0)
+                };
+                self.members.proposed(entry, committed, last)?;
+            }
             self.watched.entry((node, shard_of(record))).or_default().written.write(record);
         }
+        Ok(())
+    }
+
+    /// Whether the members as of an entry were on their way from one set of voters to another.
+    pub fn was_joint_at(&self, shard: ShardId, index: LogIndex) -> bool {
+        self.members.at(shard, index).is_joint()
     }
 
     /// Its disk said that they are durable.
@@ -112,6 +130,7 @@ impl RaftCheck {
         let watched = self.watched.entry((node, shard)).or_default();
         let before = watched.vote.filter(|(voted, _)| *voted == term).map_or(candidate, |(_, candidate)| candidate);
         watched.vote = Some((term, candidate));
+        self.members.voted(shard, term, ReplicaId(id_of(node).0), candidate);
         demand(before == candidate, "one vote in a term", || {
             format!("node {node} {shard} voted for {before} and for {candidate} in {term}")
         })
@@ -122,7 +141,7 @@ impl RaftCheck {
         let name = id_of(node);
         let mut found =
             Shadow { start: log.start.0, term: log.hard_state.map_or(Term(0), |h| h.term), ..Shadow::default() };
-        found.entries = log.entries.iter().map(|e| (e.index, (e.term, e.payload.clone()))).collect();
+        found.entries = log.entries.iter().map(|e| (e.index, (e.term, e.kind, e.payload.clone()))).collect();
         let watched = self.watched.entry((node, shard)).or_default();
         let held = log.hard_state.map(|held| (held.term, held.vote));
         let forgot = |(term, candidate)| held.is_some_and(|(now, vote)| now == term && vote != candidate);
@@ -131,8 +150,8 @@ impl RaftCheck {
         })?;
         // What rotted and is known by name is not lost, but is held only when it was mended.
         let rotted: BTreeMap<LogIndex, Term> = log.rotted.iter().map(|rotted| (rotted.index, rotted.term)).collect();
-        for (index, (term, _)) in &watched.durable.entries {
-            match found.entries.get(index).map(|(term, _)| term).or(rotted.get(index)) {
+        for (index, (term, ..)) in &watched.durable.entries {
+            match found.entries.get(index).map(|(term, ..)| term).or(rotted.get(index)) {
                 Some(t) if t == term => {}
                 // A later write replaced the tail from here on, and happened to survive.
                 Some(t) if t > term => break,
@@ -180,11 +199,14 @@ impl RaftCheck {
         if now.role == Role::Leader {
             let elected = !self.leaders.contains_key(&(shard, now.term));
             let leader = *self.leaders.entry((shard, now.term)).or_insert(node);
+            if elected {
+                self.members.elected(shard, now)?;
+            }
             demand(leader == node, "election safety", || {
                 format!("{shard} {}: {} and {name} both lead", now.term, id_of(leader))
             })?;
             // An entry of a later term says nothing about this leader: it may be deposed and not know it.
-            let earlier = |(term, _): &(Term, Bytes)| *term < now.term;
+            let earlier = |(term, ..): &Held| *term < now.term;
             let known = self.committed.get(&shard).map_or(0, |log| log.partition_point(earlier)) as u64;
             demand(!elected || now.last.0 >= known, "leader completeness", || {
                 format!(
@@ -200,6 +222,7 @@ impl RaftCheck {
             format!("{name} {shard} installed {from_log}, {known} entries are committed")
         })?;
         let fresh = self.applied(node, shard, from_log, now.applied)?;
+        self.members.observe(node, shard, now)?;
         if now.applied > from {
             let hash = *self.hashes.entry((shard, now.applied)).or_insert(now.state_hash);
             demand(hash == now.state_hash, "equal state at equal index", || {
@@ -231,18 +254,20 @@ impl RaftCheck {
                     let detail = format!("{name} {shard} applied {index}, which nobody has");
                     return Err(Violation { rule: "state machine safety", detail });
                 }
-                (None, Some((term, payload))) => {
-                    let (term, payload) = (*term, payload.clone());
-                    let holders = (0..self.nodes)
-                        .filter(|n| self.watched.get(&(*n, shard)).is_some_and(|w| w.durable.holds(index, term)))
-                        .count();
-                    demand(holders > self.nodes / 2, "committed is durable on a quorum", || {
-                        format!(
-                            "{shard} {index} of {term} is applied by {name} and durable on {holders} of {}",
-                            self.nodes
-                        )
+                (None, Some((term, kind, payload))) => {
+                    let (term, kind, payload) = (*term, *kind, payload.clone());
+                    let holds = |id: ReplicaId| {
+                        let watched = self.watched.get(&(id.0 as usize - 1, shard));
+                        watched.is_some_and(|w| w.durable.holds(index, term))
+                    };
+                    self.members.demand_quorum(shard, index, holds).map_err(|members| Violation {
+                        rule: "committed is durable on a quorum",
+                        detail: format!(
+                            "{shard} {index} of {term} is applied by {name} and durable on no quorum of {members:?}"
+                        ),
                     })?;
-                    known.push((term, payload.clone()));
+                    known.push((term, kind, payload.clone()));
+                    let payload = self.members.committed(shard, index, kind, payload)?;
                     fresh.push(Committed { index, payload });
                 }
             }
@@ -264,6 +289,10 @@ mod tests {
 
     const S: ShardId = ShardId(2);
 
+    fn first_of_three() -> u64 {
+        quorate_cluster::membership_hash(&quorate_consensus::Membership::of_voters((1..=3).map(ReplicaId)))
+    }
+
     fn entry(index: u64, term: u64) -> LogRecord {
         let (index, term) = (LogIndex(index), Term(term));
         LogRecord::Entry(LogEntry { shard: S, index, term, kind: 0, payload: Bytes::new() })
@@ -282,6 +311,8 @@ mod tests {
             log_start: LogIndex(0),
             last: LogIndex(9),
             held_back: false,
+            voter: true,
+            membership: first_of_three(),
             rotted: 0,
         }
     }
@@ -293,6 +324,9 @@ mod tests {
     #[test]
     fn two_leaders_in_one_term_are_noticed() {
         let mut check = RaftCheck::new(3);
+        for voter in 0..2 {
+            check.voted(voter, S, Term(4), ReplicaId(1)).expect("a vote");
+        }
         check.observe(0, S, &look(Role::Leader, 4, 0, 0)).expect("one leader");
         assert_eq!(rule(check.observe(1, S, &look(Role::Leader, 4, 0, 0))), "election safety");
     }
@@ -300,28 +334,28 @@ mod tests {
     #[test]
     fn an_entry_that_is_not_durable_on_a_quorum_is_noticed() {
         let mut check = RaftCheck::new(3);
-        check.wrote(0, &[entry(1, 1)]);
+        check.wrote(0, &[entry(1, 1)]).expect("written");
         check.synced(0, &[entry(1, 1)]);
-        assert_eq!(rule(check.observe(0, S, &look(Role::Leader, 1, 1, 0))), "committed is durable on a quorum");
+        assert_eq!(rule(check.observe(0, S, &look(Role::Follower, 1, 1, 0))), "committed is durable on a quorum");
     }
 
     #[test]
     fn diverging_logs_and_states_are_noticed() {
         let mut check = RaftCheck::new(3);
         for node in 0..2 {
-            check.wrote(node, &[entry(1, 1)]);
+            check.wrote(node, &[entry(1, 1)]).expect("written");
             check.synced(node, &[entry(1, 1)]);
         }
-        check.observe(0, S, &look(Role::Leader, 1, 1, 7)).expect("committed");
+        check.observe(0, S, &look(Role::Follower, 1, 1, 7)).expect("committed");
         assert_eq!(rule(check.observe(1, S, &look(Role::Follower, 1, 1, 8))), "equal state at equal index");
-        check.wrote(2, &[entry(1, 2)]);
+        check.wrote(2, &[entry(1, 2)]).expect("written");
         assert_eq!(rule(check.observe(2, S, &look(Role::Follower, 2, 1, 7))), "state machine safety");
     }
 
     #[test]
     fn lost_entries_and_forgotten_promises_are_noticed() {
         let mut check = RaftCheck::new(3);
-        check.wrote(0, &[entry(1, 1)]);
+        check.wrote(0, &[entry(1, 1)]).expect("written");
         check.synced(0, &[entry(1, 1)]);
         check.promised(0, S, Term(3));
         assert_eq!(rule(check.recovered(0, S, &RecoveredLog::default())), "durable entries survive");

@@ -20,7 +20,8 @@ impl World<'_> {
         let (node, (kind, request)) = match proof {
             Some(node) => (node, self.clients[client].plain_write(operation)),
             None => {
-                let node = self.clients[client].pick_node(self.nodes.len());
+                let there = self.not_retired();
+                let node = there[self.clients[client].pick_node(there.len())];
                 (node, self.clients[client].next(operation, known))
             }
         };
@@ -76,7 +77,7 @@ impl World<'_> {
             self.trace(|| TraceEvent::GiveUp { client: lane, operation });
             if self.calm && matches!(in_flight.kind, Kind::Write) {
                 // It may still be applied; another write must prove that the node serves.
-                self.to_prove.insert(in_flight.node);
+                self.must_prove(in_flight.node);
             }
             let wait = self.clients[client].think(self.plan.think_us);
             self.after(wait, Event::Client { client });
@@ -84,6 +85,9 @@ impl World<'_> {
     }
 
     pub(super) fn answer(&mut self, request: RequestId, answer: Result<Reply, Error>) -> Step {
+        if self.operator_hears(request, &answer)? {
+            return Ok(());
+        }
         let Some(client) = self.requests.remove(&request) else { return Ok(()) };
         let Some((_, in_flight)) = self.clients[client].in_flight.take() else { return Ok(()) };
         let InFlight { operation, kind, began, began_us, node } = in_flight;
@@ -164,7 +168,7 @@ impl World<'_> {
             self.report.operations += 1;
             self.clients[client].completed += 1;
         } else if self.calm && matches!(kind, Kind::Write) {
-            self.to_prove.insert(node);
+            self.must_prove(node);
         }
         let wait = self.clients[client].think(self.plan.think_us);
         self.after(wait, Event::Client { client });

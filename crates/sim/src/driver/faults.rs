@@ -94,9 +94,12 @@ impl World<'_> {
 
     /// A node is at a delicate moment: something becomes true that is not durable yet.
     pub(super) fn strike(&mut self, node: usize) {
-        let may = !self.calm && self.script.is_none() && self.plan.faults.contains_key(&Fault::Crash);
-        if may && self.rng.chance(200) {
-            let wait = self.rng.between(1, 100_000);
+        if self.calm || !self.plan.faults.contains_key(&Fault::Crash) {
+            return;
+        }
+        let (struck, wait) = (self.rng.chance(200), self.rng.between(1, 100_000));
+        // A script has it among its faults.
+        if struck && self.script.is_none() {
             self.after(wait, Event::Fault(Fault::Struck(node)));
         }
     }
@@ -159,21 +162,21 @@ impl World<'_> {
         for node in 0..self.nodes.len() {
             self.nodes[node].doomed = None;
             self.ease(node)?;
-            if self.nodes[node].node.is_none() {
+            if self.nodes[node].node.is_none() && !self.churn.is_retired(node) {
                 self.start(node)?;
             }
             if self.nodes[node].paused {
                 self.happen(Event::Resume { node })?;
             }
         }
-        self.to_prove = (0..self.nodes.len()).collect();
+        self.to_prove = self.lasting();
         self.clients.iter_mut().for_each(|client| client.renews = false);
         Ok(())
     }
 
     /// At some starts the log has changed while nobody looked.
     pub(super) fn rot(&mut self, node: usize, identity: &WalIdentity) {
-        let free = self.rotten.is_none_or(|rotten| rotten == node);
+        let free = self.rotten.is_none_or(|rotten| rotten == node) && !self.churn.is_fragile();
         if self.calm || !free || !self.rot_rng.chance(self.plan.rot_per_mille) {
             return;
         }
@@ -186,7 +189,7 @@ impl World<'_> {
 
     /// At some starts the store is damaged: an empty one is in its place, and what is left of it is returned.
     pub(super) fn damage(&mut self, node: usize) -> Option<Arc<dyn Store>> {
-        let free = self.rotten.is_none_or(|rotten| rotten == node);
+        let free = self.rotten.is_none_or(|rotten| rotten == node) && !self.churn.is_fragile();
         if self.calm || !free || !self.rot_rng.chance(self.plan.damage_per_mille) {
             return None;
         }

@@ -23,6 +23,8 @@ pub(crate) struct Script<'a> {
     pub played: &'a Played,
     /// Which of the faults come, each at its time.
     pub faults: &'a Numbers,
+    /// Whether members come and go as the seed draws it.
+    pub churns: bool,
     /// Which operations are asked, if not all.
     pub operations: Option<&'a Numbers>,
     /// When to look no further.

@@ -22,7 +22,8 @@ impl World<'_> {
         if self.watchers[watcher].key != 0 {
             return Ok(());
         }
-        let node = self.rng.below(self.nodes.len() as u64) as usize;
+        let nodes: Vec<usize> = self.lasting().into_iter().collect();
+        let node = nodes[self.rng.below(nodes.len() as u64) as usize];
         if self.nodes[node].node.is_none() {
             self.after(100_000, Event::Watch { watcher });
             return Ok(());

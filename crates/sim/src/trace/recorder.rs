@@ -1,6 +1,7 @@
 //! Writes a trace while the world turns. What nodes do not say by themselves (roles, commits) is seen by looking at them after each step.
 
 use super::{About, Lane, Loss, MessageId, Record, TRACE_VERSION, Trace, TraceEvent, words};
+use crate::driver::churn::COMERS_MAX;
 use crate::plan::Plan;
 use crate::planted::Planted;
 use quorate_cluster::{Inspection, PeerMessage};
@@ -22,7 +23,8 @@ pub(crate) struct Recorder {
 impl Recorder {
     pub fn new(seed: u64, planted: Option<&Planted>, plan: &Plan, shards: &[ShardId]) -> Self {
         let sabotage = planted.map_or_else(String::new, |planted| format!(" --break {}", planted.name));
-        let nodes = (0..plan.nodes).map(node_lane);
+        let comers = if plan.churn_every_us.is_some() { COMERS_MAX } else { 0 };
+        let nodes = (0..plan.nodes + comers).map(node_lane);
         let clients = (0..plan.clients as u64).map(Lane::Client);
         let watches = (0..plan.watchers as u64).map(Lane::Watch);
         let about = About {

@@ -2,7 +2,7 @@
 
 use super::{Lane, Outcome, Part, Said, TraceEvent};
 use crate::client::Kind;
-use quorate_cluster::{EntryCopy, PeerBody, Reply, Request, WatchOutput};
+use quorate_cluster::{EntryCopy, PeerBody, Reply, Request, Standings, WatchOutput};
 use quorate_consensus::Role;
 use quorate_kv::{Command, Compare, CompareOp, Error, Expected, KeyRange, LeaseId, Op, RangeEnd, RangeOp, Txn};
 
@@ -52,6 +52,13 @@ pub(crate) fn said(body: &PeerBody) -> Said {
         PeerBody::DigestAsk { cursor, .. } => other("DigestAsk", format!("from {}", cursor.escape_ascii())),
         PeerBody::Digest { hash, .. } => other("Digest", format!("{hash:016x}")),
         PeerBody::RowsOffer { transfer } => other("RowsOffer", format!("transfer {transfer}")),
+        PeerBody::StandingAsk { ask } => other("StandingAsk", format!("{ask}")),
+        PeerBody::StandingAnswer { ask, standings } => {
+            let one = |s: &Standings| {
+                format!("{}{}{}", s.node, if s.voter { " votes" } else { "" }, if s.alive { "" } else { ", silent" })
+            };
+            other("StandingAnswer", format!("{ask}: {}", list(standings.iter().map(one))))
+        }
         PeerBody::StateHash { applied, hash } => other("StateHash", format!("at {applied} is {hash:016x}")),
     }
 }

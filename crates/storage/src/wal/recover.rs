@@ -88,6 +88,12 @@ impl Rotted {
         WalError::Rot { file, offset, shard: Some(shard), index: Some(self.index), term: Some(self.term) }
     }
 
+    /// What its payload was, in the words of consensus.
+    #[must_use]
+    pub fn entry_kind(&self) -> u8 {
+        self.name.entry_kind
+    }
+
     /// Whether an entry is the one that was here: it has its index and term, which in a replicated log name one entry, and its checksum
     /// where that is known.
     #[must_use]

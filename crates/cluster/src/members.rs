@@ -1,0 +1,241 @@
+//! The members as rows of the system keyspace: what the cluster wants to be.
+//!
+//! ```text
+//!   members/<id>   a member: name, addresses, the disk it has, and its state
+//!   removed/<id>   nobody will ever have this id again; written in the transaction that removes the member's row
+//!
+//!   Learner ── promoted by hand ──> Joining ── every group has its vote ──> Voter
+//!      └──────────────┬────────────────┴───────────────────────────────────────┘
+//!                     └──> Leaving ── no group has it ──> removed
+//! ```
+//!
+//! States only go forward, so a group's leader that acts on old rows does what is undone later, and never what must not be. What a group
+//! is made of is the group's own (docs/design/membership.md).
+
+use bytes::Bytes;
+use quorate_env::{DecodeError, Incarnation, NodeId, Reader, ReplicaId, Writer};
+use quorate_kv::{KeyRange, KeyValue, Revision};
+use std::collections::BTreeMap;
+
+/// Where the members' rows begin.
+pub const MEMBERS: &str = "members/";
+/// Where the names of former members begin.
+pub const REMOVED: &str = "removed/";
+
+const VERSION: u8 = 2;
+
+/// What the cluster wants of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberState {
+    /// To listen, until somebody promotes it.
+    Learner = 1,
+    /// To vote, as soon as it has caught up.
+    Joining = 2,
+    /// To vote; it does.
+    Voter = 3,
+    /// To go.
+    Leaving = 4,
+}
+
+/// A member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberRow {
+    /// Its id; that of its replicas too.
+    pub id: NodeId,
+    /// Its disk. `None` until it has first started: it is expected.
+    pub incarnation: Option<Incarnation>,
+    /// Its name; empty until then.
+    pub name: String,
+    /// Where its peers reach it, `host:port`.
+    pub peer_addresses: Vec<String>,
+    /// Where clients reach it.
+    pub client_urls: Vec<String>,
+    /// What is wanted of it.
+    pub state: MemberState,
+}
+
+impl MemberRow {
+    /// The key of a member's row.
+    #[must_use]
+    pub fn key(id: NodeId) -> Bytes {
+        format!("{MEMBERS}{:016x}", id.0).into()
+    }
+
+    /// The key that says that a member was removed.
+    #[must_use]
+    pub fn removed_key(id: NodeId) -> Bytes {
+        format!("{REMOVED}{:016x}", id.0).into()
+    }
+
+    /// The row's value.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut w = Writer::new();
+        w.u8(VERSION);
+        w.u64(self.id.0);
+        w.u64(self.incarnation.map_or(0, |incarnation| incarnation.0));
+        w.bytes(self.name.as_bytes());
+        for list in [&self.peer_addresses, &self.client_urls] {
+            w.varint(list.len() as u64);
+            list.iter().for_each(|item| w.bytes(item.as_bytes()));
+        }
+        w.u8(self.state as u8);
+        w.finish().into()
+    }
+
+    /// Reads a row; those of version 1 are voters.
+    pub fn decode(row: Bytes) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(row);
+        let version = r.u8("member row version")?;
+        if version == 0 || version > VERSION {
+            return Err(r.error("member row version"));
+        }
+        let (id, incarnation) = (NodeId(r.u64("member")?), r.u64("incarnation")?);
+        let name = text(&mut r)?;
+        let mut lists = [Vec::new(), Vec::new()];
+        for list in &mut lists {
+            for _ in 0..r.count("addresses")? {
+                list.push(text(&mut r)?);
+            }
+        }
+        let state = match (version, version > 1) {
+            (_, false) => MemberState::Voter,
+            _ => match r.u8("member state")? {
+                1 => MemberState::Learner,
+                2 => MemberState::Joining,
+                3 => MemberState::Voter,
+                4 => MemberState::Leaving,
+                _ => return Err(r.error("member state")),
+            },
+        };
+        r.end("member row")?;
+        let [peer_addresses, client_urls] = lists;
+        let incarnation = (incarnation != 0).then_some(Incarnation(incarnation));
+        Ok(Self { id, incarnation, name, peer_addresses, client_urls, state })
+    }
+}
+
+fn text(r: &mut Reader) -> Result<String, DecodeError> {
+    Ok(String::from_utf8_lossy(&r.bytes("text")?).into_owned())
+}
+
+/// What is wanted of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// To listen.
+    Learner,
+    /// To vote.
+    Voter,
+    /// To go.
+    Gone,
+}
+
+/// All rows about members, as of one revision of the system keyspace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// The members, each with the revision of its row.
+    pub rows: BTreeMap<NodeId, (MemberRow, Revision)>,
+    /// Former members, with their names.
+    pub removed: BTreeMap<NodeId, String>,
+    /// When it was read.
+    pub revision: Revision,
+}
+
+impl Roster {
+    /// The keys that make it up.
+    #[must_use]
+    pub fn ranges() -> [KeyRange; 2] {
+        [KeyRange::prefix(MEMBERS), KeyRange::prefix(REMOVED)]
+    }
+
+    /// From what is under [`Roster::ranges`].
+    pub fn read(kvs: impl IntoIterator<Item = KeyValue>, revision: Revision) -> Result<Self, DecodeError> {
+        let mut roster = Self { revision, ..Self::default() };
+        for kv in kvs {
+            if kv.key.starts_with(MEMBERS.as_bytes()) {
+                let row = MemberRow::decode(kv.value)?;
+                roster.rows.insert(row.id, (row, kv.mod_revision));
+            } else {
+                let digits = std::str::from_utf8(&kv.key[REMOVED.len()..]).unwrap_or_default();
+                let id = u64::from_str_radix(digits, 16).map_err(|_| Reader::new(kv.key.clone()).error("removed"))?;
+                roster.removed.insert(NodeId(id), String::from_utf8_lossy(&kv.value).into_owned());
+            }
+        }
+        Ok(roster)
+    }
+
+    /// What is wanted of a replica; `None` if no row speaks of it: it is of the first configuration and has not registered yet.
+    #[must_use]
+    pub fn wanted(&self, replica: ReplicaId) -> Option<Wanted> {
+        let node = crate::wire::node_of(replica);
+        if self.removed.contains_key(&node) {
+            return Some(Wanted::Gone);
+        }
+        self.rows.get(&node).map(|(row, _)| match row.state {
+            MemberState::Learner => Wanted::Learner,
+            MemberState::Joining | MemberState::Voter => Wanted::Voter,
+            MemberState::Leaving => Wanted::Gone,
+        })
+    }
+
+    /// The members that have started and are to stay.
+    pub fn started(&self) -> impl Iterator<Item = &MemberRow> {
+        let rows = self.rows.values().map(|(row, _)| row);
+        rows.filter(|row| row.incarnation.is_some() && row.state != MemberState::Leaving)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_survive_and_those_of_version_1_are_voters() {
+        let row = MemberRow {
+            id: NodeId(7),
+            incarnation: Some(Incarnation(9)),
+            name: "n1".into(),
+            peer_addresses: vec!["127.0.0.1:1".into()],
+            client_urls: vec!["http://127.0.0.1:2".into(), "http://[::1]:2".into()],
+            state: MemberState::Voter,
+        };
+        let bytes = row.encode();
+        for len in 0..bytes.len() {
+            assert!(MemberRow::decode(bytes.slice(..len)).is_err());
+        }
+        let mut old = bytes.to_vec();
+        old[0] = 1;
+        old.pop();
+        assert_eq!(MemberRow::decode(old.into()), Ok(row.clone()));
+        let pending = MemberRow { incarnation: None, state: MemberState::Learner, ..row };
+        assert_eq!(MemberRow::decode(pending.encode()), Ok(pending));
+    }
+
+    #[test]
+    fn who_was_removed_is_gone_whatever_its_row_says() {
+        let kv = |key: Bytes, value: Bytes| KeyValue {
+            key,
+            value,
+            create_revision: Revision(2),
+            mod_revision: Revision(3),
+            version: 1,
+            lease: quorate_kv::LeaseId::NONE,
+        };
+        let row = MemberRow {
+            id: NodeId(1),
+            incarnation: None,
+            name: String::new(),
+            peer_addresses: Vec::new(),
+            client_urls: Vec::new(),
+            state: MemberState::Joining,
+        };
+        let rows = [kv(MemberRow::key(NodeId(1)), row.encode()), kv(MemberRow::removed_key(NodeId(2)), "n2".into())];
+        let mut roster = Roster::read(rows, Revision(3)).expect("readable");
+        assert_eq!(roster.wanted(ReplicaId(1)), Some(Wanted::Voter));
+        assert_eq!(roster.wanted(ReplicaId(2)), Some(Wanted::Gone));
+        assert_eq!(roster.wanted(ReplicaId(3)), None);
+        assert_eq!(roster.started().count(), 0);
+        roster.removed.insert(NodeId(1), String::new());
+        assert_eq!(roster.wanted(ReplicaId(1)), Some(Wanted::Gone));
+    }
+}

@@ -1,0 +1,161 @@
+//! A replica's part in changes of its group's membership: it applies them, and as a leader begins them (`reshape.rs` says which).
+
+use super::{Context, Replica};
+use crate::bounds::{HEARD_LATELY_ELECTIONS, PROMOTION_LAG_ENTRIES, RETRY};
+use crate::config::Sabotage;
+use crate::members::{MemberRow, MemberState, Roster};
+use crate::reshape::{Decision, Standing, decide};
+use crate::wire::node_of;
+use quorate_consensus::{Entry, Membership, Message, Role};
+use quorate_env::{Instant, ReplicaId, Writer};
+use quorate_kv::{Command, Compare, CompareOp, DeleteOp, Envelope, Expected, KeyRange, Op, PutOp, Revision, Txn};
+use std::collections::BTreeMap;
+
+/// What a leader keeps in mind for changes of membership.
+#[derive(Default)]
+pub(super) struct Reshaping {
+    /// When each replica last answered in the present term.
+    heard: BTreeMap<ReplicaId, Instant>,
+    /// When leadership was last offered to another.
+    offered: Option<Instant>,
+    /// The row that was last moved on, with its revision then.
+    moved: Option<(MemberRow, Revision, Instant)>,
+}
+
+impl Replica {
+    /// The membership as of what is applied.
+    pub fn membership(&self) -> Membership {
+        self.group.membership()
+    }
+
+    /// An answer of a replica arrived.
+    pub(super) fn hear(&mut self, message: &Message, now: Instant) {
+        if self.group.role() == Role::Leader && message.term == self.group.term() {
+            self.reshaping.heard.insert(message.from, now);
+        }
+    }
+
+    /// Leadership was won or lost.
+    pub(super) fn forget_standings(&mut self) {
+        self.reshaping = Reshaping::default();
+    }
+
+    /// How a replica stands, if this one leads.
+    pub(super) fn standing(&self, id: ReplicaId, cx: &Context<'_>) -> Standing {
+        if id == self.id {
+            return Standing { alive: true, in_sync: true };
+        }
+        let patience = cx.config.timing.tick * cx.config.timing.election_ticks * HEARD_LATELY_ELECTIONS;
+        let alive = self.reshaping.heard.get(&id).is_some_and(|heard| cx.now.since(*heard) <= patience);
+        let lag = self.group.committed().0.saturating_sub(self.group.matched(id).0);
+        let in_sync = self.group.matched(id).0 > 0 && lag <= PROMOTION_LAG_ENTRIES;
+        Standing { alive, in_sync: in_sync || cx.sabotaged(Sabotage::PromoteUnsynced) }
+    }
+
+    /// Whether this leader knows all that was decided before it.
+    pub(super) fn leads_informed(&self) -> bool {
+        self.group.leads_settled() && self.machine.meta().applied_term == self.group.term()
+    }
+
+    /// Takes the next step towards what the rows ask for.
+    pub fn reshape(&mut self, roster: &Roster, cx: &mut Context<'_>) {
+        if !self.leads_informed() || self.group.is_changing() || self.hold.is_some() {
+            return;
+        }
+        let decision = decide(self.id, &self.group.membership(), roster, |id| self.standing(id, cx));
+        let decision = self.tamper_with_decision(decision, cx);
+        match decision {
+            Decision::Nothing => {}
+            Decision::Propose(change) => {
+                // Refused only when something came in between: the next tick looks again.
+                let _ = self.group.propose_membership(&change);
+            }
+            Decision::HandOver(heir) => {
+                if self.reshaping.offered.is_none_or(|offered| cx.now.since(offered) >= 2 * RETRY) {
+                    self.reshaping.offered = Some(cx.now);
+                    self.group.transfer_leader(heir);
+                }
+            }
+        }
+    }
+
+    /// As the system keyspace's leader: moves on the rows whose wishes have come true in all `groups`.
+    pub fn move_rows(&mut self, roster: &Roster, groups: &[Membership], cx: &mut Context<'_>) {
+        if !self.leads_informed() || roster.revision != self.machine.meta().revision {
+            return;
+        }
+        let due = roster.rows.values().find_map(|(row, revision)| {
+            let replica = ReplicaId(row.id.0);
+            let votes = |group: &Membership| group.voters.contains(&replica) && !group.is_joint();
+            match row.state {
+                MemberState::Joining if groups.iter().all(votes) => {
+                    let now = MemberRow { state: MemberState::Voter, ..row.clone() };
+                    Some((row, *revision, vec![Op::Put(PutOp::of(MemberRow::key(row.id), now.encode()))]))
+                }
+                MemberState::Leaving if !groups.iter().any(|group| group.contains(replica)) => {
+                    let gone = DeleteOp { range: KeyRange::single(MemberRow::key(row.id)), prev_kv: false };
+                    let never = PutOp::of(MemberRow::removed_key(row.id), row.name.clone());
+                    Some((row, *revision, vec![Op::Delete(gone), Op::Put(never)]))
+                }
+                _ => None,
+            }
+        });
+        let Some((row, revision, success)) = due else { return };
+        let again = |(moved, at, when): &(MemberRow, Revision, Instant)| {
+            (moved, at) == (row, &revision) && cx.now.since(*when) < RETRY
+        };
+        if self.reshaping.moved.as_ref().is_some_and(again) {
+            return;
+        }
+        self.reshaping.moved = Some((row.clone(), revision, cx.now));
+        let unchanged = Compare {
+            range: KeyRange::single(MemberRow::key(row.id)),
+            op: CompareOp::Equal,
+            expected: Expected::Mod(revision.0 as i64),
+        };
+        self.own.seq += 1;
+        let txn = Txn { compares: vec![unchanged], success, failure: Vec::new() };
+        let command = Command::Transact(txn);
+        self.proposals.enqueue(vec![Envelope { id: self.own, answered_below: self.own.seq, command }]);
+    }
+
+    /// An entry that changes the membership is committed.
+    pub(super) fn apply_change(&mut self, entry: &Entry, cx: &mut Context<'_>) {
+        let applied = match cx.config.sabotage {
+            None => self.group.apply_membership(&entry.data),
+            Some(sabotage) => self.misapply_membership(entry, sabotage),
+        };
+        let after = match applied {
+            Ok(after) => after,
+            Err(e) => {
+                self.fatal.get_or_insert(format!("the membership entry {} cannot be read: {e}", entry.index));
+                return;
+            }
+        };
+        let mut w = Writer::new();
+        after.encode(&mut w);
+        if let Err(e) = self.machine.apply_membership(entry.index, entry.term, w.finish().into()) {
+            return self.fail(&e);
+        }
+        self.remember_hash(entry.index);
+        let left: Vec<ReplicaId> = self.reshaping.heard.keys().copied().filter(|id| !after.contains(*id)).collect();
+        for id in left {
+            self.reshaping.heard.remove(&id);
+            self.outgoing.done(id);
+        }
+    }
+
+    /// What a leader knows of its group, for whoever is asked to change it. `None` if this replica does not lead.
+    pub(super) fn standings(&self, cx: &Context<'_>) -> Option<Vec<crate::input::Standings>> {
+        if !self.leads_informed() {
+            return None;
+        }
+        let membership = self.group.membership();
+        let of = |id: ReplicaId| {
+            let Standing { alive, in_sync } = self.standing(id, cx);
+            let (voter, node) = (membership.voters.contains(&id), node_of(id));
+            crate::input::Standings { node, voter, alive, in_sync }
+        };
+        Some(membership.all().into_iter().map(of).collect())
+    }
+}

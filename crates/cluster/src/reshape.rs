@@ -1,0 +1,198 @@
+//! What a group's leader does to bring the group to what the members' rows ask for: one step, from data alone.
+//!
+//! ```text
+//!   a row, and not in the group ──> learner ── in sync and heard from lately ──> voter
+//!   leaving, and in the group ────> removed, once a healthy majority stays
+//! ```
+//!
+//! The order keeps the group able to decide: nobody gets a vote before it has the log, no change is begun whose result has no majority
+//! that answers, the last voter never goes, and a leader that is to go hands over first. A joint configuration is left before anything
+//! else.
+
+use crate::members::{Roster, Wanted};
+use quorate_consensus::{Membership, MembershipChange, Step};
+use quorate_env::ReplicaId;
+
+/// How a replica stands, as its leader knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// It answered lately.
+    pub alive: bool,
+    /// It has about as much of the log as is committed.
+    pub in_sync: bool,
+}
+
+/// The next step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The group is as it should be, or nothing can be done now.
+    Nothing,
+    /// This change.
+    Propose(MembershipChange),
+    /// First another must lead.
+    HandOver(ReplicaId),
+}
+
+/// The next step for the group that `own` leads.
+pub fn decide(own: ReplicaId, now: &Membership, roster: &Roster, standing: impl Fn(ReplicaId) -> Standing) -> Decision {
+    let standing = |id: ReplicaId| if id == own { Standing { alive: true, in_sync: true } } else { standing(id) };
+    let heir = |among: &[ReplicaId]| {
+        let fit = |id: &&ReplicaId| **id != own && standing(**id) == Standing { alive: true, in_sync: true };
+        among.iter().find(fit).copied()
+    };
+    if now.is_joint() {
+        return match heir(&now.voters) {
+            Some(heir) if !now.voters.contains(&own) => Decision::HandOver(heir),
+            _ => Decision::Propose(MembershipChange::Leave),
+        };
+    }
+    let gone = |id: &ReplicaId| roster.wanted(*id) == Some(Wanted::Gone);
+    let ids = roster.started().map(|row| ReplicaId(row.id.0));
+    let added: Vec<Step> = ids.filter(|id| !now.contains(*id) && !gone(id)).map(Step::Learner).collect();
+    let dropped = now.learners.iter().copied().filter(gone).map(Step::Remove);
+    let ready = |id: &ReplicaId| {
+        roster.wanted(*id) == Some(Wanted::Voter) && standing(*id) == Standing { alive: true, in_sync: true }
+    };
+    let promoted: Vec<Step> = now.learners.iter().copied().filter(ready).map(Step::Voter).collect();
+    let removed: Vec<Step> = now.voters.iter().copied().filter(gone).map(Step::Remove).collect();
+    let without_votes: Vec<Step> = added.into_iter().chain(dropped).collect();
+    // From the most that can be wanted to the least.
+    for (promoted, removed) in [(&promoted[..], &removed[..]), (&promoted, &[]), (&[], &removed), (&[], &[])] {
+        let steps: Vec<Step> = [&without_votes, promoted, removed].concat();
+        let change = match steps.len() {
+            0 => continue,
+            1 if removed.is_empty() && promoted.is_empty() => MembershipChange::Simple(steps),
+            _ => MembershipChange::Enter(steps),
+        };
+        let Some(after) = change.after(now) else { continue };
+        let healthy = after.voters.iter().filter(|id| standing(**id).alive).count() > after.voters.len() / 2;
+        if !healthy && after.voters != now.voters {
+            continue;
+        }
+        if !after.voters.contains(&own) {
+            match heir(&after.voters.iter().copied().filter(|id| now.voters.contains(id)).collect::<Vec<_>>()) {
+                Some(heir) => return Decision::HandOver(heir),
+                None => continue,
+            }
+        }
+        return Decision::Propose(change);
+    }
+    Decision::Nothing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::members::{MemberRow, MemberState};
+    use quorate_env::{Incarnation, NodeId};
+    use quorate_kv::Revision;
+
+    const WELL: Standing = Standing { alive: true, in_sync: true };
+    const BEHIND: Standing = Standing { alive: true, in_sync: false };
+    const DOWN: Standing = Standing { alive: false, in_sync: true };
+
+    fn roster(rows: &[(u64, MemberState)]) -> Roster {
+        let row = |(id, state): &(u64, MemberState)| {
+            let row = MemberRow {
+                id: NodeId(*id),
+                incarnation: Some(Incarnation(1)),
+                name: format!("n{id}"),
+                peer_addresses: Vec::new(),
+                client_urls: Vec::new(),
+                state: *state,
+            };
+            (row.id, (row, Revision(1)))
+        };
+        Roster { rows: rows.iter().map(row).collect(), ..Roster::default() }
+    }
+
+    fn voters(ids: &[u64]) -> Membership {
+        Membership::of_voters(ids.iter().copied().map(ReplicaId))
+    }
+
+    fn step(own: u64, now: &Membership, roster: &Roster, standing: &[(u64, Standing)]) -> Decision {
+        decide(ReplicaId(own), now, roster, |id| {
+            standing.iter().find(|(known, _)| *known == id.0).map_or(WELL, |(_, standing)| *standing)
+        })
+    }
+
+    use MemberState::{Joining, Learner, Leaving, Voter};
+    use MembershipChange::{Enter, Leave, Simple};
+
+    #[test]
+    fn who_joins_learns_first_and_votes_when_it_is_in_sync() {
+        let rows = roster(&[(1, Voter), (2, Joining)]);
+        let mut now = voters(&[1]);
+        let learner = Simple(vec![Step::Learner(ReplicaId(2))]);
+        assert_eq!(step(1, &now, &rows, &[]), Decision::Propose(learner.clone()));
+        now = learner.after(&now).expect("it fits");
+        for standing in [BEHIND, DOWN] {
+            assert_eq!(step(1, &now, &rows, &[(2, standing)]), Decision::Nothing);
+        }
+        let promotion = Enter(vec![Step::Voter(ReplicaId(2))]);
+        assert_eq!(step(1, &now, &rows, &[]), Decision::Propose(promotion.clone()));
+        now = promotion.after(&now).expect("it fits");
+        assert_eq!(step(1, &now, &rows, &[(2, DOWN)]), Decision::Propose(Leave));
+        now = Leave.after(&now).expect("it fits");
+        assert_eq!(step(1, &now, &rows, &[]), Decision::Nothing);
+    }
+
+    #[test]
+    fn a_learner_that_nobody_promotes_stays_one_and_one_that_has_not_started_is_none() {
+        let mut rows = roster(&[(1, Voter), (2, Learner)]);
+        let now = Simple(vec![Step::Learner(ReplicaId(2))]).after(&voters(&[1])).expect("it fits");
+        assert_eq!(step(1, &now, &rows, &[]), Decision::Nothing);
+        rows.rows.get_mut(&NodeId(2)).expect("a row").0.incarnation = None;
+        assert_eq!(step(1, &voters(&[1]), &rows, &[]), Decision::Nothing);
+    }
+
+    #[test]
+    fn a_wiped_member_goes_and_comes_in_one_change() {
+        let rows = roster(&[(1, Voter), (2, Voter), (3, Leaving), (4, Joining)]);
+        let change = Enter(vec![Step::Learner(ReplicaId(4)), Step::Remove(ReplicaId(3))]);
+        assert_eq!(step(1, &voters(&[1, 2, 3]), &rows, &[(3, DOWN)]), Decision::Propose(change));
+    }
+
+    #[test]
+    fn nobody_goes_when_no_healthy_majority_would_stay() {
+        let rows = roster(&[(1, Voter), (2, Voter), (3, Leaving)]);
+        let now = voters(&[1, 2, 3]);
+        assert_eq!(step(1, &now, &rows, &[(2, DOWN)]), Decision::Nothing);
+        assert_eq!(step(1, &now, &rows, &[]), Decision::Propose(Enter(vec![Step::Remove(ReplicaId(3))])));
+        // Whoever comes may still come.
+        let rows = roster(&[(1, Voter), (2, Voter), (3, Leaving), (4, Joining)]);
+        let learner = Simple(vec![Step::Learner(ReplicaId(4))]);
+        assert_eq!(step(1, &now, &rows, &[(2, DOWN)]), Decision::Propose(learner));
+    }
+
+    #[test]
+    fn the_last_voter_stays() {
+        assert_eq!(step(1, &voters(&[1]), &roster(&[(1, Leaving)]), &[]), Decision::Nothing);
+        assert_eq!(step(1, &voters(&[1, 2]), &roster(&[(1, Leaving), (2, Leaving)]), &[]), Decision::Nothing);
+    }
+
+    #[test]
+    fn a_leader_that_is_to_go_hands_over_first() {
+        let rows = roster(&[(1, Leaving), (2, Voter), (3, Voter)]);
+        let now = voters(&[1, 2, 3]);
+        assert_eq!(step(1, &now, &rows, &[(2, BEHIND)]), Decision::HandOver(ReplicaId(3)));
+        assert_eq!(step(1, &now, &rows, &[(2, BEHIND), (3, BEHIND)]), Decision::Nothing);
+        let removal = Enter(vec![Step::Remove(ReplicaId(1))]);
+        assert_eq!(step(2, &now, &rows, &[]), Decision::Propose(removal.clone()));
+        // It was elected again while it was on its way out: the others go on if they can, else it does.
+        let joint = removal.after(&now).expect("it fits");
+        assert_eq!(step(1, &joint, &rows, &[]), Decision::HandOver(ReplicaId(2)));
+        assert_eq!(step(1, &joint, &rows, &[(2, BEHIND), (3, DOWN)]), Decision::Propose(Leave));
+    }
+
+    #[test]
+    fn who_is_in_no_row_stays_and_who_was_removed_goes() {
+        let mut rows = roster(&[(1, Voter), (2, Voter)]);
+        assert_eq!(step(1, &voters(&[1, 2, 3]), &rows, &[]), Decision::Nothing);
+        rows.removed.insert(NodeId(3), "n3".into());
+        assert_eq!(
+            step(1, &voters(&[1, 2, 3]), &rows, &[]),
+            Decision::Propose(Enter(vec![Step::Remove(ReplicaId(3))]))
+        );
+    }
+}
