@@ -53,9 +53,9 @@ pub const RETRY: Duration = Duration::from_millis(500);
 /// Entries that rotted and are asked for at one time.
 pub const MENDING_ASKS_MAX: usize = 64;
 
-/// Entries that a learner may lack of what is committed when it is given its vote: what a leader has in flight, several times over. The
-/// group waits for it from then on.
-pub const PROMOTION_LAG_ENTRIES: u64 = 8 * ENTRIES_IN_FLIGHT_MAX;
+/// Entries that a learner may lack of what is committed when it is given its vote: what a busy leader commits while a slow disk syncs.
+/// The group may have to wait for that from then on.
+pub const PROMOTION_LAG_ENTRIES: u64 = 64 * ENTRIES_IN_FLIGHT_MAX;
 
 /// A replica counts as alive if it has answered within so many election timeouts.
 pub const HEARD_LATELY_ELECTIONS: u32 = 2;

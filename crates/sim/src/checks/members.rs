@@ -204,9 +204,9 @@ mod tests {
             kind: EntryKind::Membership as u8,
             payload: MembershipChange::Enter(vec![Step::Voter(ReplicaId(4))]).encode().into(),
         };
-        check.proposed(&entry(101), 100, |_| 100).expect("it has all");
-        let broken = check.proposed(&entry(102), 100, |_| 3).expect_err("it has little");
+        check.proposed(&entry(1_001), 1_000, |_| 1_000).expect("it has all");
+        let broken = check.proposed(&entry(1_002), 1_000, |_| 3).expect_err("it has little");
         assert_eq!(broken.rule, "who is promoted has the log");
-        check.proposed(&entry(102), 100, |_| 3).expect("another replica writes what was judged");
+        check.proposed(&entry(1_002), 1_000, |_| 3).expect("another replica writes what was judged");
     }
 }
