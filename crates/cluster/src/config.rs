@@ -37,6 +37,8 @@ impl Default for Timing {
 /// A safety mechanism switched off, to see whether the checkers notice. Only the simulator ever sets one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
+    /// Remove a node from the group that tells it so before it has left the others.
+    LeaveSystemFirst,
     /// Believe what is left in a damaged store, whatever it hashes to.
     TrustRemains,
     /// Serve linearizable reads from local state.
@@ -106,6 +108,8 @@ pub struct NodeConfig {
     pub node: NodeId,
     /// All members of the first configuration. A node that joined later is not among them: it learns from the log who it is.
     pub members: Vec<BootMember>,
+    /// Nodes that it knows besides, from a former life: when it has lost its rows, it asks them.
+    pub known: Vec<NodeId>,
     /// Patience.
     pub timing: Timing,
     /// Unflushed bytes of the store at which it is flushed; see [`crate::bounds::FLUSH_BYTES`].

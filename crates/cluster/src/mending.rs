@@ -33,13 +33,14 @@ use crate::bounds::{MENDING_ASKS_MAX, RETRY, TRANSFER_IDLE};
 use crate::config::Sabotage;
 use crate::fetch::Fetch;
 use crate::input::{Inspection, Mended, WatchRequest};
+use crate::members::Roster;
 use crate::replica::{Context, membership_hash};
 use crate::wire::{EntryCopy, PeerBody, PeerMessage, node_of};
 use quorate_consensus::{Entry, EntryKind, Membership, Restored, Role, SnapshotPoint};
-use quorate_env::{Instant, LogIndex, ReplicaId, ShardId, Term};
+use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, ShardId, Term};
 use quorate_shard::{Import, ImportError, Machine, Remains, WatcherKey};
 use quorate_storage::wal::{LogEntry, LogRecord, Rotted};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Why a peer could not give an entry back.
@@ -87,6 +88,9 @@ pub(crate) struct Mending {
     searches: BTreeMap<LogIndex, Search>,
     /// Rows must come that reach at least this far.
     hole: Option<LogIndex>,
+    /// Nodes that may be asked besides the members, and those that are none any more.
+    known: BTreeSet<ReplicaId>,
+    removed: BTreeSet<ReplicaId>,
     /// What is left of the rows in a store that is damaged.
     remains: Option<Arc<Remains>>,
     rows: Option<Rows>,
@@ -101,9 +105,16 @@ pub(crate) struct Mending {
 impl Mending {
     /// # Errors
     /// If there is no other replica.
-    pub fn new(shard: ShardId, id: ReplicaId, found: Found, remains: Option<Remains>) -> Result<Self, BootError> {
+    pub fn new(
+        shard: ShardId,
+        id: ReplicaId,
+        found: Found,
+        known: &[NodeId],
+        remains: Option<Remains>,
+    ) -> Result<Self, BootError> {
         let Found { machine, restored, rotted, hole, .. } = found;
-        if restored.membership.all_voters().iter().all(|voter| *voter == id) {
+        let alone = |known: &[NodeId]| known.iter().all(|node| node.0 == id.0);
+        if restored.membership.all_voters().iter().all(|voter| *voter == id) && alone(known) {
             return Err(match (rotted.first(), hole) {
                 (Some(first), _) => first.lost(shard).into(),
                 (None, start) => BootError::Hole {
@@ -122,6 +133,8 @@ impl Mending {
             rotted,
             searches: BTreeMap::new(),
             hole,
+            known: known.iter().map(|node| ReplicaId(node.0)).collect(),
+            removed: BTreeSet::new(),
             remains: remains.map(Arc::new),
             rows: None,
             rows_tried: 0,
@@ -228,7 +241,7 @@ impl Mending {
             EntryCopy::Absent { in_term, leads } => Lack::Absent { in_term, leads },
             EntryCopy::Compacted => Lack::Compacted,
         };
-        if self.peers().any(|peer| peer == from) {
+        if self.peers().contains(&from) {
             let search = self.searches.entry(index).or_default();
             // After somebody's first answer the next one is asked at once. After another that would never end: answers come twice, too.
             if search.lacks.insert(from, lack).is_none() {
@@ -261,7 +274,10 @@ impl Mending {
     pub fn go_on(&mut self, cx: &mut Context<'_>) {
         self.cut_what_never_was(cx);
         self.go_on_with_rows(cx);
-        let peers: Vec<ReplicaId> = self.peers().collect();
+        let peers: Vec<ReplicaId> = self.peers().into_iter().collect();
+        if peers.is_empty() {
+            return;
+        }
         let mut asks = Vec::new();
         for rotted in self.rotted.iter().take(MENDING_ASKS_MAX) {
             let search = self.searches.entry(rotted.index).or_default();
@@ -325,10 +341,17 @@ impl Mending {
             || self.rotted.iter().any(|rotted| rotted.index > applied && rotted.entry_kind() == kind as u8)
     }
 
-    fn peers(&self) -> impl Iterator<Item = ReplicaId> + '_ {
+    /// The members that this node knows of may be other than those of when the rows were last written: anybody who has the log will do.
+    pub fn know(&mut self, roster: &Roster) {
+        self.known.extend(roster.rows.keys().map(|node| ReplicaId(node.0)));
+        self.removed = roster.removed.keys().map(|node| ReplicaId(node.0)).collect();
+    }
+
+    /// Who may be asked, in an order that does not depend on when each became known.
+    fn peers(&self) -> BTreeSet<ReplicaId> {
         let Membership { voters, outgoing, .. } = &self.restored.membership;
-        let only_outgoing = outgoing.iter().filter(|id| !voters.contains(id));
-        voters.iter().chain(only_outgoing).copied().filter(|voter| *voter != self.id)
+        let members = voters.iter().chain(outgoing).chain(&self.known).copied();
+        members.filter(|peer| *peer != self.id && !self.removed.contains(peer)).collect()
     }
 
     // ---- rows
@@ -351,11 +374,13 @@ impl Mending {
     /// If some log begins after a rotted entry, and no other gave it back.
     fn ask_for_rows(&mut self, cx: &mut Context<'_>) {
         if let Some(index) = self.hole {
-            let peers: Vec<ReplicaId> = self.peers().collect();
-            let from = peers[self.rows_tried % peers.len()];
-            return self.ask_rows_of(from, index, cx);
+            let peers: Vec<ReplicaId> = self.peers().into_iter().collect();
+            if let Some(from) = peers.get(self.rows_tried % peers.len().max(1)).copied() {
+                self.ask_rows_of(from, index, cx);
+            }
+            return;
         }
-        let peers = self.peers().count();
+        let peers = self.peers().len();
         let given_up = |search: &Search| search.lacks.len() == peers || search.attempts >= 2 * peers;
         let compacted = self.rotted.iter().rev().find_map(|rotted| {
             let search = self.searches.get(&rotted.index).filter(|search| given_up(search))?;

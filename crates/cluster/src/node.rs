@@ -87,7 +87,7 @@ impl Node {
                 replicas.insert(shard, start_replica(&config, shard, &found.restored, found.machine, now, &rng));
             } else {
                 let remains = remains.and_then(|store| remains_of(shard, store));
-                mending.insert(shard, Mending::new(shard, ReplicaId(config.node.0), found, remains)?);
+                mending.insert(shard, Mending::new(shard, ReplicaId(config.node.0), found, &config.known, remains)?);
             }
         }
         let roster = Arc::new(roster);
@@ -191,7 +191,17 @@ impl Node {
     /// Lets the groups that this node leads take a step towards what the members' rows ask for.
     fn reshape(&mut self, now: Instant) {
         let roster = self.roster.clone();
-        self.each(now, |replica, cx| replica.reshape(&roster, cx));
+        // A node learns from the system keyspace that it is to go. So that is the last group that it leaves: a leader elsewhere that missed its own
+        // removal would lead there for ever.
+        let elsewhere: Vec<Membership> =
+            self.replicas.iter().filter(|(shard, _)| **shard != FIRST_SHARDS[0]).map(|(_, r)| r.membership()).collect();
+        let whole = self.mending.is_empty();
+        let needed = |id: ReplicaId| !whole || elsewhere.iter().any(|group| group.contains(id));
+        for shard in self.replicas.keys().copied().collect::<Vec<_>>() {
+            let last = shard == FIRST_SHARDS[0] && self.config.sabotage != Some(Sabotage::LeaveSystemFirst);
+            let stays = |id: ReplicaId| last && needed(id);
+            self.one(now, shard, |replica, cx| replica.reshape(&roster, &stays, cx));
+        }
         let groups: Vec<Membership> = self.replicas.values().map(Replica::membership).collect();
         if self.mending.is_empty() {
             self.one(now, FIRST_SHARDS[0], |replica, cx| replica.move_rows(&roster, &groups, cx));
@@ -250,6 +260,7 @@ impl Node {
     /// Lets a replica whose log has rotted go on, and starts it when its log is whole.
     fn mend(&mut self, now: Instant, shard: ShardId, f: impl FnOnce(&mut Mending, &mut Context<'_>)) {
         let Some(mut mending) = self.mending.remove(&shard) else { return };
+        mending.know(&self.roster);
         let mut cx = Context {
             now,
             wall: self.wall,

@@ -33,8 +33,14 @@ pub enum Decision {
     HandOver(ReplicaId),
 }
 
-/// The next step for the group that `own` leads.
-pub fn decide(own: ReplicaId, now: &Membership, roster: &Roster, standing: impl Fn(ReplicaId) -> Standing) -> Decision {
+/// The next step for the group that `own` leads. Whoever `stays` is not removed yet, whatever its row says.
+pub fn decide(
+    own: ReplicaId,
+    now: &Membership,
+    roster: &Roster,
+    stays: &dyn Fn(ReplicaId) -> bool,
+    standing: impl Fn(ReplicaId) -> Standing,
+) -> Decision {
     let standing = |id: ReplicaId| if id == own { Standing { alive: true, in_sync: true } } else { standing(id) };
     let heir = |among: &[ReplicaId]| {
         let fit = |id: &&ReplicaId| **id != own && standing(**id) == Standing { alive: true, in_sync: true };
@@ -46,7 +52,14 @@ pub fn decide(own: ReplicaId, now: &Membership, roster: &Roster, standing: impl 
             _ => Decision::Propose(MembershipChange::Leave),
         };
     }
-    let gone = |id: &ReplicaId| roster.wanted(*id) == Some(Wanted::Gone);
+    if roster.wanted(own) == Some(Wanted::Gone) && stays(own) {
+        // Another group may have let this node go without its hearing of it: the next leader knows.
+        let lasting = |id: &ReplicaId| roster.wanted(*id) != Some(Wanted::Gone);
+        if let Some(heir) = heir(&now.voters.iter().copied().filter(lasting).collect::<Vec<_>>()) {
+            return Decision::HandOver(heir);
+        }
+    }
+    let gone = |id: &ReplicaId| roster.wanted(*id) == Some(Wanted::Gone) && !stays(*id);
     let ids = roster.started().map(|row| ReplicaId(row.id.0));
     let added: Vec<Step> = ids.filter(|id| !now.contains(*id) && !gone(id)).map(Step::Learner).collect();
     let dropped = now.learners.iter().copied().filter(gone).map(Step::Remove);
@@ -111,13 +124,24 @@ mod tests {
     }
 
     fn step(own: u64, now: &Membership, roster: &Roster, standing: &[(u64, Standing)]) -> Decision {
-        decide(ReplicaId(own), now, roster, |id| {
+        decide(ReplicaId(own), now, roster, &|_| false, |id| {
             standing.iter().find(|(known, _)| *known == id.0).map_or(WELL, |(_, standing)| *standing)
         })
     }
 
     use MemberState::{Joining, Learner, Leaving, Voter};
     use MembershipChange::{Enter, Leave, Simple};
+
+    #[test]
+    fn whoever_stays_for_another_group_is_not_removed_yet() {
+        let roster = roster(&[(1, Voter), (2, Voter), (3, Leaving)]);
+        let decide = |stays: bool| decide(ReplicaId(1), &voters(&[1, 2, 3]), &roster, &|_| stays, |_| WELL);
+        assert_eq!(decide(true), Decision::Nothing);
+        // Who leads and is to go cannot know whether the other group still has it.
+        let own = super::decide(ReplicaId(3), &voters(&[1, 2, 3]), &roster, &|_| true, |_| WELL);
+        assert!(matches!(own, Decision::HandOver(ReplicaId(1 | 2))), "{own:?}");
+        assert_ne!(decide(false), Decision::Nothing);
+    }
 
     #[test]
     fn who_joins_learns_first_and_votes_when_it_is_in_sync() {

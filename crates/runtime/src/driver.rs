@@ -141,6 +141,7 @@ impl Runtime {
             unflushed_bytes_max: bounds::UNFLUSHED_BYTES_MAX,
             log_keep_bytes: bounds::LOG_KEEP_BYTES,
             chunk_bytes: bounds::CHUNK_BYTES,
+            known: options.known.iter().map(|member| member.id).collect(),
             sabotage: None,
         };
         let node = Node::boot(

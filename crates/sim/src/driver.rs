@@ -526,6 +526,7 @@ impl World<'_> {
             unflushed_bytes_max: self.plan.unflushed_bytes_max,
             log_keep_bytes: self.plan.log_keep_bytes,
             chunk_bytes: self.plan.chunk_bytes,
+            known: (0..self.nodes.len()).map(id_of).collect(),
             sabotage: self.sabotage(node),
         }
     }
@@ -615,7 +616,11 @@ impl World<'_> {
             if let Some(recorder) = &mut self.recorder {
                 recorder.look(self.now, node, shard, &look);
             }
-            for committed in self.raft.observe(node, shard, &look)? {
+            let committed = self.raft.observe(node, shard, &look)?;
+            if !committed.is_empty() && self.raft.was_joint_at(shard, look.applied) {
+                self.strike(node);
+            }
+            for committed in committed {
                 if shard == SHARD {
                     self.order.commit(committed.index, &committed.payload)?;
                 }

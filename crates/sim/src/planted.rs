@@ -76,6 +76,11 @@ pub const PLANTED: &[Planted] = &[
         "an entry that rotted is replaced by what a peer sends, though its payload has changed there",
         Node(Sabotage::MendUnverified),
     ),
+    bug(
+        "leave-system-first",
+        "a node that is to go leaves the group that tells it so before it has left the others",
+        Node(Sabotage::LeaveSystemFirst),
+    ),
     bug("trust-remains", "what is left in a damaged store is believed unread", Node(Sabotage::TrustRemains)),
     // Members.
     bug(

@@ -58,11 +58,11 @@ impl Replica {
     }
 
     /// Takes the next step towards what the rows ask for.
-    pub fn reshape(&mut self, roster: &Roster, cx: &mut Context<'_>) {
+    pub fn reshape(&mut self, roster: &Roster, stays: &dyn Fn(ReplicaId) -> bool, cx: &mut Context<'_>) {
         if !self.leads_informed() || self.group.is_changing() || self.hold.is_some() {
             return;
         }
-        let decision = decide(self.id, &self.group.membership(), roster, |id| self.standing(id, cx));
+        let decision = decide(self.id, &self.group.membership(), roster, stays, |id| self.standing(id, cx));
         let decision = self.tamper_with_decision(decision, cx);
         match decision {
             Decision::Nothing => {}
