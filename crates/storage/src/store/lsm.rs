@@ -11,20 +11,24 @@
 //! Sequence numbers order the versions of a key inside a memtable. A table is written from a sealed memtable with only the newest
 //! version of each key, and compaction always keeps only the newest: a snapshot needs no old versions in new tables, because
 //! it holds the view (memtables and table files) it was taken on.
+//!
+//! Whoever finds a block damaged (a read, a merge, the opening of the store) has its table [healed](super::heal) and tries again.
 
 use super::files::{self, TableCheck};
+use super::heal::{Healed, Healer, Known};
 use super::{FlushJob, Rows, Snapshot, Store, StoreError, WriteBatch, bounds_are_empty};
 use bytes::Bytes;
+use lsm_tree::compaction::Leveled;
 use lsm_tree::config::{CompressionPolicy, PinningPolicy};
 use lsm_tree::table::filter::standard_bloom::Builder as BloomBuilder;
 use lsm_tree::{
-    AbstractTree, AnyTree, Cache, Config, DescriptorTable, InternalValue, Memtable, SequenceNumberCounter, Tree,
-    ValueType,
+    AbstractTree, AnyTree, Cache, Config, DescriptorTable, InternalValue, Memtable, SequenceNumberCounter, Table, Tree,
+    UserKey, ValueType,
 };
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io;
 use std::ops::Bound;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -52,29 +56,37 @@ impl Default for LsmOptions {
     }
 }
 
-type LookUp = Box<dyn Fn(&[u8], u64) -> lsm_tree::Result<Option<InternalValue>> + Send + Sync>;
+/// Times that a read is tried without getting any further, while what it reads is being healed.
+const TRIES_MAX: u32 = 4;
+
+type LookUp = Box<dyn Fn(&[u8], u64) -> Result<Option<InternalValue>, StoreError> + Send + Sync>;
 type KeyValueIter = Box<dyn DoubleEndedIterator<Item = lsm_tree::Result<InternalValue>> + Send>;
 type Range = Box<dyn Fn(&View, Bounds, u64) -> KeyValueIter + Send + Sync>;
+type Mend = Box<dyn Fn(&Bounds, bool) -> Result<(), StoreError> + Send + Sync>;
 type Bounds = (Bound<Bytes>, Bound<Bytes>);
 
-/// One immutable version of the tree. The crate's own type for it has no public name, so it lives inside two closures.
+/// One immutable version of the tree. The crate's own type for it has no public name, so it lives inside closures.
 struct Tables {
     look_up: LookUp,
     range: Range,
+    /// Heals the tables in which a scan of these bounds, in this direction, fails first.
+    mend: Mend,
     disk_bytes: u64,
 }
 
 impl Tables {
     /// The tree's present version. Takes the tree's lock: for opening and for flush jobs only.
-    fn of(tree: &Tree) -> Self {
+    fn of(tree: &Tree, healer: &Arc<Healer>) -> Self {
         let version = tree.current_version();
         let super_version = tree.get_version_history_lock().latest_version();
         let disk_bytes = tree.disk_space();
+        let mending = version.clone();
+        let (healer, mender) = (Arc::clone(healer), Arc::clone(healer));
         let look_up = move |key: &[u8], seq: u64| {
             let hash = BloomBuilder::get_hash(key);
             for run in version.iter_levels().flat_map(|level| level.iter()) {
                 if let Some(table) = run.get_for_key(key)
-                    && let Some(found) = table.get(key, seq, hash)?
+                    && let Some(found) = look_up_in(table, key, seq, hash, &healer)?
                 {
                     return Ok(Some(found));
                 }
@@ -87,7 +99,54 @@ impl Tables {
             let sealed = view.sealed.as_ref().map(|sealed| (Arc::clone(&sealed.ordered), seq));
             Box::new(Tree::create_internal_range(over, &bounds, seq, sealed))
         };
-        Self { look_up: Box::new(look_up), range: Box::new(range), disk_bytes }
+        let mend = move |bounds: &Bounds, reverse: bool| {
+            let keys = || {
+                let key = |key: &Bytes| UserKey::from(key.clone());
+                (bounds.0.as_ref().map(key), bounds.1.as_ref().map(key))
+            };
+            let overlaps = |table: &Table| {
+                let range = &table.metadata.key_range;
+                range
+                    .overlaps_with_bounds(&(bounds.0.as_ref().map(AsRef::as_ref), bounds.1.as_ref().map(AsRef::as_ref)))
+            };
+            let tables: Vec<&Table> = mending.iter_tables().filter(|table| overlaps(table)).collect();
+            // The scan failed at one of the first rows of a table, unless it was passing over deletes.
+            let fails = |table: &&&Table| {
+                let mut rows = table.range(keys());
+                (0..3).any(|_| matches!(if reverse { rows.next_back() } else { rows.next() }, Some(Err(_))))
+            };
+            let failing: Vec<&Table> = tables.iter().filter(fails).copied().collect();
+            let healed = if failing.is_empty() { tables } else { failing };
+            healed.into_iter().try_for_each(|table| mender.table(known(table)).map(drop))
+        };
+        Self { look_up: Box::new(look_up), range: Box::new(range), mend: Box::new(mend), disk_bytes }
+    }
+}
+
+/// What the version file knows of a table.
+fn known(table: &Table) -> Known {
+    (table.id(), table.checksum().into_u128())
+}
+
+/// All tables of the tree's present version.
+fn known_tables(tree: &Tree) -> Vec<Known> {
+    tree.current_version().iter_tables().map(known).collect()
+}
+
+fn look_up_in(
+    table: &Table,
+    key: &[u8],
+    seq: u64,
+    hash: u64,
+    healer: &Healer,
+) -> Result<Option<InternalValue>, StoreError> {
+    let mut tries = 1;
+    loop {
+        match table.get(key, seq, hash).map_err(error) {
+            Err(StoreError::Damaged(_)) if tries < TRIES_MAX => healer.table(known(table)).map(drop)?,
+            found => return found,
+        }
+        tries += 1;
     }
 }
 
@@ -149,7 +208,7 @@ impl View {
         if let Some(found) = layers.into_iter().flatten().find_map(|layer| layer.get(key, seq)) {
             return Ok(found);
         }
-        let found = (self.tables.look_up)(key, seq).map_err(error)?;
+        let found = (self.tables.look_up)(key, seq)?;
         Ok(found.filter(|row| !row.is_tombstone()).map(|row| row.value.into()))
     }
 
@@ -157,12 +216,66 @@ impl View {
         if bounds_are_empty(&from, &to) {
             return Box::new(std::iter::empty());
         }
-        let rows = (self.tables.range)(self, (from, to), seq);
-        let row = |item: lsm_tree::Result<InternalValue>| match item {
-            Ok(row) => Ok((row.key.user_key.into(), row.value.into())),
-            Err(e) => Err(error(e)),
-        };
-        if reverse { Box::new(rows.rev().map(row)) } else { Box::new(rows.map(row)) }
+        let rows = (self.tables.range)(self, (from.clone(), to.clone()), seq);
+        Box::new(Scan { view: self.clone(), bounds: (from, to), reverse, seq, rows, last: None, tries: 1 })
+    }
+}
+
+/// A scan that goes on behind its last row when a table that it reads was damaged and has been healed.
+struct Scan {
+    view: View,
+    bounds: Bounds,
+    reverse: bool,
+    seq: u64,
+    rows: KeyValueIter,
+    last: Option<UserKey>,
+    /// Since the last row.
+    tries: u32,
+}
+
+impl Scan {
+    /// Heals what it failed at, and begins again behind the last row.
+    fn again(&mut self) -> Result<(), StoreError> {
+        if let Some(last) = self.last.take() {
+            let behind = Bound::Excluded(last.into());
+            if self.reverse {
+                self.bounds.1 = behind;
+            } else {
+                self.bounds.0 = behind;
+            }
+        }
+        if bounds_are_empty(&self.bounds.0, &self.bounds.1) {
+            self.rows = Box::new(std::iter::empty());
+            return Ok(());
+        }
+        (self.view.tables.mend)(&self.bounds, self.reverse)?;
+        self.rows = (self.view.tables.range)(&self.view, self.bounds.clone(), self.seq);
+        Ok(())
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Result<(Bytes, Bytes), StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let row = if self.reverse { self.rows.next_back() } else { self.rows.next() };
+            match row?.map_err(error) {
+                Ok(row) => {
+                    self.last = Some(row.key.user_key.clone());
+                    self.tries = 1;
+                    return Some(Ok((row.key.user_key.into(), row.value.into())));
+                }
+                Err(StoreError::Damaged(_)) if self.tries < TRIES_MAX => {
+                    self.tries += 1;
+                    if let Err(e) = self.again() {
+                        self.tries = TRIES_MAX;
+                        return Some(Err(e));
+                    }
+                }
+                Err(e) => return Some(Err(e)),
+            }
+        }
     }
 }
 
@@ -170,6 +283,7 @@ struct Shared {
     path: PathBuf,
     tree: Tree,
     options: LsmOptions,
+    healer: Arc<Healer>,
     view: RwLock<Arc<View>>,
     /// One writer at a time; holds the next sequence number.
     writer: Mutex<u64>,
@@ -194,23 +308,17 @@ impl LsmStore {
     /// Opens the store in `path`, creating it (and the directory entry, durably) if there is none. Rows are those of the last
     /// completed flush. The directory must not be open twice.
     pub fn open(path: &Path, options: LsmOptions) -> Result<Self, StoreError> {
-        files::check_version(path)?;
-        let counter = SequenceNumberCounter::default();
-        let tree = Config::new(path, counter.clone(), counter)
-            .use_cache(Arc::new(Cache::with_capacity_bytes(options.cache_bytes)))
-            .use_descriptor_table(Some(Arc::new(DescriptorTable::new(options.open_files))))
-            // While the crate merges, the keys of the table in the making hold on to the blocks that they were read from. So a table
-            // must not stand for much more memory than it has bytes: it would if values were compressed, by as much as they can be.
-            .data_block_compression_policy(CompressionPolicy::disabled())
-            // A look-up of a key that does not exist costs a probe of each filter, so filters stay in memory.
-            .filter_block_pinning_policy(PinningPolicy::all(true))
-            .index_block_pinning_policy(PinningPolicy::new([true, true, true, false]))
-            .open()
-            .map_err(error)?;
-        let AnyTree::Standard(tree) = tree else {
-            return Err(StoreError::Damaged(String::from(
-                "the tree keeps values apart from keys, which is not in use",
-            )));
+        let healer = Arc::new(Healer::new(path));
+        healer.version()?;
+        let tree = match open_tree(path, options) {
+            Err(StoreError::Damaged(why)) => {
+                tracing::warn!("the store cannot be opened ({why}): its tables are looked through");
+                if !healer.all_tables()? {
+                    return Err(StoreError::Damaged(why));
+                }
+                open_tree(path, options)?
+            }
+            opened => opened?,
         };
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             // The crate syncs the directories that it makes, but not the entry of the topmost one.
@@ -218,12 +326,17 @@ impl LsmStore {
         }
         // Sequence number 0 is never visible, and must lie below every reader.
         let next = tree.get_highest_persisted_seqno().unwrap_or(0) + 1;
-        let view = View { active: Layer::new(0), sealed: None, tables: Arc::new(Tables::of(&tree)) };
+        healer.prepare()?;
+        healer.complete(known_tables(&tree))?;
+        healer.sweep()?;
+        healer.copy_version()?;
+        let view = View { active: Layer::new(0), sealed: None, tables: Arc::new(Tables::of(&tree, &healer)) };
         Ok(Self {
             shared: Arc::new(Shared {
                 path: path.to_path_buf(),
                 tree,
                 options,
+                healer,
                 view: RwLock::new(Arc::new(view)),
                 writer: Mutex::new(next),
                 written: AtomicU64::new(next),
@@ -240,7 +353,13 @@ impl LsmStore {
     /// The numbers of all tables, to be [checked](Self::check_table).
     #[must_use]
     pub fn tables(&self) -> Vec<u64> {
-        self.shared.tree.current_version().iter_tables().map(lsm_tree::Table::id).collect()
+        self.shared.tree.current_version().iter_tables().map(Table::id).collect()
+    }
+
+    /// What was healed since the store was opened.
+    #[must_use]
+    pub fn healed(&self) -> Healed {
+        self.shared.healer.healed()
     }
 
     /// Begins to check a table against the checksum that its version file keeps; `None` if it was merged away meanwhile.
@@ -248,25 +367,47 @@ impl LsmStore {
     /// # Errors
     /// [`StoreError::Damaged`] if its file is missing.
     pub fn check_table(&self, id: u64) -> Result<Option<TableCheck>, StoreError> {
-        let expected = || {
-            let version = self.shared.tree.current_version();
-            version.iter_tables().find(|table| table.id() == id).map(|table| table.checksum().into_u128())
-        };
-        let Some(checksum) = expected() else { return Ok(None) };
-        match TableCheck::begin(&self.shared.path, id, checksum)? {
+        let expected = || known_tables(&self.shared.tree).into_iter().find(|(table, _)| *table == id);
+        let Some(known) = expected() else { return Ok(None) };
+        match TableCheck::begin(&self.shared.path, known, Arc::clone(&self.shared.healer))? {
             None if expected().is_some() => Err(StoreError::Damaged(format!("table {id} is missing"))),
             check => Ok(check),
         }
     }
 
-    /// Checks the version file in force.
+    /// Checks the version file in force and its copy, and restores the one that has changed from the other.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if it has changed.
+    /// [`StoreError::Damaged`] if both have.
     pub fn check_version(&self) -> Result<(), StoreError> {
         // While a job runs, another version may come into force between two looks.
         let _job = lock(&self.shared.job);
-        files::check_version(&self.shared.path)
+        self.shared.healer.version()?;
+        self.shared.healer.copy_version()
+    }
+}
+
+/// Lets the crate open the tree. It panics when files hold what it never writes.
+fn open_tree(path: &Path, options: LsmOptions) -> Result<Tree, StoreError> {
+    let counter = SequenceNumberCounter::default();
+    let config = Config::new(path, counter.clone(), counter)
+        .use_cache(Arc::new(Cache::with_capacity_bytes(options.cache_bytes)))
+        .use_descriptor_table(Some(Arc::new(DescriptorTable::new(options.open_files))))
+        // While the crate merges, the keys of the table in the making hold on to the blocks that they were read from. So a table
+        // must not stand for much more memory than it has bytes: it would if values were compressed, by as much as they can be.
+        .data_block_compression_policy(CompressionPolicy::disabled())
+        // A look-up of a key that does not exist costs a probe of each filter, so filters stay in memory.
+        .filter_block_pinning_policy(PinningPolicy::all(true))
+        .index_block_pinning_policy(PinningPolicy::new([true, true, true, false]));
+    let opened = panic::catch_unwind(AssertUnwindSafe(|| config.open()))
+        .map_err(|_| StoreError::Damaged(format!("{}: it makes the engine panic", path.display())))?;
+    let AnyTree::Standard(tree) = opened.map_err(error)? else {
+        return Err(StoreError::Damaged(String::from("the tree keeps values apart from keys, which is not in use")));
+    };
+    // A table says itself which one it is, and the crate believes it.
+    match tree.current_version().iter_tables().find(|table| !table.path.ends_with(table.id().to_string())) {
+        Some(other) => Err(StoreError::Damaged(format!("{} is table {}", other.path.display(), other.id()))),
+        None => Ok(tree),
     }
 }
 
@@ -292,35 +433,53 @@ impl Shared {
         let first_table = self.tree.next_table_id();
         let written = self.tree.flush_to_tables(newest_of_each_key(sealed)).map_err(error).and_then(|tables| {
             let tables = tables.map(|(tables, _)| tables).unwrap_or_default();
+            self.healer.new_tables(tables.iter().map(known))?;
             self.tree.register_tables(&tables, None, None, &[], KEEP_NEWEST_ONLY).map_err(error)
         });
         if written.is_err() {
             self.remove_unregistered_tables(first_table);
         }
-        written
+        written?;
+        self.healer.copy_version()
+    }
+
+    /// Merges what the strategy chooses.
+    fn merge(&self, strategy: &Arc<Leveled>) -> Result<(), StoreError> {
+        let first_table = self.tree.next_table_id();
+        let merged = self.tree.compact(Arc::clone(strategy) as _, KEEP_NEWEST_ONLY).map_err(error);
+        if merged.is_err() {
+            self.remove_unregistered_tables(first_table);
+        }
+        merged
     }
 
     fn compact(&self) -> Result<(), StoreError> {
-        let strategy =
-            Arc::new(lsm_tree::compaction::Leveled::default().with_table_target_size(self.options.table_bytes));
+        let strategy = Arc::new(Leveled::default().with_table_target_size(self.options.table_bytes));
         for done in 0..COMPACTIONS_PER_FLUSH_MAX {
             // One at least, or tables would pile up under a load that keeps the disk busy.
             if done > 0 && self.flushing.load(Ordering::Acquire) {
                 break;
             }
-            let first_table = self.tree.next_table_id();
             let before = self.tree.current_version().id();
-            if let Err(e) = self.tree.compact(strategy.clone(), KEEP_NEWEST_ONLY).map_err(error) {
-                self.remove_unregistered_tables(first_table);
-                return Err(e);
+            match self.merge(&strategy) {
+                Err(StoreError::Damaged(why)) => {
+                    // Nobody says which tables were to be merged.
+                    tracing::warn!("tables cannot be merged ({why}): all are looked through");
+                    known_tables(&self.tree).into_iter().try_for_each(|known| self.healer.table(known).map(drop))?;
+                    self.merge(&strategy)?;
+                }
+                merged => merged?,
             }
             if self.tree.current_version().id() == before {
                 break;
             }
-            let tables = Arc::new(Tables::of(&self.tree));
+            // The old view keeps the tables that were merged: until the copy names the new ones, it may be needed.
+            self.healer.complete(known_tables(&self.tree))?;
+            self.healer.copy_version()?;
+            let tables = Arc::new(Tables::of(&self.tree, &self.healer));
             self.change_view(|view| view.tables = tables);
         }
-        Ok(())
+        self.healer.sweep()
     }
 
     /// After a full disk stopped a flush: gives back the room that its half-written tables take, so that retries do not fill the disk
@@ -337,12 +496,13 @@ impl Shared {
                 let _ = fs::remove_file(self.path.join(lsm_tree::file::TABLES_FOLDER).join(id.to_string()));
             }
         }
+        let _ = self.healer.sweep();
     }
 }
 
 /// A memtable's rows as a table wants them: in key order, one version of each, tombstones included.
 fn newest_of_each_key(memtable: &Memtable) -> impl Iterator<Item = lsm_tree::Result<InternalValue>> + '_ {
-    let mut last: Option<lsm_tree::UserKey> = None;
+    let mut last: Option<UserKey> = None;
     memtable.iter().filter_map(move |row| {
         if last.as_ref() == Some(&row.key.user_key) {
             return None;
@@ -452,7 +612,7 @@ impl FlushJob for LsmFlush {
         let mut work = lock(&self.work);
         if let Some((sealed, _)) = &*work {
             self.shared.flush(&sealed.ordered)?;
-            let tables = Arc::new(Tables::of(&self.shared.tree));
+            let tables = Arc::new(Tables::of(&self.shared.tree, &self.shared.healer));
             self.shared.change_view(|view| {
                 view.tables = tables;
                 view.sealed = None;
@@ -483,12 +643,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn error(e: lsm_tree::Error) -> StoreError {
     match e {
-        lsm_tree::Error::Io(e) => match e.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::NoSpace,
-            // A file that ends too early is damage, not a failing disk.
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => StoreError::Damaged(e.to_string()),
-            _ => StoreError::Io(e),
-        },
+        lsm_tree::Error::Io(e) => files::io_error(e),
         lsm_tree::Error::InvalidVersion(found) if found > 3 => {
             StoreError::NewerFormat { found: u32::from(found), known: 3 }
         }

@@ -18,12 +18,14 @@
 //! ```
 
 mod files;
+mod heal;
 mod lsm;
 mod model;
 #[cfg(test)]
 mod tests;
 
 pub use files::{Checked, TableCheck};
+pub use heal::Healed;
 pub use lsm::{LsmOptions, LsmStore};
 pub use model::ModelStore;
 
@@ -48,7 +50,7 @@ pub enum StoreError {
     /// The disk failed. What it holds is unknown from here on: stop the process.
     #[error("the store's disk failed: {0}")]
     Io(io::Error),
-    /// A table or a version file does not match its checksum: the replicas that live here need another copy of their rows.
+    /// A table or a version file does not match its checksum, and could not be healed: the replicas that live here need another copy of their rows.
     #[error("the store is damaged: {0}")]
     Damaged(String),
     /// The store was written by a newer release.

@@ -1,6 +1,7 @@
 //! Both engines against a plain ordered map: the same random history, the same answers, the same survivors.
 
 mod crash;
+mod heal;
 
 use super::*;
 use quorate_env::Rng;
@@ -293,6 +294,7 @@ fn files_that_rot_are_reported_and_never_read_as_data() {
     engine.store().write(&mut batch).unwrap();
     engine.store().seal().unwrap().run().unwrap();
     engine.store = None;
+    std::fs::remove_dir_all(engine.dir.path().join("store/sums")).unwrap();
     let tables: Vec<_> = std::fs::read_dir(engine.dir.path().join("store/tables")).unwrap().collect();
     let table = tables.into_iter().next().unwrap().unwrap().path();
     let mut bytes = std::fs::read(&table).unwrap();

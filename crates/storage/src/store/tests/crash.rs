@@ -3,7 +3,7 @@
 //! A shard's applied index and its rows are one: whatever is found, the rows must be those of some seal's entry, and of none before
 //! the last flush that was reported done.
 //!
-//! Tables and version files are written once; only `current` is ever replaced, by a rename. So the states between two moments follow
+//! Tables, their sums and version files are written once; only `current` and its copy are ever replaced, by a rename. So the states between two moments follow
 //! from the two: before the switch everything of the first is there, and of the second's new files any part; after the switch everything of
 //! the second is there, and of what it no longer names any file. What really happens in between, compactions included, is tried by
 //! killing a process at any moment.
@@ -90,7 +90,9 @@ fn read_all(dir: &Path, under: &Path, files: &mut Files) {
 }
 
 fn write_all(dir: &Path, files: &Files) {
-    fs::create_dir_all(dir.join("tables")).unwrap();
+    for folder in ["tables", "sums"] {
+        fs::create_dir_all(dir.join(folder)).unwrap();
+    }
     for (path, bytes) in files {
         fs::write(dir.join(path), bytes).unwrap();
     }
@@ -122,6 +124,12 @@ fn between(before: &Files, after: &Files) -> Vec<(String, Files, usize)> {
         files.extend(gone[..left].iter().map(|(path, bytes)| ((*path).clone(), (*bytes).clone())));
         states.push((format!("{left} files are not removed yet"), files, 1));
     }
+    // What is kept for healing is written last; until then nothing is removed that the older copy names.
+    let mut files: Files = before.clone();
+    files.extend(after.iter().filter(|(path, _)| !path.starts_with("sums")).map(|(p, b)| (p.clone(), b.clone())));
+    states.push((String::from("nothing is there yet to heal it"), files.clone(), 1));
+    files.remove(Path::new("current"));
+    states.push((String::from("nothing is there yet to heal it, and current is lost"), files, 0));
     states
 }
 
@@ -175,11 +183,14 @@ fn a_switch_before_its_tables_were_whole_would_be_noticed() {
     read_all(&path, Path::new(""), &mut before);
     advance(&store);
     read_all(&path, Path::new(""), &mut after);
-    let new: Vec<_> = after.keys().filter(|path| !before.contains_key(*path)).cloned().collect();
+    let is_new = |path: &&PathBuf| !before.contains_key(*path) && !path.starts_with("sums");
+    let new: Vec<_> = after.keys().filter(is_new).cloned().collect();
     assert!(new.len() > 1, "a table and a version");
     for hit in new {
         for left in [None, Some(0), Some(after[&hit].len() / 2)] {
             let mut files = after.clone();
+            // Nothing is there to heal it: that comes after the switch.
+            files.retain(|path, _| !path.starts_with("sums"));
             let whole = files.remove(&hit).unwrap();
             files.extend(left.map(|left| (hit.clone(), whole[..left].to_vec())));
             let copy = tempfile::tempdir().unwrap();
