@@ -280,8 +280,17 @@ pub struct Outputs {
     pub roster: Option<Arc<Roster>>,
     /// The replica's state contradicts itself or its peers: stop the process and say this.
     pub fatal: Option<String>,
-    /// What is fatal is that the store's disk has changed what was written there: its rows are another replica's to give back.
-    pub damaged: bool,
+    /// What the disk has lost, if that is what is fatal.
+    pub lost: Option<Lost>,
+}
+
+/// What a disk has lost while the node relied on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Rows of the store: another replica's to give back.
+    Rows,
+    /// Entries that this replica had acknowledged: what else it has promised is not known any more, so it must come back as another.
+    Acknowledged,
 }
 
 /// What became of a replica's entries that had rotted, and of its rows if they were lost.

@@ -41,7 +41,7 @@ pub mod wire;
 pub use boot::BootError;
 pub use config::{BootMember, NodeConfig, Sabotage, Timing};
 pub use input::{
-    FlushTask, Input, Inspection, LeaseAnswer, Mended, Outputs, Persist, Reply, Request, RequestId, Standings,
+    FlushTask, Input, Inspection, LeaseAnswer, Lost, Mended, Outputs, Persist, Reply, Request, RequestId, Standings,
     WatchOutput, WatchRequest,
 };
 pub use node::{FIRST_SHARDS, Node};

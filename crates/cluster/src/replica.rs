@@ -10,7 +10,7 @@ mod standings;
 
 use crate::bounds::{GARBAGE_EVENTS_PER_TICK, HASH_EXCHANGE, HASHES_KEPT, LOG_LAG_BYTES_MAX, PENDING_READS_MAX, RETRY};
 use crate::config::{NodeConfig, Sabotage};
-use crate::input::{Inspection, LeaseAnswer, Outputs, Reply, Request, RequestId, WatchOutput, WatchRequest};
+use crate::input::{Inspection, LeaseAnswer, Lost, Outputs, Reply, Request, RequestId, WatchOutput, WatchRequest};
 use crate::lease_clock::LeaseClock;
 use crate::members::Roster;
 use crate::proposals::Proposals;
@@ -141,7 +141,7 @@ pub(crate) struct Replica {
     /// Writes wait until the store has been flushed.
     held_back: bool,
     fatal: Option<String>,
-    damaged: bool,
+    lost: Option<Lost>,
 }
 
 impl Replica {
@@ -180,7 +180,7 @@ impl Replica {
             leader_changes: u64::from(seen.2.is_some()),
             held_back: false,
             fatal: None,
-            damaged: false,
+            lost: None,
         }
     }
 
@@ -400,6 +400,17 @@ impl Replica {
             return;
         }
         let message = self.tamper(message, cx);
+        // A leader tells nobody of more than was acknowledged to it.
+        if message.kind == MessageKind::Heartbeat
+            && message.term >= self.group.term()
+            && message.commit > self.group.last_index()
+        {
+            self.lost = Some(Lost::Acknowledged);
+            let (told, last) = (message.commit, self.group.last_index());
+            self.fatal
+                .get_or_insert(format!("this replica acknowledged entries up to {told}, and its disk has only {last}"));
+            return;
+        }
         self.hear(&message, cx.now);
         // What the engine refuses (a stale or strange message) is dropped, as the network might have done.
         let _ = self.group.step(&message);
@@ -524,7 +535,7 @@ impl Replica {
             }
         }
         if let Some(why) = self.fatal.take() {
-            cx.out.damaged |= self.damaged;
+            cx.out.lost = cx.out.lost.or(self.lost);
             cx.out.fatal.get_or_insert(format!("{} of {}: {why}", self.id, self.shard));
         }
     }
@@ -1036,7 +1047,9 @@ impl Replica {
     }
 
     fn fail(&mut self, error: &MachineError) {
-        self.damaged |= error.is_damage();
+        if error.is_damage() {
+            self.lost = Some(Lost::Rows);
+        }
         self.fatal.get_or_insert(error.to_string());
     }
 }

@@ -3,7 +3,7 @@
 //! A part of the state is gone, and every thread may be using it: the process ends at once and starts anew in its own place (the same id, the
 //! same arguments). At the start the log names what it has lost, and a damaged store is replaced; peers have the rest.
 
-use crate::disk::rebuild;
+use crate::disk::{self, rebuild};
 use crate::driver::stop_process;
 use crate::members::MemberTable;
 use std::env;
@@ -46,6 +46,14 @@ impl OnDamage {
             stop_process(&format!("{why}; no other node has these rows: restore a backup"));
         }
         if let Err(e) = rebuild::want(&self.0.data_dir, why) {
+            stop_process(&format!("{why}; and that cannot be written down: {e}"));
+        }
+        self.restart(why)
+    }
+
+    /// The log has lost what this node had acknowledged to others. Does not return.
+    pub fn promises(&self, why: &str) -> ! {
+        if let Err(e) = disk::doubt(&self.0.data_dir, why) {
             stop_process(&format!("{why}; and that cannot be written down: {e}"));
         }
         self.restart(why)

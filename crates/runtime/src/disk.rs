@@ -4,6 +4,7 @@
 //!   LOCK        held while a process uses the directory
 //!   IDENTITY    whose directory it is; appears when everything else exists (IDENTITY.new until then)
 //!   MEMBERS     whom the node knows
+//!   DOUBTED     that the log has lost what was acknowledged, if it has; the node comes back as a new member
 //!   REMOVED     that the cluster has let the node go, if it has
 //!   wal/        the write-ahead log's segments, written by LogWriter
 //!   store/      the store's tables, written by StoreThread; beside it what became of a damaged one (disk/rebuild.rs)
@@ -74,6 +75,14 @@ pub enum DiskError {
     /// It holds a log or a store, but not the file that says whose they are.
     #[error("the data directory {} holds data but no IDENTITY file: restore that file, or use an empty directory", .0.display())]
     IdentityMissing(PathBuf),
+    /// Its log has lost what its node had acknowledged.
+    #[error("{}: {why}", .path.display())]
+    Doubted {
+        /// The directory.
+        path: PathBuf,
+        /// How it was found.
+        why: String,
+    },
     /// The log cannot be recovered.
     #[error("{}: {source}", .path.display())]
     Log {
@@ -109,6 +118,7 @@ impl DiskError {
         matches!(
             self,
             Self::Identity { source: IdentityError::Damaged, .. }
+                | Self::Doubted { .. }
                 | Self::Log { source: WalError::Rot { .. } | WalError::Missing { .. } | WalError::Gap { .. }, .. }
         )
     }
@@ -170,6 +180,9 @@ impl DataDir {
     pub fn open_or_create(path: &Path, owner: &Owner, options: &DiskOptions) -> Result<Opened, DiskError> {
         fs::create_dir_all(path).map_err(io_error("create", path))?;
         let lock = lock(path)?;
+        if let Ok(why) = fs::read_to_string(path.join(DOUBTED)) {
+            return Err(DiskError::Doubted { path: path.to_path_buf(), why });
+        }
         let identity_path = path.join("IDENTITY");
         let (identity, fresh) = match fs::read(&identity_path) {
             Ok(file) => (check_identity(path, Bytes::from(file), owner)?, false),
@@ -221,11 +234,16 @@ impl DataDir {
     /// Puts what is in a directory aside, within it: nothing is deleted. Returns where.
     pub fn set_aside(path: &Path) -> Result<PathBuf, DiskError> {
         let _lock = lock(path)?;
+        // From here on nobody may take what is left for a whole.
+        if !path.join(DOUBTED).exists() {
+            doubt(path, "it was being put aside")?;
+        }
         let aside = (1..).map(|n| path.join(format!("lost-{n}"))).find(|aside| !aside.exists());
         let aside = aside.unwrap_or_else(|| path.join("lost"));
         fs::create_dir(&aside).map_err(io_error("create", &aside))?;
-        // The identity goes last: a directory without it, and with a log, would be refused.
-        for part in ["wal", "store", "MEMBERS", "IDENTITY"] {
+        // A directory with a log and without an identity would be refused; one with an identity and without a log would have forgotten its promises,
+        // were it not for the doubt, which goes last.
+        for part in ["wal", "store", "store.damaged", "REBUILD", "MEMBERS", "IDENTITY", DOUBTED] {
             let from = path.join(part);
             if from.exists() {
                 fs::rename(&from, aside.join(part)).map_err(io_error("move", &from))?;
@@ -240,6 +258,12 @@ impl DataDir {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// For whoever looks after it while it is in use.
+    #[must_use]
+    pub fn kept_identity(&self) -> KeptIdentity {
+        KeptIdentity { path: self.path.clone(), identity: self.identity.clone() }
     }
 
     /// Where it is.
@@ -290,16 +314,53 @@ fn lock(path: &Path) -> Result<File, DiskError> {
     }
 }
 
+/// Says why a directory's log is not to be relied on any more.
+const DOUBTED: &str = "DOUBTED";
+
+/// Writes down that the log in `dir` has lost what its node had acknowledged: nobody may go on with it.
+///
+/// # Errors
+/// If the disk does not take it.
+pub fn doubt(dir: &Path, why: &str) -> Result<(), DiskError> {
+    write_durably(&dir.join(DOUBTED), why.as_bytes())?;
+    sync_dir(dir)
+}
+
+/// The identity of a directory that is in use: the process knows it, whatever its disk does.
+#[derive(Clone, Debug)]
+pub struct KeptIdentity {
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl KeptIdentity {
+    /// Writes the file again if it is not what it should be.
+    fn keep(&self) -> Result<(), DiskError> {
+        let expected = self.identity.encode();
+        match fs::read(self.path.join("IDENTITY")) {
+            Ok(found) if *found == *expected => Ok(()),
+            _ => {
+                tracing::warn!("mending the data directory's identity");
+                write_identity(&self.path, &self.identity)
+            }
+        }
+    }
+}
+
+fn write_identity(path: &Path, identity: &Identity) -> Result<(), DiskError> {
+    let mended = path.join("IDENTITY.mended");
+    write_durably(&mended, &identity.encode())?;
+    fs::rename(&mended, path.join("IDENTITY")).map_err(io_error("rename", &mended))?;
+    sync_dir(path)
+}
+
 fn check_identity(path: &Path, file: Bytes, owner: &Owner) -> Result<Identity, DiskError> {
     let wrong = |source| DiskError::Identity { path: path.to_path_buf(), source };
     let decoded = Identity::decode(&file).map_err(wrong)?;
     decoded.identity.check(owner.cluster, owner.node).map_err(wrong)?;
     if decoded.bad_copies > 0 {
         tracing::warn!(bad_copies = decoded.bad_copies, "mending the data directory's identity");
-        let mended = path.join("IDENTITY.mended");
-        write_durably(&mended, &decoded.identity.encode())?;
-        fs::rename(&mended, path.join("IDENTITY")).map_err(io_error("rename", &mended))?;
-        sync_dir(path)?;
+        write_identity(path, &decoded.identity)?;
     }
     Ok(decoded.identity)
 }

@@ -15,8 +15,8 @@ use crate::members::{self, MemberTable};
 use crate::net::{self, Peers};
 use crate::watch::Sink;
 use quorate_cluster::{
-    BootError, BootMember, Input, Mended, Node, NodeConfig, Outputs, Reply, Request, RequestId, Timing, WatchRequest,
-    bounds,
+    BootError, BootMember, Input, Lost, Mended, Node, NodeConfig, Outputs, Reply, Request, RequestId, Timing,
+    WatchRequest, bounds,
 };
 use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
 use quorate_kv::{Db, Error, Identity, Unavailable};
@@ -152,7 +152,7 @@ impl Runtime {
             clock.now(),
             Rng::new(seed).next_u64(),
         )?;
-        drop(opened.recovered);
+        let known = opened.recovered.damage;
 
         let members = MemberTable::new(&options.known);
         let damage = OnDamage::new(&options.data_dir, members.clone());
@@ -163,6 +163,8 @@ impl Runtime {
             files: opened.files.clone(),
             identity: WalIdentity { cluster: identity.cluster, node: identity.node, incarnation },
             limits: options.disk.wal,
+            known,
+            dir_identity: opened.dir.kept_identity(),
         };
         let scrubber = match options.disk.scrub {
             ScrubPace { bytes_per_s: 0, .. } => None,
@@ -370,10 +372,12 @@ impl Lane {
     }
 
     fn carry_out(&mut self, outputs: Outputs) {
-        match outputs.fatal {
-            Some(why) if outputs.damaged => self.damage.store(&why),
-            Some(why) => stop_process(&why),
-            None => {}
+        if let Some(why) = outputs.fatal {
+            match outputs.lost {
+                Some(Lost::Rows) => self.damage.store(&why),
+                Some(Lost::Acknowledged) => self.damage.promises(&why),
+                None => stop_process(&why),
+            }
         }
         for mended in outputs.mended {
             self.tell_mended(&mended);

@@ -2,7 +2,7 @@
 //!
 //! Reads check what they read. But what nobody reads rots unseen until its other copies have rotted, too; so it is looked for.
 
-use super::LogFiles;
+use super::{KeptIdentity, LogFiles};
 use quorate_storage::store::{Checked, LsmStore, StoreError};
 use quorate_storage::wal::{Damage, Wal, WalIdentity, WalLimits};
 use std::collections::BTreeSet;
@@ -53,6 +53,10 @@ pub struct Scrubbed {
     pub identity: WalIdentity,
     /// How large it may be.
     pub limits: WalLimits,
+    /// Damage that was found at the start: what could be mended of it is mended, but stays on the disk until its segment goes.
+    pub known: Vec<Damage>,
+    /// Whose directory it is.
+    pub dir_identity: KeptIdentity,
 }
 
 /// A handle to the thread. Dropping it ends the thread after the piece that it reads.
@@ -120,6 +124,9 @@ impl Pass {
 
     /// One pass over everything.
     fn once(&self) -> Result<Result<Option<Rot>, StoreError>, Stopped> {
+        if let Err(e) = self.what.dir_identity.keep() {
+            tracing::warn!("the scrubber cannot mend the identity: {e}");
+        }
         if let Some(rot) = self.log()? {
             return Ok(Ok(Some(rot)));
         }
@@ -164,17 +171,21 @@ impl Pass {
         }))
     }
 
-    /// Where the log is not what was written.
+    /// Where the log is not what was written, and was not so at the start.
     fn rot_in_log(&self) -> Result<BTreeSet<(String, u64)>, Stopped> {
-        let Scrubbed { files, identity, limits, .. } = &self.what;
+        let Scrubbed { files, identity, limits, known, .. } = &self.what;
         // A file that goes away while it is read was not needed any more.
         let Ok(files) = files.read_all() else { return Ok(BTreeSet::new()) };
         let bytes: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
-        let found = match Wal::recover(*identity, *limits, files) {
-            Ok((_, found, _)) => found.damage,
-            Err(_) => Vec::new(),
+        let places = match Wal::recover(*identity, *limits, files) {
+            Ok((_, found, _)) => {
+                let fresh = found.damage.into_iter().filter(|damage| !known.contains(damage));
+                fresh.map(|Damage { file, offset, .. }| (file.to_string(), offset)).collect()
+            }
+            // So much has changed that a start could not even name what is lost.
+            Err(e) => BTreeSet::from([(e.to_string(), 0)]),
         };
         self.keep_pace(bytes)?;
-        Ok(found.into_iter().map(|Damage { file, offset, .. }| (file.to_string(), offset)).collect())
+        Ok(places)
     }
 }
