@@ -12,6 +12,7 @@
 //! States only go forward, so a group's leader that acts on old rows does what is undone later, and never what must not be. What a group
 //! is made of is the group's own (docs/design/membership.md).
 
+use crate::config::BootMember;
 use bytes::Bytes;
 use quorate_env::{DecodeError, Incarnation, NodeId, Reader, ReplicaId, Writer};
 use quorate_kv::{KeyRange, KeyValue, Revision};
@@ -55,6 +56,19 @@ pub struct MemberRow {
 }
 
 impl MemberRow {
+    /// The row that a member of the first configuration will write of itself, as far as others can know it.
+    #[must_use]
+    pub fn of_founder(member: &BootMember) -> Self {
+        Self {
+            id: member.id,
+            incarnation: None,
+            name: member.name.clone(),
+            peer_addresses: vec![member.peer_address.clone()],
+            client_urls: Vec::new(),
+            state: MemberState::Voter,
+        }
+    }
+
     /// The key of a member's row.
     #[must_use]
     pub fn key(id: NodeId) -> Bytes {

@@ -1,5 +1,8 @@
 //! The node: takes inputs, hands them to the replicas that they concern, and gathers what comes out.
 
+#[cfg(test)]
+mod tests;
+
 use crate::boot::{self, BootError};
 use crate::bounds::DEAD_ROWS_PER_TICK;
 use crate::config::{NodeConfig, Sabotage};

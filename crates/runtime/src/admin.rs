@@ -112,7 +112,7 @@ fn decide(
         let row = roster.rows.get(&id).map(|(row, _)| row.clone());
         let silent = || {
             let member = first.iter().find(|member| member.id == id && !roster.removed.contains_key(&id))?;
-            Some(founder(member))
+            Some(MemberRow::of_founder(member))
         };
         row.or_else(silent).ok_or(MemberRefusal::NotFound)
     };
@@ -181,18 +181,6 @@ fn decide(
             let row = MemberRow { state: MemberState::Leaving, ..row };
             Ok(Written { id: *id, ops: put(&row), waits_for })
         }
-    }
-}
-
-/// The row that a member of the first configuration will write of itself.
-fn founder(member: &BootMember) -> MemberRow {
-    MemberRow {
-        id: member.id,
-        incarnation: None,
-        name: member.name.clone(),
-        peer_addresses: vec![member.peer_address.clone()],
-        client_urls: Vec::new(),
-        state: MemberState::Voter,
     }
 }
 

@@ -153,6 +153,11 @@ impl Runtime {
             Rng::new(seed).next_u64(),
         )?;
         let known = opened.recovered.damage;
+        let remains = opened.remains.is_some() && !node.is_whole();
+        if opened.remains.is_some() && !remains {
+            // The log had all that was lost, or an earlier life fetched it and ended before it had tidied up.
+            rebuild::finish(opened.dir.path());
+        }
 
         let members = MemberTable::new(&options.known);
         let damage = OnDamage::new(&options.data_dir, members.clone());
@@ -224,7 +229,7 @@ impl Runtime {
             tick: options.timing.tick,
             stats: stats.clone(),
             damage: damage.clone(),
-            remains: opened.remains.is_some(),
+            remains,
             _scrubber: scrubber,
             dir: opened.dir,
         };

@@ -141,6 +141,16 @@ enum StoreKind {
     Real { dir: tempfile::TempDir, store: Option<Arc<LsmStore>> },
 }
 
+impl StoreKind {
+    /// An empty one.
+    fn new(plan: &Plan) -> Self {
+        match plan.real_store {
+            true => Self::Real { dir: memory_folder(), store: None },
+            false => Self::Model(Arc::new(ModelStore::new())),
+        }
+    }
+}
+
 struct Syncing {
     ops: Vec<DiskOp>,
     ticket: u64,
@@ -168,6 +178,27 @@ struct SimNode {
 }
 
 impl SimNode {
+    /// A machine that was never started.
+    fn new(plan: &Plan, clock_rng: &mut Rng) -> Self {
+        Self {
+            node: None,
+            life: 0,
+            paused: false,
+            parked: Vec::new(),
+            clock: Clock::draw(clock_rng),
+            disk: Disk::default(),
+            wal: None,
+            store: StoreKind::new(plan),
+            queue: Vec::new(),
+            syncing: None,
+            flushing: None,
+            flushing_late: None,
+            older_meta: MetaRows::new(),
+            doomed: None,
+            trouble: DiskTrouble::default(),
+        }
+    }
+
     fn remember_meta(&mut self) {
         if let StoreKind::Model(store) = &self.store {
             self.older_meta = meta_rows(&store.crash());
@@ -253,27 +284,7 @@ impl World<'_> {
     fn new(seed: u64, options: Options, plan: Plan) -> Self {
         let root = Rng::new(seed);
         let mut clock_rng = root.split(2);
-        let nodes = (0..plan.nodes).map(|_| SimNode {
-            node: None,
-            life: 0,
-            paused: false,
-            parked: Vec::new(),
-            clock: Clock::draw(&mut clock_rng),
-            disk: Disk::default(),
-            wal: None,
-            store: if plan.real_store {
-                StoreKind::Real { dir: memory_folder(), store: None }
-            } else {
-                StoreKind::Model(Arc::new(ModelStore::new()))
-            },
-            queue: Vec::new(),
-            syncing: None,
-            flushing: None,
-            flushing_late: None,
-            older_meta: MetaRows::new(),
-            doomed: None,
-            trouble: DiskTrouble::default(),
-        });
+        let nodes = (0..plan.nodes).map(|_| SimNode::new(&plan, &mut clock_rng));
         let nodes: Vec<SimNode> = nodes.collect();
         let watchers = (0..plan.watchers).map(|n| Watcher {
             key: 0,

@@ -1,7 +1,7 @@
 //! Disks that lose what was written to them: bits flip on one node and on all of them; a store is damaged beyond what it can mend by itself, while
 //! its node is down and while it runs. Nothing is lost, and nobody has to do anything.
 
-use crate::support::{Cluster, PATIENCE, kv, put};
+use crate::support::{Cluster, PATIENCE, fill, kv, put};
 use quorate_etcd::proto::etcdserverpb::RangeRequest;
 use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -64,18 +64,7 @@ async fn wait_until(what: &str, mut done: impl FnMut() -> bool) -> Duration {
 async fn filled() -> Cluster {
     let cluster = Cluster::start_with(3, &["--scrub-rest", "1", "--scrub-rate", "200"]).await;
     let endpoints = cluster.endpoints();
-    let writers = (0..8).map(|writer| {
-        let endpoint = endpoints[writer % 3].clone();
-        tokio::spawn(async move {
-            let mut client = kv(&endpoint).await.expect("a connection");
-            for n in (writer..KEYS).step_by(8) {
-                client.put(put(key(n), value(n))).await.expect("written");
-            }
-        })
-    });
-    for writer in writers.collect::<Vec<_>>() {
-        writer.await.expect("a writer ends");
-    }
+    fill(&endpoints, KEYS, key, value).await;
     cluster
 }
 

@@ -1,6 +1,6 @@
 //! Bytes of a node's log change while it is down: the others give back what was there.
 
-use crate::support::{Cluster, PATIENCE, kv, put};
+use crate::support::{Cluster, PATIENCE, fill, kv, put};
 use quorate_etcd::proto::etcdserverpb::RangeRequest;
 use std::fs;
 use std::path::Path;
@@ -52,18 +52,7 @@ async fn count(endpoint: &str) -> i64 {
 async fn a_log_that_rotted_is_mended_from_the_other_nodes() {
     let mut cluster = Cluster::start(3).await;
     let endpoints = cluster.endpoints();
-    let writers = (0..8).map(|writer| {
-        let endpoint = endpoints[writer % 3].clone();
-        tokio::spawn(async move {
-            let mut client = kv(&endpoint).await.expect("a connection");
-            for n in (writer..KEYS).step_by(8) {
-                client.put(put(key(n), value(n))).await.expect("written");
-            }
-        })
-    });
-    for writer in writers.collect::<Vec<_>>() {
-        writer.await.expect("a writer ends");
-    }
+    fill(&endpoints, KEYS, key, value).await;
     cluster.kill(2);
     let garbled = garble(&cluster.data_dir(2).join("wal"));
     assert_eq!(garbled, PLACES, "values that are in the log once");

@@ -269,6 +269,22 @@ pub fn put(key: impl Into<bytes::Bytes>, value: impl Into<bytes::Bytes>) -> PutR
     PutRequest { key: key.into(), value: value.into(), ..Default::default() }
 }
 
+/// Writes so many keys, from eight clients at once, through all nodes.
+pub async fn fill(endpoints: &[String], keys: usize, key: fn(usize) -> String, value: fn(usize) -> String) {
+    let writers = (0..8).map(|writer| {
+        let endpoint = endpoints[writer % endpoints.len()].clone();
+        tokio::spawn(async move {
+            let mut client = kv(&endpoint).await.expect("a connection");
+            for n in (writer..keys).step_by(8) {
+                client.put(put(key(n), value(n))).await.expect("written");
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.expect("a writer ends");
+    }
+}
+
 /// Writes something and reads it back; returns the revision of the write.
 pub async fn serves(endpoint: &str) -> i64 {
     let mut client = kv(endpoint).await.expect("a connection");

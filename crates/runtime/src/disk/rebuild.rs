@@ -9,6 +9,9 @@
 //! Each step leaves a directory from which the next start goes on: the file goes last. A store that was put aside while an older one still
 //! is was never whole, and is removed.
 
+#[cfg(test)]
+mod tests;
+
 use super::{DiskError, io_error, sync_dir, write_durably};
 use quorate_storage::store::{LsmOptions, LsmStore, Store, StoreError};
 use std::fs;

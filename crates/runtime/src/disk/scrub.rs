@@ -174,8 +174,16 @@ impl Pass {
     /// Where the log is not what was written, and was not so at the start.
     fn rot_in_log(&self) -> Result<BTreeSet<(String, u64)>, Stopped> {
         let Scrubbed { files, identity, limits, known, .. } = &self.what;
-        // A file that goes away while it is read was not needed any more.
-        let Ok(files) = files.read_all() else { return Ok(BTreeSet::new()) };
+        let files = match files.read_all() {
+            Ok(files) => files,
+            Err(e) => {
+                // A file that goes away while it is read was not needed any more.
+                if e.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!("the scrubber cannot read the log: {e}");
+                }
+                return Ok(BTreeSet::new());
+            }
+        };
         let bytes: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
         let places = match Wal::recover(*identity, *limits, files) {
             Ok((_, found, _)) => {

@@ -36,16 +36,8 @@ pub(super) fn decide(roster: &Roster, first: &[BootMember], ask: &Ask, fresh: No
         let silent = |m: &&BootMember| !roster.rows.contains_key(&m.id) && !roster.removed.contains_key(&m.id);
         first.iter().filter(silent)
     };
-    let replaces = named.cloned().or_else(|| {
-        silent().find(|member| member.name == ask.name).map(|member| MemberRow {
-            id: member.id,
-            incarnation: None,
-            name: member.name.clone(),
-            peer_addresses: vec![member.peer_address.clone()],
-            client_urls: Vec::new(),
-            state: MemberState::Voter,
-        })
-    });
+    let replaces =
+        named.cloned().or_else(|| silent().find(|member| member.name == ask.name).map(MemberRow::of_founder));
     let own_address = |row: &&MemberRow| row.peer_addresses.contains(&ask.peer_address);
     let expected =
         rows().filter(|row| row.incarnation.is_none() && row.state != MemberState::Leaving).find(own_address);

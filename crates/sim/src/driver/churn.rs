@@ -4,23 +4,17 @@
 //! is a node more, with an id that nobody had: also who comes back after its disk was wiped. Who is gone never starts again. At most one
 //! member at a time is without its disk, and none while another's log has rotted: more than that no cluster can survive.
 
-use super::disks::DiskTrouble;
-use super::{Event, SHARDS, SimNode, Step, World, id_of, memory_folder};
+use super::{Event, SHARDS, SimNode, Step, StoreKind, World, id_of};
 use crate::client::SHARD;
-use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::history::{Violation, demand};
-use crate::lies::MetaRows;
-use crate::plan::Plan;
 use crate::planted::DriverBug;
 use quorate_cluster::members::{MemberRow, MemberState};
 use quorate_cluster::{Input, Reply, Request};
 use quorate_consensus::Role;
 use quorate_env::{Incarnation, NodeId, Rng};
 use quorate_kv::{Command, Compare, CompareOp, Error, Expected, KeyRange, Op, PutOp, Txn};
-use quorate_storage::store::ModelStore;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Between two looks of the operator.
@@ -144,7 +138,7 @@ impl World<'_> {
                 if self.driver_bug() == Some(DriverBug::ReturnAsOld) {
                     self.crash(chosen, "disk wiped");
                     self.nodes[chosen].disk = Disk::default();
-                    self.nodes[chosen].store = new_store(&self.plan);
+                    self.nodes[chosen].store = StoreKind::new(&self.plan);
                     return Ok(());
                 }
                 // What its disk had said it held, counts: the leader counted it before the disk was lost, and one disk may be lost.
@@ -170,23 +164,8 @@ impl World<'_> {
     /// A machine more; it is not started yet.
     fn come(&mut self) -> usize {
         self.churn.came += 1;
-        self.nodes.push(SimNode {
-            node: None,
-            life: 0,
-            paused: false,
-            parked: Vec::new(),
-            clock: Clock::draw(&mut self.churn.rng),
-            disk: Disk::default(),
-            wal: None,
-            store: new_store(&self.plan),
-            queue: Vec::new(),
-            syncing: None,
-            flushing: None,
-            flushing_late: None,
-            older_meta: MetaRows::new(),
-            doomed: None,
-            trouble: DiskTrouble::default(),
-        });
+        let node = SimNode::new(&self.plan, &mut self.churn.rng);
+        self.nodes.push(node);
         // Until it is let in it is not there.
         self.churn.retired.insert(self.nodes.len() - 1);
         self.nodes.len() - 1
@@ -288,14 +267,6 @@ impl World<'_> {
             })?;
         }
         Ok(())
-    }
-}
-
-fn new_store(plan: &Plan) -> super::StoreKind {
-    if plan.real_store {
-        super::StoreKind::Real { dir: memory_folder(), store: None }
-    } else {
-        super::StoreKind::Model(Arc::new(ModelStore::new()))
     }
 }
 

@@ -1,0 +1,66 @@
+//! What a node does when it is told of more than its disk holds.
+
+use super::{FIRST_SHARDS, Node};
+use crate::config::{BootMember, NodeConfig, Timing};
+use crate::input::{Input, Lost, Outputs};
+use crate::wire::{PeerBody, PeerMessage};
+use bytes::Bytes;
+use quorate_consensus::{Message, MessageKind};
+use quorate_env::{ClusterId, Instant, LogIndex, NodeId, ReplicaId, Term};
+use quorate_storage::store::ModelStore;
+use quorate_storage::wal::Recovered;
+use std::sync::Arc;
+
+/// What a fresh one of three says to a heartbeat with this commit index.
+fn told_of(commit: u64) -> Outputs {
+    let member = |n: u64| BootMember { id: NodeId(n), name: format!("n{n}"), peer_address: String::new() };
+    let config = NodeConfig {
+        cluster: ClusterId(1),
+        node: NodeId(1),
+        members: (1..=3).map(member).collect(),
+        known: Vec::new(),
+        timing: Timing::default(),
+        flush_bytes: 1 << 20,
+        unflushed_bytes_max: 4 << 20,
+        log_keep_bytes: 1 << 20,
+        chunk_bytes: 1 << 10,
+        sabotage: None,
+    };
+    let store = Arc::new(ModelStore::new());
+    let mut node = Node::boot(config, store, None, &Recovered::default(), Instant(0), 1).expect("it boots");
+    let heartbeat = Message {
+        kind: MessageKind::Heartbeat,
+        from: ReplicaId(2),
+        to: ReplicaId(1),
+        term: Term(1),
+        log_term: Term(0),
+        index: LogIndex(0),
+        entries: Vec::new(),
+        commit: LogIndex(commit),
+        commit_term: Term(0),
+        snapshot: None,
+        request_snapshot: LogIndex(0),
+        reject: false,
+        reject_hint: LogIndex(0),
+        context: Bytes::new(),
+        priority: 0,
+    };
+    let message =
+        PeerMessage { shard: FIRST_SHARDS[1], from: ReplicaId(2), to: ReplicaId(1), body: PeerBody::Raft(heartbeat) };
+    node.step(Instant(1), Input::Peer { from: NodeId(2), message });
+    node.drain(Instant(1))
+}
+
+#[test]
+fn a_replica_that_lost_what_it_acknowledged_says_so() {
+    let outputs = told_of(5);
+    assert_eq!(outputs.lost, Some(Lost::Acknowledged));
+    assert!(outputs.fatal.is_some_and(|why| why.contains("acknowledged")));
+    assert!(outputs.messages.is_empty(), "it takes no part any more");
+}
+
+#[test]
+fn a_replica_that_lost_nothing_goes_on() {
+    let outputs = told_of(0);
+    assert_eq!((outputs.lost, outputs.fatal), (None, None));
+}
