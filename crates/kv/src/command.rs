@@ -1,5 +1,6 @@
 //! Commands: what enters the replicated log. Everything nondeterministic (ids, time) was put in by the proposer.
 
+use crate::across::{TxAnswer, TxId, TxStep};
 use crate::{Revision, Txn, TxnResult};
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Reader, Writer};
@@ -76,6 +77,13 @@ pub enum Command {
         /// Its arguments in its own encoding.
         args: Bytes,
     },
+    /// Take a step of a transaction over several shards.
+    Across {
+        /// The transaction.
+        tx: TxId,
+        /// The step.
+        step: TxStep,
+    },
 }
 
 /// A successful command's answer.
@@ -91,6 +99,8 @@ pub enum Outcome {
     Compacted,
     /// Of [`Command::Call`], in the procedure's own encoding.
     Returned(Bytes),
+    /// Of [`Command::Across`].
+    Stepped(TxAnswer),
 }
 
 /// A command on its way to the log.
@@ -110,6 +120,7 @@ const LEASE_REVOKE: u8 = 3;
 const COMPACT: u8 = 4;
 const CALL: u8 = 5;
 const LEASE_EXPIRE: u8 = 6;
+const ACROSS: u8 = 7;
 
 impl Envelope {
     /// Appends the encoding (docs/design/wire-format.md).
@@ -146,6 +157,11 @@ impl Envelope {
                 w.u32(*version);
                 w.bytes(args);
             }
+            Command::Across { tx, step } => {
+                w.u8(ACROSS);
+                tx.encode(w);
+                step.encode(w);
+            }
         }
     }
 
@@ -167,6 +183,7 @@ impl Envelope {
                 version: r.u32("procedure version")?,
                 args: r.bytes("arguments")?,
             },
+            ACROSS => Command::Across { tx: TxId::decode(r)?, step: TxStep::decode(r)? },
             _ => return Err(r.error("command")),
         };
         Ok(Self { id, answered_below, command })
@@ -182,24 +199,18 @@ impl Envelope {
             | Command::LeaseExpire { .. }
             | Command::Compact { .. } => 24,
             Command::Call { args, .. } => args.len() + 16,
+            Command::Across { step, .. } => step.size_estimate(),
         }
     }
 }
 
 fn txn_size(txn: &Txn) -> usize {
-    use crate::{Expected, KeyRange, Op, RangeEnd};
-    fn range(range: &KeyRange) -> usize {
-        range.start.len() + 8 + if let RangeEnd::Before(end) = &range.end { end.len() } else { 0 }
-    }
-    let compares: usize = txn
-        .compares
-        .iter()
-        .map(|c| range(&c.range) + 16 + if let Expected::Value(v) = &c.expected { v.len() } else { 0 })
-        .sum();
+    use crate::Op;
+    let compares: usize = txn.compares.iter().map(crate::Compare::size_estimate).sum();
     let ops = txn.success.iter().chain(&txn.failure).map(|op| match op {
-        Op::Range(op) => range(&op.range) + 64,
+        Op::Range(op) => op.range.size_estimate() + 64,
         Op::Put(op) => op.key.len() + op.value.len() + 24,
-        Op::Delete(op) => range(&op.range) + 8,
+        Op::Delete(op) => op.range.size_estimate() + 8,
         Op::Txn(txn) => txn_size(txn),
     });
     compares + ops.sum::<usize>() + 16
@@ -208,7 +219,9 @@ fn txn_size(txn: &Txn) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::across::{Decision, Part, Verdict, Write};
     use crate::{Compare, CompareOp, DeleteOp, Expected, KeyRange, Op, PutOp, RangeOp, Sort, SortBy};
+    use quorate_env::ShardId;
 
     fn sample() -> Envelope {
         let inner = Txn::just(Op::Delete(DeleteOp { range: KeyRange::prefix("a/"), prev_kv: true }));
@@ -234,6 +247,26 @@ mod tests {
         }
     }
 
+    fn steps() -> [TxStep; 6] {
+        let part = Part {
+            compares: vec![Compare { range: KeyRange::single("k"), op: CompareOp::Equal, expected: Expected::Version(1) }],
+            reads: vec![RangeOp::of(KeyRange::all())],
+            success: vec![Write::Put { key: "k".into(), value: "v".into() }],
+            failure: vec![Write::Delete(KeyRange::prefix("a"))],
+        };
+        let (home, fence) = (ShardId(7), LogIndex(9));
+        let verdict =
+            Verdict { part: part.clone(), others_hold: true, prepared: vec![home], fence, key: Some(1 << 90) };
+        [
+            TxStep::Prepare { home, fence, part },
+            TxStep::Decide(Box::new(verdict)),
+            TxStep::Settle { fence },
+            TxStep::Resolve(Decision::Aborted),
+            TxStep::Resolve(Decision::Committed { succeeded: true }),
+            TxStep::Forget,
+        ]
+    }
+
     #[test]
     fn envelopes_survive_the_wire() {
         let of_revision_0 = RangeOp { revision: Some(Revision(0)), ..RangeOp::of(KeyRange::single("k")) };
@@ -246,7 +279,8 @@ mod tests {
             Command::Compact { revision: Revision(1 << 40) },
             Command::Call { procedure: ProcedureId(7), version: 2, args: "x".into() },
         ];
-        for command in commands {
+        let steps = steps().map(|step| Command::Across { tx: TxId(u128::MAX - 5), step });
+        for command in commands.into_iter().chain(steps) {
             let envelope = Envelope { command, ..sample() };
             let mut w = Writer::new();
             envelope.encode(&mut w);

@@ -1,6 +1,8 @@
 //! Errors, named by the caller's next move. There are three outcomes: done, refused, unknown.
 
+use crate::across::TxId;
 use crate::{CommandId, Revision};
+use bytes::Bytes;
 use thiserror::Error as ThisError;
 
 /// Why a command or read was not done.
@@ -54,6 +56,20 @@ pub enum Refusal {
         bytes: usize,
         /// The limit.
         max: usize,
+    },
+    /// A transaction over several shards holds a lock on the key. Whoever proposed the command waits and sends it again.
+    #[error("the key {key:?} is locked by transaction {by}; retry, or give the transaction more time")]
+    Locked {
+        /// The first key of what is locked.
+        key: Bytes,
+        /// Who holds it.
+        by: TxId,
+    },
+    /// The transaction was given up before this step of it came.
+    #[error("transaction {tx} was aborted before this step of it came; start it again under a new id")]
+    Aborted {
+        /// The transaction.
+        tx: TxId,
     },
     /// No keyspace of that id.
     #[error("the keyspace does not exist")]

@@ -66,6 +66,32 @@ impl KeyRange {
         self.end == RangeEnd::Single
     }
 
+    /// Whether some key could lie in both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.reaches(&other.start) && other.reaches(&self.start) && !self.is_empty() && !other.is_empty()
+    }
+
+    /// Whether the range ends behind `key`, or with it.
+    fn reaches(&self, key: &[u8]) -> bool {
+        match &self.end {
+            RangeEnd::Single => *key <= *self.start,
+            RangeEnd::Before(end) => *key < **end,
+            RangeEnd::Unbounded => true,
+        }
+    }
+
+    /// Whether no key can lie in the range.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        matches!(&self.end, RangeEnd::Before(end) if *end <= self.start)
+    }
+
+    /// A cheap upper estimate of the encoded size, in bytes.
+    pub(crate) fn size_estimate(&self) -> usize {
+        self.start.len() + 8 + if let RangeEnd::Before(end) = &self.end { end.len() } else { 0 }
+    }
+
     pub(crate) fn encode(&self, w: &mut Writer) {
         match &self.end {
             RangeEnd::Single => w.u8(0),
@@ -101,6 +127,39 @@ mod tests {
         assert!(KeyRange::prefix("ab").contains(b"ab\xFF\xFF"));
         assert!(!KeyRange::prefix("ab").contains(b"ac"));
         assert!(KeyRange::all().contains(b""));
+    }
+
+    #[test]
+    fn ranges_overlap_when_a_key_may_lie_in_both() {
+        let before = |start: &'static str, end: &'static str| KeyRange {
+            start: start.into(),
+            end: RangeEnd::Before(end.into()),
+        };
+        let unbounded = |start: &'static str| KeyRange { start: start.into(), end: RangeEnd::Unbounded };
+        let yes = [
+            (KeyRange::single("b"), KeyRange::single("b")),
+            (KeyRange::single("b"), before("a", "c")),
+            (KeyRange::single("a"), before("a", "c")),
+            (before("a", "c"), before("b", "d")),
+            (before("a", "z"), before("b", "c")),
+            (unbounded("c"), before("a", "d")),
+            (unbounded("c"), unbounded("a")),
+            (KeyRange::all(), KeyRange::single("")),
+        ];
+        let no = [
+            (KeyRange::single("b"), KeyRange::single("a")),
+            (KeyRange::single("c"), before("a", "c")),
+            (before("a", "b"), before("b", "c")),
+            (unbounded("c"), before("a", "c")),
+            (unbounded("c"), KeyRange::single("b")),
+            (before("b", "a"), KeyRange::all()),
+        ];
+        for (a, b) in &yes {
+            assert!(a.overlaps(b) && b.overlaps(a), "{a:?} {b:?}");
+        }
+        for (a, b) in &no {
+            assert!(!a.overlaps(b) && !b.overlaps(a), "{a:?} {b:?}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //!
 //! Values and keys are [`bytes::Bytes`]: slices of the frame or the log entry they came in, never copied on the way.
 
+pub mod across;
 mod command;
 mod db;
 mod error;

@@ -289,7 +289,12 @@ impl Txn {
 }
 
 impl Compare {
-    fn encode(&self, w: &mut Writer) {
+    /// A cheap upper estimate of the encoded size, in bytes.
+    pub(crate) fn size_estimate(&self) -> usize {
+        self.range.size_estimate() + 16 + if let Expected::Value(v) = &self.expected { v.len() } else { 0 }
+    }
+
+    pub(crate) fn encode(&self, w: &mut Writer) {
         self.range.encode(w);
         w.u8(match self.op {
             CompareOp::Equal => 0,
@@ -309,7 +314,7 @@ impl Compare {
         }
     }
 
-    fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
         let range = KeyRange::decode(r)?;
         let op = match r.u8("compare operator")? {
             0 => CompareOp::Equal,
@@ -386,7 +391,7 @@ impl Op {
 }
 
 impl RangeOp {
-    fn encode(&self, w: &mut Writer) {
+    pub(crate) fn encode(&self, w: &mut Writer) {
         self.range.encode(w);
         w.varint(self.limit);
         w.varint(self.revision.map_or(0, |r| r.0));
@@ -411,7 +416,7 @@ impl RangeOp {
         }
     }
 
-    fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
         let range = KeyRange::decode(r)?;
         let limit = r.varint("limit")?;
         let revision = Revision(r.varint("revision")?);

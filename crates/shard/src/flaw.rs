@@ -21,6 +21,18 @@ pub enum Flaw {
     LeasesLeftBehind,
     /// A snapshot lacks former values.
     HistoryLeftBehind,
+    /// A snapshot lacks what is prepared for transactions over several shards.
+    PreparedLeftBehind,
+    /// Locks of transactions over several shards are in nobody's way.
+    IgnoreLocks,
+    /// Linearizable reads take no notice of locks.
+    ReadThroughLocks,
+    /// A transaction is decided although it was settled that it is aborted.
+    CommitTheAborted,
+    /// Who asks for an undecided transaction is told that it is aborted, and this is not written down.
+    SettleUnwritten,
+    /// What a client retries under its key is done again.
+    ForgetKeys,
 }
 
 /// Of the entries, one in so many is skipped.

@@ -13,6 +13,7 @@
 //!
 //! The shard does not know that there is a network, a disk, a clock or another shard.
 
+mod across;
 mod entry;
 mod eval;
 mod flaw;
@@ -31,6 +32,8 @@ mod transfer;
 mod view;
 mod watch;
 
+pub use across::ledger::{Decided, Prepared};
+pub use across::locks::Blocker;
 pub use entry::{EntryPayload, encode_entry};
 pub use flaw::Flaw;
 pub use machine::{Grant, Machine, MachineError, Output, Procedure, Procedures, Transaction};

@@ -4,6 +4,7 @@
 //! before anything is written; then write. Compares of nested transactions are judged before the outermost one writes, as
 //! etcd does. All writes of an entry, with the new meta row and session rows, become visible together when it is published.
 
+use crate::across::ledger::{Decided, Ledger, Prepared};
 use crate::entry::EntryPayload;
 use crate::eval::{self, RowError};
 use crate::flaw::{Flaw, SKIPPED};
@@ -15,8 +16,9 @@ use crate::source::Source;
 use crate::view::View;
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Term, checksum};
+use quorate_kv::across::TxId;
 use quorate_kv::{
-    Applied, Command, CommandId, DeleteOp, DeleteResult, Event, EventKind, Header, KeyRange, KeyValue, LeaseId, Op,
+    Applied, Command, CommandId, DeleteOp, DeleteResult, Envelope, Event, EventKind, Header, KeyRange, KeyValue, LeaseId, Op,
     OpResult, Outcome, ProcedureId, PutOp, PutResult, Refusal, Revision, SessionId, Txn, TxnResult, limits,
 };
 use quorate_storage::store::{Store, StoreError, WriteBatch};
@@ -83,6 +85,19 @@ pub struct Output {
     pub revoked: Vec<LeaseId>,
     /// Whether history was compacted.
     pub compacted: bool,
+    /// Leases that could not end, because a key of theirs is locked.
+    pub postponed: Vec<LeaseId>,
+    /// Whether locks of a transaction over several shards were released.
+    pub unlocked: bool,
+}
+
+impl Output {
+    /// A command met a lock: it was not carried out.
+    fn postpone(&mut self, command: &Command) {
+        if let Command::LeaseExpire { id, .. } = command {
+            self.postponed.push(*id);
+        }
+    }
 }
 
 /// One replica's state machine.
@@ -93,6 +108,7 @@ pub struct Machine {
     meta: Meta,
     leases: Leases,
     sessions: Sessions,
+    ledger: Ledger,
     procedures: Arc<Procedures>,
     flaw: Option<Flaw>,
 }
@@ -111,8 +127,8 @@ impl Machine {
         store.write(&mut batch)?;
         store.publish();
         let source = Source::Live(store.clone());
-        let (leases, sessions) = (Leases::default(), Sessions::default());
-        Ok(Self { store, source, slot, meta, leases, sessions, procedures, flaw: None })
+        let (leases, sessions, ledger) = (Leases::default(), Sessions::default(), Ledger::default());
+        Ok(Self { store, source, slot, meta, leases, sessions, ledger, procedures, flaw: None })
     }
 
     /// Opens a replica whose rows are in the store.
@@ -121,7 +137,8 @@ impl Machine {
         let meta = Meta::read(&source, slot)?;
         let leases = Leases::load(&source, slot)?;
         let sessions = Sessions::load(&source, slot)?;
-        Ok(Self { store, source, slot, meta, leases, sessions, procedures, flaw: None })
+        let ledger = Ledger::load(&source, slot)?;
+        Ok(Self { store, source, slot, meta, leases, sessions, ledger, procedures, flaw: None })
     }
 
     /// Where it stands.
@@ -162,6 +179,16 @@ impl Machine {
         }
     }
 
+    /// What is prepared here and waits for its transaction's decision.
+    pub fn prepared(&self) -> impl Iterator<Item = (TxId, &Prepared)> + '_ {
+        self.ledger.all_prepared()
+    }
+
+    /// Decisions of this shard that other shards have yet to carry out.
+    pub fn unresolved(&self) -> impl Iterator<Item = (TxId, &Decided)> + '_ {
+        self.ledger.unresolved()
+    }
+
     /// Forgets all sessions, as no correct replica does.
     pub fn forget_sessions(&mut self) {
         self.sessions.forget_all();
@@ -175,7 +202,9 @@ impl Machine {
     /// A consistent picture of what has been applied.
     #[must_use]
     pub fn view(&self) -> View {
-        View::new(Source::Frozen(self.store.snapshot()), self.slot, self.meta.clone(), self.flaw)
+        let locks = self.ledger.locks();
+        let locks = (!locks.is_empty()).then(|| locks.clone());
+        View::new(Source::Frozen(self.store.snapshot()), self.slot, self.meta.clone(), locks, self.flaw)
     }
 
     /// Applies the entry at `index`. Results are collected for commands of `own` alone.
@@ -198,14 +227,22 @@ impl Machine {
                     Seen::Forgotten if tx.flaw == Some(Flaw::ForgetFloor) => {}
                     Seen::Applied(_) | Seen::Forgotten => continue,
                 }
-                let result = tx.command(&envelope.command, id.session == own, &mut output)?;
-                tx.sessions.record(id, envelope.answered_below, index.0, tx.meta.revision);
-                touched.insert(id.session);
+                let result = match tx.blocker(&envelope.command) {
+                    Some(blocker) => Err(blocker.into()),
+                    None => tx.command(&envelope.command, id.session == own, &mut output)?,
+                };
+                // A lock that is met in preparing is an answer. Other commands come again, under the same id.
+                if matches!(result, Err(Refusal::Locked { .. })) && !matches!(envelope.command, Command::Across { .. }) {
+                    output.postpone(&envelope.command);
+                } else {
+                    tx.remember(envelope, &mut touched);
+                }
                 if id.session == own {
                     let header = Header { revision: tx.meta.revision, term };
                     output.results.push((id, result.map(|outcome| Applied { header, outcome })));
                 }
             }
+            tx.forget_decisions();
             for session in tx.sessions.evict() {
                 touched.remove(&session);
                 tx.delete_row(tx.slot.session(session));
@@ -217,6 +254,7 @@ impl Machine {
         }
         tx.meta.applied = index;
         tx.meta.applied_term = term;
+        output.unlocked = tx.unlocked;
         output.events = tx.finish()?;
         Ok(output)
     }
@@ -244,13 +282,16 @@ type Verdict = Result<(), Refusal>;
 /// The writes of one entry, in the making.
 pub struct Transaction<'a> {
     store: &'a Arc<dyn Store>,
-    source: &'a Source,
-    slot: Slot,
-    meta: &'a mut Meta,
-    leases: &'a mut Leases,
+    pub(crate) source: &'a Source,
+    pub(crate) slot: Slot,
+    pub(crate) meta: &'a mut Meta,
+    pub(crate) leases: &'a mut Leases,
     sessions: &'a mut Sessions,
+    pub(crate) ledger: &'a mut Ledger,
     procedures: &'a Procedures,
-    flaw: Option<Flaw>,
+    pub(crate) flaw: Option<Flaw>,
+    /// Whether locks were released.
+    pub(crate) unlocked: bool,
     batch: WriteBatch,
     /// Present rows written by this entry and not yet in the store, so that a batch of puts is written once.
     fresh: HashMap<Bytes, Option<Bytes>>,
@@ -271,6 +312,8 @@ impl<'a> Transaction<'a> {
             meta: &mut machine.meta,
             leases: &mut machine.leases,
             sessions: &mut machine.sessions,
+            ledger: &mut machine.ledger,
+            unlocked: false,
             procedures: &machine.procedures,
             flaw: machine.flaw,
             batch: WriteBatch::new(),
@@ -301,12 +344,19 @@ impl<'a> Transaction<'a> {
                 Some(procedure) => procedure(self, args)?.map(Outcome::Returned),
                 None => Err(Refusal::UnknownProcedure),
             },
+            Command::Across { tx, step } => self.step_across(*tx, step)?.map(Outcome::Stepped),
         };
         if let Some(revision) = self.writing.take() {
             self.meta.revision = revision;
         }
         self.removed.clear();
         Ok(result)
+    }
+
+    /// A command has its answer, and is never applied again.
+    fn remember(&mut self, envelope: &Envelope, touched: &mut BTreeSet<SessionId>) {
+        self.sessions.record(envelope.id, envelope.answered_below, self.meta.applied.0 + 1, self.meta.revision);
+        touched.insert(envelope.id.session);
     }
 
     fn finish(mut self) -> Result<Vec<Event>, MachineError> {
@@ -322,18 +372,18 @@ impl<'a> Transaction<'a> {
 
     // Rows: every change joins the batch and the state hash. The slot is left out of the hash: it is local.
 
-    fn put_row(&mut self, key: Bytes, value: Bytes) {
+    pub(crate) fn put_row(&mut self, key: Bytes, value: Bytes) {
         let hash = checksum::chain(self.meta.state_hash, &key[rows::SLOT_BYTES..]);
         self.meta.state_hash = checksum::chain(hash, &value);
         self.batch.put(key, value);
     }
 
-    fn delete_row(&mut self, key: Bytes) {
+    pub(crate) fn delete_row(&mut self, key: Bytes) {
         self.meta.state_hash = checksum::chain(!self.meta.state_hash, &key[rows::SLOT_BYTES..]);
         self.batch.delete(key);
     }
 
-    fn flush(&mut self) -> Result<(), MachineError> {
+    pub(crate) fn flush(&mut self) -> Result<(), MachineError> {
         self.fresh.clear();
         Ok(self.store.write(&mut self.batch)?)
     }
@@ -451,7 +501,7 @@ impl<'a> Transaction<'a> {
         self.events.push(Event { kind, kv, prev });
     }
 
-    fn keys_in(&mut self, range: &KeyRange) -> Result<Vec<Bytes>, MachineError> {
+    pub(crate) fn keys_in(&mut self, range: &KeyRange) -> Result<Vec<Bytes>, MachineError> {
         if range.is_single() {
             return Ok(vec![range.start.clone()]);
         }

@@ -10,11 +10,14 @@
 //!   slot G                      how far this replica has collected compacted history (local, not replicated state)
 //!   slot K lease key            a key attached to a lease
 //!   slot L lease                a lease
+//!   slot P tx                   the part of a transaction over several shards that is prepared here
 //!   slot S session              a session's answered commands
+//!   slot T tx                   what was decided of a transaction whose home this is
 //! ```
 
 use bytes::Bytes;
 use quorate_env::{DecodeError, Reader, Writer};
+use quorate_kv::across::TxId;
 use quorate_kv::{EventKind, KeyValue, LeaseId, Revision, SessionId};
 use std::ops::Bound;
 
@@ -29,7 +32,9 @@ pub(crate) const COLLECTED: u8 = b'G';
 pub(crate) const HISTORY: u8 = b'H';
 pub(crate) const LEASE_KEY: u8 = b'K';
 pub(crate) const LEASE: u8 = b'L';
+pub(crate) const PREPARED: u8 = b'P';
 pub(crate) const SESSION: u8 = b'S';
+pub(crate) const DECIDED: u8 = b'T';
 
 /// Bytes before the kind of a row: the slot. What comes after is the same on every replica.
 pub(crate) const SLOT_BYTES: usize = 4;
@@ -89,6 +94,14 @@ impl Slot {
 
     pub(crate) fn lease_key(self, id: LeaseId, key: &[u8]) -> Bytes {
         self.key(LEASE_KEY, &[&id.0.to_be_bytes(), key])
+    }
+
+    pub(crate) fn prepared(self, tx: TxId) -> Bytes {
+        self.key(PREPARED, &[&tx.0.to_be_bytes()])
+    }
+
+    pub(crate) fn decided(self, tx: TxId) -> Bytes {
+        self.key(DECIDED, &[&tx.0.to_be_bytes()])
     }
 
     pub(crate) fn session(self, id: SessionId) -> Bytes {

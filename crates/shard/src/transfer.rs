@@ -7,7 +7,7 @@
 
 use crate::flaw::Flaw;
 use crate::machine::MachineError;
-use crate::rows::{HISTORY, LEASE, LEASE_KEY, SESSION, SLOT_BYTES, Slot};
+use crate::rows::{HISTORY, LEASE, LEASE_KEY, PREPARED, SESSION, SLOT_BYTES, Slot};
 use crate::view::View;
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Reader, Writer, checksum};
@@ -65,6 +65,7 @@ impl Export {
             Some(Flaw::SessionsLeftBehind) => &[SESSION],
             Some(Flaw::LeasesLeftBehind) => &[LEASE, LEASE_KEY],
             Some(Flaw::HistoryLeftBehind) => &[HISTORY],
+            Some(Flaw::PreparedLeftBehind) => &[PREPARED],
             _ => &[],
         };
         let prefix = self.view.slot.prefix();

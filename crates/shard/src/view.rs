@@ -1,5 +1,6 @@
 //! A consistent picture of a shard, readable from any thread while the shard goes on.
 
+use crate::across::locks::{Blocker, Locks, Mode};
 use crate::eval;
 use crate::flaw::Flaw;
 use crate::machine::MachineError;
@@ -12,6 +13,7 @@ use quorate_kv::{
 };
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// What a shard held when the view was taken.
 #[derive(Clone)]
@@ -19,6 +21,8 @@ pub struct View {
     pub(crate) source: Source,
     pub(crate) slot: Slot,
     meta: Meta,
+    /// What is locked; `None` if nothing is.
+    locks: Option<Arc<Locks>>,
     pub(crate) flaw: Option<Flaw>,
 }
 
@@ -32,8 +36,22 @@ pub struct EventPage {
 }
 
 impl View {
-    pub(crate) fn new(source: Source, slot: Slot, meta: Meta, flaw: Option<Flaw>) -> Self {
-        Self { source, slot, meta, flaw }
+    pub(crate) fn new(
+        source: Source,
+        slot: Slot,
+        meta: Meta,
+        locks: Option<Arc<Locks>>,
+        flaw: Option<Flaw>,
+    ) -> Self {
+        Self { source, slot, meta, locks, flaw }
+    }
+
+    /// What keeps a linearizable read of the range from being answered from this view: a transaction over several shards may have been
+    /// decided, and acknowledged, whose writes are not here yet. History does not change, so a read of a revision is never kept.
+    #[must_use]
+    pub fn blocker(&self, op: &RangeOp) -> Option<Blocker> {
+        let locks = self.locks.as_ref().filter(|_| op.revision.is_none() && self.flaw != Some(Flaw::ReadThroughLocks))?;
+        locks.blocker(&op.range, Mode::Read)
     }
 
     /// The keyspace's revision.

@@ -14,8 +14,10 @@
 //!   flush, crash                        what was not flushed is lost; the machine opens again
 //!   move [bytes=64] [damage]            the rows travel to another store, which takes over
 //!   state, hash [rev=4], rows
+//!   prepare, decide, settle, resolve, forget, ledger: see `across`
 //! ```
 
+mod across;
 mod language;
 
 use crate::{
@@ -113,6 +115,7 @@ impl Teller {
                 Ok(applied) => {
                     let outcome = match &applied.outcome {
                         Outcome::Transacted(result) => language::txn_result(result),
+                        Outcome::Stepped(answer) => across::answer(answer),
                         other => format!("{other:?}"),
                     };
                     format!("{}/{} at {}: {outcome}", id.session.0, id.seq, applied.header.revision.0)
@@ -246,8 +249,10 @@ impl goldenscript::Runner for Teller {
                 let mut words = Words::of(&mut args);
                 let op = words.get()?;
                 words.end()?;
-                match self.machine.view().range(&op)? {
-                    Ok(result) => language::range_result(&result),
+                let view = self.machine.view();
+                let waits = view.blocker(&op).map_or(String::new(), |by| format!(", and must wait for {}", by.by.0));
+                match view.range(&op)? {
+                    Ok(result) => language::range_result(&result) + &waits,
                     Err(refusal) => format!("refused: {refusal}"),
                 }
             }
@@ -306,6 +311,11 @@ impl goldenscript::Runner for Teller {
                 }
             }
             "rows" => self.rows()?,
+            "ledger" => across::ledger(&self.machine)?,
+            name @ ("prepare" | "decide" | "settle" | "resolve" | "forget") => {
+                let command = across::command(name, &mut args)?;
+                self.run_now(command)?
+            }
             other => return Err(format!("no such command: {other}").into()),
         };
         args.reject_next()?;

@@ -1,0 +1,347 @@
+//! Transactions over several shards: minitransaction two-phase commit over consensus groups (docs/design/transactions.md).
+//!
+//! ```text
+//!   Prepare ──> in each shard but one: judge the compares, read, lock, keep the writes
+//!   Decide  ──> in the last one, the transaction's *home*: judge, read and write there. This entry is the decision
+//!   Resolve ──> in each of the others: write or not, and unlock
+//! ```
+//!
+//! Whoever finds a lock whose owner is silent asks the home to *settle*: what was decided stands, and what was not is aborted for ever. So a
+//! prepare that comes late holds its locks only until somebody asks, and a decision that comes late finds that it was aborted.
+
+use crate::{Compare, KeyRange, RangeOp, RangeResult};
+use bytes::Bytes;
+use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Writer};
+use std::fmt;
+
+/// Names one attempt at a transaction, for ever. Drawn at random by whoever coordinates it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TxId(pub u128);
+
+impl fmt::Display for TxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// A write of a transaction over several shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Write a key. A lease that it was attached to lets go of it.
+    Put {
+        /// The key; never empty.
+        key: Bytes,
+        /// The value.
+        value: Bytes,
+    },
+    /// Remove all keys of a range.
+    Delete(KeyRange),
+}
+
+impl Write {
+    /// The keys that it may change.
+    #[must_use]
+    pub fn range(&self) -> KeyRange {
+        match self {
+            Self::Put { key, .. } => KeyRange::single(key.clone()),
+            Self::Delete(range) => range.clone(),
+        }
+    }
+}
+
+/// What a transaction does in one shard. All reads see the state before its writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// All of them, in all parts, must hold for `success` to be written.
+    pub compares: Vec<Compare>,
+    /// Answered whichever branch is taken. Their revision is `None`.
+    pub reads: Vec<RangeOp>,
+    /// Written when the compares hold.
+    pub success: Vec<Write>,
+    /// Written when one does not.
+    pub failure: Vec<Write>,
+}
+
+/// What became of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// Nothing of it ever happens.
+    Aborted,
+    /// Its writes happen.
+    Committed {
+        /// Those of the branch that is taken when the compares hold.
+        succeeded: bool,
+    },
+}
+
+/// The answer of one shard to its part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartResult {
+    /// Whether its compares hold.
+    pub holds: bool,
+    /// One answer for each read.
+    pub reads: Vec<RangeResult>,
+}
+
+/// The last step of a transaction: its home's part, and the decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The home's part.
+    pub part: Part,
+    /// Whether the compares hold in all other parts.
+    pub others_hold: bool,
+    /// The shards that have prepared.
+    pub prepared: Vec<ShardId>,
+    /// Entries behind this one come too late to decide: what says that the transaction was aborted is kept until then.
+    pub fence: LogIndex,
+    /// The client's name for what it wants, so that a retry of it does not happen twice.
+    pub key: Option<u128>,
+}
+
+/// What is asked of one shard on behalf of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TxStep {
+    /// Judge the compares, read, lock, keep the writes.
+    Prepare {
+        /// Where it is decided.
+        home: ShardId,
+        /// See [`Verdict::fence`].
+        fence: LogIndex,
+        /// What it does here.
+        part: Part,
+    },
+    /// Decide.
+    Decide(Box<Verdict>),
+    /// Say what was decided; if nothing was, nothing ever will be.
+    Settle {
+        /// See [`Verdict::fence`].
+        fence: LogIndex,
+    },
+    /// Carry out the decision, and unlock.
+    Resolve(Decision),
+    /// Every shard has carried it out: forget it.
+    Forget,
+}
+
+/// The answer to a [`TxStep`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TxAnswer {
+    /// To [`TxStep::Prepare`]: locked.
+    Prepared(PartResult),
+    /// To [`TxStep::Decide`].
+    Decided {
+        /// What.
+        decision: Decision,
+        /// The home's part of the answer; `None` if it was decided before.
+        result: Option<PartResult>,
+    },
+    /// To [`TxStep::Decide`], when the same client's wish was decided under another id; nothing of this one ever happens.
+    Repeated(Decision),
+    /// To [`TxStep::Settle`]. `None` behind the fence, when nothing is known any more: whoever has prepared may take it as aborted, since of
+    /// what was committed the record stays until all have carried it out.
+    Settled(Option<Decision>),
+    /// To [`TxStep::Resolve`] and [`TxStep::Forget`].
+    Done,
+}
+
+const PREPARE: u8 = 1;
+const DECIDE: u8 = 2;
+const SETTLE: u8 = 3;
+const RESOLVE: u8 = 4;
+const FORGET: u8 = 5;
+
+impl TxId {
+    /// Appends the encoding.
+    pub fn encode(self, w: &mut Writer) {
+        number(w, self.0);
+    }
+
+    /// Reads one.
+    pub fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self(read_number(r)?))
+    }
+}
+
+fn number(w: &mut Writer, n: u128) {
+    w.u64((n >> 64) as u64);
+    w.u64(n as u64);
+}
+
+fn read_number(r: &mut Reader) -> Result<u128, DecodeError> {
+    Ok(u128::from(r.u64("transaction")?) << 64 | u128::from(r.u64("transaction")?))
+}
+
+impl Decision {
+    /// Appends the encoding.
+    pub fn encode(self, w: &mut Writer) {
+        w.u8(match self {
+            Self::Aborted => 0,
+            Self::Committed { succeeded: false } => 1,
+            Self::Committed { succeeded: true } => 2,
+        });
+    }
+
+    /// Reads one.
+    pub fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
+        match r.u8("decision")? {
+            0 => Ok(Self::Aborted),
+            1 => Ok(Self::Committed { succeeded: false }),
+            2 => Ok(Self::Committed { succeeded: true }),
+            _ => Err(r.error("decision")),
+        }
+    }
+}
+
+impl Part {
+    /// Whether it writes nothing, whatever is decided.
+    #[must_use]
+    pub fn only_reads(&self) -> bool {
+        self.success.is_empty() && self.failure.is_empty()
+    }
+
+    /// The ranges that it reads or judges.
+    pub fn ranges_read(&self) -> impl Iterator<Item = &KeyRange> {
+        self.compares.iter().map(|compare| &compare.range).chain(self.reads.iter().map(|read| &read.range))
+    }
+
+    /// The ranges that it may write, in either branch.
+    pub fn ranges_written(&self) -> impl Iterator<Item = KeyRange> + '_ {
+        self.success.iter().chain(&self.failure).map(Write::range)
+    }
+
+    /// Appends the encoding (docs/design/wire-format.md).
+    pub fn encode(&self, w: &mut Writer) {
+        w.varint(self.compares.len() as u64);
+        self.compares.iter().for_each(|compare| compare.encode(w));
+        w.varint(self.reads.len() as u64);
+        self.reads.iter().for_each(|read| read.encode(w));
+        for branch in [&self.success, &self.failure] {
+            w.varint(branch.len() as u64);
+            branch.iter().for_each(|write| write.encode(w));
+        }
+    }
+
+    /// Reads one. Keys and values are slices of the reader's buffer.
+    pub fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
+        let mut part = Self::default();
+        for _ in 0..r.count("compares")? {
+            part.compares.push(Compare::decode(r)?);
+        }
+        for _ in 0..r.count("reads")? {
+            part.reads.push(RangeOp::decode(r)?);
+        }
+        for branch in [&mut part.success, &mut part.failure] {
+            for _ in 0..r.count("writes")? {
+                branch.push(Write::decode(r)?);
+            }
+        }
+        Ok(part)
+    }
+
+    fn size_estimate(&self) -> usize {
+        let compares: usize = self.compares.iter().map(Compare::size_estimate).sum();
+        let reads: usize = self.reads.iter().map(|read| read.range.size_estimate() + 64).sum();
+        let writes = self.success.iter().chain(&self.failure).map(|write| match write {
+            Write::Put { key, value } => key.len() + value.len() + 16,
+            Write::Delete(range) => range.size_estimate() + 8,
+        });
+        compares + reads + writes.sum::<usize>() + 16
+    }
+}
+
+impl Write {
+    fn encode(&self, w: &mut Writer) {
+        match self {
+            Self::Put { key, value } => {
+                w.u8(0);
+                w.bytes(key);
+                w.bytes(value);
+            }
+            Self::Delete(range) => {
+                w.u8(1);
+                range.encode(w);
+            }
+        }
+    }
+
+    fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
+        match r.u8("write")? {
+            0 => Ok(Self::Put { key: r.bytes("key")?, value: r.bytes("value")? }),
+            1 => Ok(Self::Delete(KeyRange::decode(r)?)),
+            _ => Err(r.error("write")),
+        }
+    }
+}
+
+impl TxStep {
+    pub(crate) fn encode(&self, w: &mut Writer) {
+        match self {
+            Self::Prepare { home, fence, part } => {
+                w.u8(PREPARE);
+                w.u64(home.0);
+                w.varint(fence.0);
+                part.encode(w);
+            }
+            Self::Decide(verdict) => {
+                w.u8(DECIDE);
+                verdict.encode(w);
+            }
+            Self::Settle { fence } => {
+                w.u8(SETTLE);
+                w.varint(fence.0);
+            }
+            Self::Resolve(decision) => {
+                w.u8(RESOLVE);
+                decision.encode(w);
+            }
+            Self::Forget => w.u8(FORGET),
+        }
+    }
+
+    pub(crate) fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(match r.u8("step")? {
+            PREPARE => Self::Prepare {
+                home: ShardId(r.u64("home")?),
+                fence: LogIndex(r.varint("fence")?),
+                part: Part::decode(r)?,
+            },
+            DECIDE => Self::Decide(Box::new(Verdict::decode(r)?)),
+            SETTLE => Self::Settle { fence: LogIndex(r.varint("fence")?) },
+            RESOLVE => Self::Resolve(Decision::decode(r)?),
+            FORGET => Self::Forget,
+            _ => return Err(r.error("step")),
+        })
+    }
+
+    pub(crate) fn size_estimate(&self) -> usize {
+        48 + match self {
+            Self::Prepare { part, .. } => part.size_estimate(),
+            Self::Decide(verdict) => verdict.part.size_estimate() + 8 * verdict.prepared.len() + 48,
+            Self::Settle { .. } | Self::Resolve(_) | Self::Forget => 0,
+        }
+    }
+}
+
+impl Verdict {
+    fn encode(&self, w: &mut Writer) {
+        w.bool(self.others_hold);
+        w.varint(self.fence.0);
+        w.varint(self.prepared.len() as u64);
+        self.prepared.iter().for_each(|shard| w.u64(shard.0));
+        w.bool(self.key.is_some());
+        if let Some(key) = self.key {
+            number(w, key);
+        }
+        self.part.encode(w);
+    }
+
+    fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
+        let (others_hold, fence) = (r.bool("others")?, LogIndex(r.varint("fence")?));
+        let mut prepared = Vec::new();
+        for _ in 0..r.count("shards")? {
+            prepared.push(ShardId(r.u64("shard")?));
+        }
+        let key = if r.bool("key")? { Some(read_number(r)?) } else { None };
+        Ok(Self { others_hold, fence, prepared, key, part: Part::decode(r)? })
+    }
+}

@@ -1,0 +1,181 @@
+//! What a shard knows of transactions over several shards: what it has prepared for others, and what it has decided as their home.
+//!
+//! ```text
+//!   slot P tx   prepared here: its home, its part
+//!   slot T tx   decided here: what, and which shards have yet to carry it out
+//! ```
+//!
+//! A decision is kept until its fence has passed and every shard has carried it out. Until then, whoever asks hears it, and behind the fence nobody
+//! can decide any more: so what was aborted stays aborted, and what a client retries under its key happens once.
+
+use super::locks::Locks;
+use crate::OpenError;
+use crate::rows::{DECIDED, PREPARED, SLOT_BYTES, Slot};
+use crate::source::Source;
+use bytes::Bytes;
+use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Writer};
+use quorate_kv::across::{Decision, Part, TxId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A part that waits for its transaction's decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// Where it is decided.
+    pub home: ShardId,
+    /// No entry of the home's log behind this one decides.
+    pub fence: LogIndex,
+    /// What it does here.
+    pub part: Part,
+}
+
+/// A decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// What.
+    pub decision: Decision,
+    /// It is kept until the log is behind this.
+    pub fence: LogIndex,
+    /// Shards that have not been heard to have carried it out.
+    pub unresolved: Vec<ShardId>,
+    /// The client's name for what it wants.
+    pub key: Option<u128>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    prepared: BTreeMap<TxId, Prepared>,
+    decided: BTreeMap<TxId, Decided>,
+    /// What was committed under clients' names.
+    keys: BTreeMap<u128, TxId>,
+    /// Decisions that everybody has carried out, by the entry behind which they are forgotten.
+    fences: BTreeSet<(LogIndex, TxId)>,
+    locks: Arc<Locks>,
+}
+
+impl Ledger {
+    pub fn load(source: &Source, slot: Slot) -> Result<Self, OpenError> {
+        let mut ledger = Self::default();
+        for (kind, what) in [(PREPARED, "prepared key"), (DECIDED, "decided key")] {
+            let (from, to) = slot.kind(kind);
+            for row in source.scan(from, to) {
+                let (key, value) = row?;
+                let id = key.get(SLOT_BYTES + 1..).and_then(|id| id.try_into().ok()).map(u128::from_be_bytes);
+                let tx = TxId(id.ok_or(DecodeError { what, at: 0 })?);
+                match kind {
+                    PREPARED => ledger.prepare(tx, Prepared::decode(value)?),
+                    _ => ledger.decide(tx, Decided::decode(value)?),
+                }
+            }
+        }
+        Ok(ledger)
+    }
+
+    pub fn locks(&self) -> &Arc<Locks> {
+        &self.locks
+    }
+
+    pub fn prepared(&self, tx: TxId) -> Option<&Prepared> {
+        self.prepared.get(&tx)
+    }
+
+    pub fn decided(&self, tx: TxId) -> Option<&Decided> {
+        self.decided.get(&tx)
+    }
+
+    pub fn all_prepared(&self) -> impl Iterator<Item = (TxId, &Prepared)> + '_ {
+        self.prepared.iter().map(|(tx, prepared)| (*tx, prepared))
+    }
+
+    /// Decisions that some shard has yet to carry out.
+    pub fn unresolved(&self) -> impl Iterator<Item = (TxId, &Decided)> + '_ {
+        self.decided.iter().filter(|(_, decided)| !decided.unresolved.is_empty()).map(|(tx, decided)| (*tx, decided))
+    }
+
+    /// What was committed under a client's name.
+    pub fn of_key(&self, key: u128) -> Option<&Decided> {
+        self.keys.get(&key).and_then(|tx| self.decided.get(tx))
+    }
+
+    pub fn prepare(&mut self, tx: TxId, prepared: Prepared) {
+        Arc::make_mut(&mut self.locks).take(tx, &prepared.part);
+        self.prepared.insert(tx, prepared);
+    }
+
+    pub fn release(&mut self, tx: TxId) -> Option<Prepared> {
+        let prepared = self.prepared.remove(&tx)?;
+        Arc::make_mut(&mut self.locks).release(tx, &prepared.part);
+        Some(prepared)
+    }
+
+    pub fn decide(&mut self, tx: TxId, decided: Decided) {
+        if let (Some(key), Decision::Committed { .. }) = (decided.key, decided.decision) {
+            self.keys.insert(key, tx);
+        }
+        if decided.unresolved.is_empty() {
+            self.fences.insert((decided.fence, tx));
+        }
+        self.decided.insert(tx, decided);
+    }
+
+    /// A decision that the log has passed, and that everybody has carried out.
+    pub fn pop_forgotten(&mut self, now: LogIndex) -> Option<TxId> {
+        let (fence, tx) = *self.fences.first()?;
+        if fence >= now {
+            return None;
+        }
+        self.fences.pop_first();
+        if let Some(key) = self.decided.remove(&tx).and_then(|decided| decided.key)
+            && self.keys.get(&key) == Some(&tx)
+        {
+            self.keys.remove(&key);
+        }
+        Some(tx)
+    }
+}
+
+impl Prepared {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.u64(self.home.0);
+        w.varint(self.fence.0);
+        self.part.encode(&mut w);
+        w.finish()
+    }
+
+    fn decode(row: Bytes) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(row);
+        let (home, fence) = (ShardId(r.u64("home")?), LogIndex(r.varint("fence")?));
+        let part = Part::decode(&mut r)?;
+        r.end("prepared part")?;
+        Ok(Self { home, fence, part })
+    }
+}
+
+impl Decided {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        self.decision.encode(&mut w);
+        w.varint(self.fence.0);
+        w.varint(self.unresolved.len() as u64);
+        self.unresolved.iter().for_each(|shard| w.u64(shard.0));
+        w.bool(self.key.is_some());
+        if let Some(key) = self.key {
+            TxId(key).encode(&mut w);
+        }
+        w.finish()
+    }
+
+    fn decode(row: Bytes) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(row);
+        let (decision, fence) = (Decision::decode(&mut r)?, LogIndex(r.varint("fence")?));
+        let mut unresolved = Vec::new();
+        for _ in 0..r.count("shards")? {
+            unresolved.push(ShardId(r.u64("shard")?));
+        }
+        let key = if r.bool("key")? { Some(TxId::decode(&mut r)?.0) } else { None };
+        r.end("decision")?;
+        Ok(Self { decision, fence, unresolved, key })
+    }
+}

@@ -1,0 +1,193 @@
+//! The steps of transactions over several shards, as a shard takes them. What they are for is told in `kv::across`.
+
+pub(crate) mod ledger;
+pub(crate) mod locks;
+
+use crate::eval;
+use crate::flaw::Flaw;
+use crate::machine::{MachineError, Transaction};
+use bytes::Bytes;
+use ledger::{Decided, Prepared};
+use locks::{Blocker, Mode};
+use quorate_env::LogIndex;
+use quorate_kv::across::{Decision, Part, PartResult, TxAnswer, TxId, TxStep, Verdict, Write};
+use quorate_kv::{Command, KeyRange, LeaseId, Op, Refusal, Txn};
+
+/// Decisions forgotten with one entry: a few more than one entry usually makes, so that they never pile up.
+const FORGOTTEN_PER_ENTRY: usize = 16;
+
+type Stepped = Result<Result<TxAnswer, Refusal>, MachineError>;
+
+impl Transaction<'_> {
+    pub(crate) fn step_across(&mut self, tx: TxId, step: &TxStep) -> Stepped {
+        match step {
+            TxStep::Prepare { home, fence, part } => {
+                self.prepare(tx, Prepared { home: *home, fence: *fence, part: part.clone() })
+            }
+            TxStep::Decide(verdict) => self.decide_across(tx, verdict),
+            TxStep::Settle { fence } => Ok(Ok(self.settle(tx, *fence))),
+            TxStep::Resolve(decision) => self.resolve(tx, *decision),
+            TxStep::Forget => {
+                if let Some(decided) = self.ledger.decided(tx) {
+                    let decided = Decided { unresolved: Vec::new(), ..decided.clone() };
+                    self.keep(tx, decided);
+                }
+                Ok(Ok(TxAnswer::Done))
+            }
+        }
+    }
+
+    fn prepare(&mut self, tx: TxId, prepared: Prepared) -> Stepped {
+        if self.ledger.prepared(tx).is_none() {
+            if let Some(blocker) = self.blocker_of(&prepared.part) {
+                return Ok(Err(blocker.into()));
+            }
+            self.put_row(self.slot.prepared(tx), prepared.encode().into());
+            self.ledger.prepare(tx, prepared.clone());
+        }
+        Ok(Ok(TxAnswer::Prepared(self.judge_part(&prepared.part)?)))
+    }
+
+    fn decide_across(&mut self, tx: TxId, verdict: &Verdict) -> Stepped {
+        if let Some(decided) = self.ledger.decided(tx)
+            && self.flaw != Some(Flaw::CommitTheAborted)
+        {
+            return Ok(Ok(TxAnswer::Decided { decision: decided.decision, result: None }));
+        }
+        if let Some(before) = verdict.key.and_then(|key| self.ledger.of_key(key))
+            && self.flaw != Some(Flaw::ForgetKeys)
+        {
+            return Ok(Ok(TxAnswer::Repeated(before.decision)));
+        }
+        if self.now() > verdict.fence {
+            return Ok(Err(Refusal::Aborted { tx }));
+        }
+        if let Some(blocker) = self.blocker_of(&verdict.part) {
+            return Ok(Err(blocker.into()));
+        }
+        let result = self.judge_part(&verdict.part)?;
+        let succeeded = result.holds && verdict.others_hold;
+        self.write_branch(&verdict.part, succeeded)?;
+        let decision = Decision::Committed { succeeded };
+        if !verdict.prepared.is_empty() || verdict.key.is_some() {
+            let Verdict { fence, key, .. } = *verdict;
+            self.keep(tx, Decided { decision, fence, unresolved: verdict.prepared.clone(), key });
+        }
+        Ok(Ok(TxAnswer::Decided { decision, result: Some(result) }))
+    }
+
+    fn settle(&mut self, tx: TxId, fence: LogIndex) -> TxAnswer {
+        if let Some(decided) = self.ledger.decided(tx) {
+            return TxAnswer::Settled(Some(decided.decision));
+        }
+        if self.now() > fence {
+            return TxAnswer::Settled(None);
+        }
+        if self.flaw != Some(Flaw::SettleUnwritten) {
+            let decision = Decision::Aborted;
+            self.keep(tx, Decided { decision, fence, unresolved: Vec::new(), key: None });
+        }
+        TxAnswer::Settled(Some(Decision::Aborted))
+    }
+
+    fn resolve(&mut self, tx: TxId, decision: Decision) -> Stepped {
+        if let Some(prepared) = self.ledger.release(tx) {
+            self.delete_row(self.slot.prepared(tx));
+            self.unlocked = true;
+            if let Decision::Committed { succeeded } = decision {
+                self.write_branch(&prepared.part, succeeded)?;
+            }
+        }
+        Ok(Ok(TxAnswer::Done))
+    }
+
+    /// Forgets decisions that the log has passed.
+    pub(crate) fn forget_decisions(&mut self) {
+        for _ in 0..FORGOTTEN_PER_ENTRY {
+            let Some(tx) = self.ledger.pop_forgotten(self.now()) else { return };
+            self.delete_row(self.slot.decided(tx));
+        }
+    }
+
+    fn keep(&mut self, tx: TxId, decided: Decided) {
+        self.put_row(self.slot.decided(tx), decided.encode().into());
+        self.ledger.decide(tx, decided);
+    }
+
+    /// The entry that is being applied.
+    fn now(&self) -> LogIndex {
+        self.meta.applied.next()
+    }
+
+    fn judge_part(&mut self, part: &Part) -> Result<PartResult, MachineError> {
+        self.flush()?;
+        let mut result = PartResult { holds: true, reads: Vec::with_capacity(part.reads.len()) };
+        for compare in &part.compares {
+            if !eval::holds(self.source, self.slot, compare)? && self.flaw != Some(Flaw::IgnoreCompares) {
+                result.holds = false;
+                break;
+            }
+        }
+        for read in &part.reads {
+            result.reads.push(eval::range(self.source, self.slot, read, self.meta.revision)?);
+        }
+        Ok(result)
+    }
+
+    fn write_branch(&mut self, part: &Part, succeeded: bool) -> Result<(), MachineError> {
+        for write in if succeeded { &part.success } else { &part.failure } {
+            match write {
+                Write::Put { key, value } => {
+                    self.put(key, value.clone(), LeaseId::NONE)?;
+                }
+                Write::Delete(range) => {
+                    for key in self.keys_in(range)? {
+                        self.delete(&key)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn blocker_of(&self, part: &Part) -> Option<Blocker> {
+        if self.flaw == Some(Flaw::IgnoreLocks) { None } else { self.ledger.locks().blocker_of(part) }
+    }
+
+    /// What keeps a command from being carried out now. Nearly always there are no locks at all.
+    pub(crate) fn blocker(&self, command: &Command) -> Option<Blocker> {
+        let locks = self.ledger.locks();
+        if locks.is_empty() || self.flaw == Some(Flaw::IgnoreLocks) {
+            return None;
+        }
+        match command {
+            Command::Transact(txn) => self.blocker_of_txn(txn),
+            Command::LeaseRevoke { id } | Command::LeaseExpire { id, .. } => {
+                let mut keys = self.leases.get(*id)?.keys.iter();
+                keys.find_map(|key| locks.blocker(&KeyRange::single(key.clone()), Mode::Write))
+            }
+            // What it will touch, nobody knows.
+            Command::Call { .. } => locks.blocker(&KeyRange::all(), Mode::Write),
+            Command::LeaseGrant { .. } | Command::Compact { .. } | Command::Across { .. } => None,
+        }
+    }
+
+    fn blocker_of_txn(&self, txn: &Txn) -> Option<Blocker> {
+        let locks = self.ledger.locks();
+        let compared = txn.compares.iter().find_map(|compare| locks.blocker(&compare.range, Mode::Read));
+        compared.or_else(|| {
+            txn.success.iter().chain(&txn.failure).find_map(|op| match op {
+                Op::Range(op) => locks.blocker(&op.range, Mode::Read),
+                Op::Put(op) => locks.blocker(&KeyRange::single(op.key.clone()), Mode::Write),
+                Op::Delete(op) => locks.blocker(&op.range, Mode::Write),
+                Op::Txn(nested) => self.blocker_of_txn(nested),
+            })
+        })
+    }
+}
+
+impl From<Blocker> for Refusal {
+    fn from(Blocker { key, by }: Blocker) -> Self {
+        Self::Locked { key: Bytes::copy_from_slice(&key), by }
+    }
+}

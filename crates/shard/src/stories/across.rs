@@ -1,0 +1,98 @@
+//! Steps of transactions over several shards, in stories.
+//!
+//! ```text
+//!   prepare TX [fence=100] TXN           TXN as elsewhere: its gets become reads, its puts and dels writes
+//!   decide TX [fence=100] [others=no] [prepared=N] [key=N] TXN
+//!   settle TX [fence=100], resolve TX aborted|then|else, forget TX
+//!   ledger                               what is prepared and what is decided
+//! ```
+
+use super::language::{self, Words};
+use super::{Told, option};
+use crate::Machine;
+use goldenscript::ArgumentConsumer;
+use quorate_env::{LogIndex, ShardId};
+use quorate_kv::across::{Decision, Part, PartResult, TxAnswer, TxId, TxStep, Verdict, Write};
+use quorate_kv::{Command, Op, Txn};
+use std::error::Error;
+use std::fmt::Write as _;
+
+/// The home of everything that a story prepares.
+const HOME: ShardId = ShardId(9);
+
+pub(super) fn command(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Command, Box<dyn Error>> {
+    let tx = TxId(args.next_pos().ok_or("which transaction?")?.parse()?);
+    let fence = LogIndex(option(args, "fence")?.unwrap_or(100));
+    let others_hold = option::<String>(args, "others")?.is_none_or(|others| others != "no");
+    let prepared: Option<u64> = option(args, "prepared")?;
+    let key = option(args, "key")?;
+    let step = match name {
+        "prepare" => TxStep::Prepare { home: HOME, fence, part: part(args)? },
+        "decide" => {
+            let prepared = prepared.map(ShardId).into_iter().collect();
+            TxStep::Decide(Box::new(Verdict { part: part(args)?, others_hold, prepared, fence, key }))
+        }
+        "settle" => TxStep::Settle { fence },
+        "resolve" => TxStep::Resolve(match args.next_pos() {
+            Some("aborted") => Decision::Aborted,
+            Some("then") => Decision::Committed { succeeded: true },
+            Some("else") => Decision::Committed { succeeded: false },
+            _ => return Err("aborted, then or else?".into()),
+        }),
+        _ => TxStep::Forget,
+    };
+    Ok(Command::Across { tx, step })
+}
+
+fn part(args: &mut ArgumentConsumer<'_>) -> Result<Part, Box<dyn Error>> {
+    let mut words = Words::of(args);
+    let Txn { compares, success, failure } = words.txn()?;
+    words.end()?;
+    let mut part = Part { compares, ..Part::default() };
+    for (ops, into) in [(success, &mut part.success), (failure, &mut part.failure)] {
+        for op in ops {
+            match op {
+                Op::Range(read) => part.reads.push(read),
+                Op::Put(put) => into.push(Write::Put { key: put.key, value: put.value }),
+                Op::Delete(delete) => into.push(Write::Delete(delete.range)),
+                Op::Txn(_) => return Err("a part is not nested".into()),
+            }
+        }
+    }
+    Ok(part)
+}
+
+pub(super) fn answer(answer: &TxAnswer) -> String {
+    let result = |result: &PartResult| {
+        let reads: String = result.reads.iter().map(|read| format!("; {}", language::range_result(read))).collect();
+        format!("{}{reads}", if result.holds { "holds" } else { "does not hold" })
+    };
+    match answer {
+        TxAnswer::Prepared(part) => format!("prepared: {}", result(part)),
+        TxAnswer::Decided { decision, result: Some(part) } => format!("{}: {}", of(*decision), result(part)),
+        TxAnswer::Decided { decision, result: None } => format!("{} before", of(*decision)),
+        TxAnswer::Repeated(decision) => format!("{} before, as another", of(*decision)),
+        TxAnswer::Settled(Some(decision)) => format!("settled: {}", of(*decision)),
+        TxAnswer::Settled(None) => String::from("settled: nothing is known"),
+        TxAnswer::Done => String::from("done"),
+    }
+}
+
+pub(super) fn ledger(machine: &Machine) -> Told {
+    let mut told = String::new();
+    for (tx, prepared) in machine.prepared() {
+        writeln!(told, "{} prepared for {}, fence {}", tx.0, prepared.home, prepared.fence.0)?;
+    }
+    for (tx, decided) in machine.unresolved() {
+        writeln!(told, "{} {}, not yet heard of {:?}", tx.0, of(decided.decision), decided.unresolved)?;
+    }
+    Ok(told)
+}
+
+fn of(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Aborted => "aborted",
+        Decision::Committed { succeeded: true } => "committed then",
+        Decision::Committed { succeeded: false } => "committed else",
+    }
+}
