@@ -66,6 +66,20 @@ pub const HASHES_KEPT: usize = 4_096;
 /// Time between two exchanges of state hashes.
 pub const HASH_EXCHANGE: Duration = Duration::from_secs(1);
 
+/// Transactions over several shards that this node coordinates at one time. Each holds locks; beyond it new ones are refused as overload.
+pub const ACROSS_CLIENTS_MAX: usize = 4_096;
+
+/// A step that carries out what was decided, or asks what was, is given up after this long; what is left is found again.
+pub const ACROSS_STEP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What is prepared and not decided for this long has lost its coordinator, or that is too slow: it is settled. Some times what a commit
+/// takes on a slow disk, and short enough that nobody waits 5 s for a lock whose owner is gone.
+pub const ORPHAN_AFTER: Duration = Duration::from_secs(1);
+
+/// Entries of a home's log for which a decision is kept, so that whoever comes late hears it. At a thousand entries a second that is a minute
+/// and a half, many times what a step may take; at some 60 bytes for each it costs a few MiB.
+pub const FENCE_ENTRIES: u64 = 100_000;
+
 const _: () = assert!(LOG_KEEP_BYTES < LOG_LAG_BYTES_MAX);
 const _: () = assert!(quorate_kv::limits::BATCH_BYTES_MAX < PENDING_BYTES_MAX);
 const _: () = assert!(PENDING_BYTES_MAX <= QUEUE_BYTES_MAX);

@@ -95,6 +95,10 @@ pub enum Sabotage {
     ForgetCommit,
     /// As a leader that is removed, do not take the change as its own: lead on and count oneself.
     RemovedLeaderStays,
+    /// Decide a transaction over several shards without waiting for the others to prepare.
+    DecideUnprepared,
+    /// Release what a silent coordinator has prepared without asking what was decided.
+    PresumeAborted,
     /// A flaw of the state machine.
     Machine(Flaw),
 }

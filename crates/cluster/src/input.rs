@@ -1,9 +1,11 @@
 //! All that a node can be told and all that it can ask for.
 
+use crate::keyspaces::Keyspaces;
 use crate::members::Roster;
 use crate::wire::PeerMessage;
 use quorate_consensus::Role;
 use quorate_env::{LogIndex, NodeId, ReplicaId, ShardId, Term, WallMs};
+use quorate_kv::across::{Decision, Transaction, TransactionResult, TxId};
 use quorate_kv::{
     Applied, Command, CommandId, Consistency, Error, Event, Header, LeaseId, LeaseInfo, Read, Revision, Status,
     WatchSpec,
@@ -127,13 +129,23 @@ pub enum Request {
         /// Of which shard.
         shard: ShardId,
     },
+    /// Carry out a transaction, wherever the keys are.
+    Transact(Transaction),
+    /// What became of a transaction; if nothing was decided, nothing ever will be.
+    Settle {
+        /// The shard that decides it.
+        home: ShardId,
+        /// Which.
+        tx: TxId,
+    },
 }
 
 impl Request {
-    /// The shard that is asked.
+    /// The shard whose replica is asked; none if it is the node.
     #[must_use]
-    pub fn shard(&self) -> ShardId {
+    pub fn shard(&self) -> Option<ShardId> {
         match self {
+            Self::Transact(_) | Self::Settle { .. } => None,
             Self::View { shard, .. }
             | Self::Submit { shard, .. }
             | Self::OutcomeOf { shard, .. }
@@ -141,7 +153,7 @@ impl Request {
             | Self::Leases { shard }
             | Self::Status { shard }
             | Self::Collected { shard }
-            | Self::Standings { shard } => *shard,
+            | Self::Standings { shard } => Some(*shard),
         }
     }
 }
@@ -189,6 +201,10 @@ pub enum Reply {
     Collected,
     /// To [`Request::Standings`].
     Standings(Vec<Standings>),
+    /// To [`Request::Transact`].
+    Transacted(TransactionResult),
+    /// To [`Request::Settle`]; `None` if it is too long ago to tell.
+    Settled(Option<Decision>),
 }
 
 /// How a group's leader sees one of its replicas.
@@ -278,6 +294,8 @@ pub struct Outputs {
     pub mended: Vec<Mended>,
     /// The members' rows, when they have changed: whom to connect to.
     pub roster: Option<Arc<Roster>>,
+    /// The keyspaces, when they have changed. Their shards have replicas here by then.
+    pub keyspaces: Option<Arc<Keyspaces>>,
     /// The replica's state contradicts itself or its peers: stop the process and say this.
     pub fatal: Option<String>,
     /// What the disk has lost, if that is what is fatal.

@@ -76,6 +76,14 @@ impl LeaseClock {
         self.leases.get(&grant.id).is_some_and(|timed| timed.expiring && timed.grant == *grant)
     }
 
+    /// A lease's expiry met a lock: it is due again at once.
+    pub fn postpone(&mut self, id: LeaseId) {
+        if let Some(timed) = self.leases.get_mut(&id).filter(|timed| timed.expiring) {
+            // Its time stays up: it cannot be renewed any more.
+            self.due.insert((timed.deadline, id));
+        }
+    }
+
     /// Leases whose time is up and whose expiry is not yet on its way.
     pub fn take_due(&mut self, now: Instant) -> Vec<Grant> {
         let mut due = Vec::new();
@@ -110,6 +118,9 @@ mod tests {
         assert_eq!(clock.take_due(Instant(8_000_000)), vec![grant(2, 3)]);
         assert_eq!(clock.take_due(Instant(9_000_000)), vec![], "one expiry at a time");
         assert_eq!(clock.renew(Instant(9_000_000), LeaseId(2)), None, "an expiring lease cannot be renewed");
+        clock.postpone(LeaseId(1));
+        clock.postpone(LeaseId(2));
+        assert_eq!(clock.take_due(Instant(9_000_000)), vec![grant(2, 3)], "only what is expiring is due again");
         assert_eq!(clock.renew(Instant(9_000_000), LeaseId(1)), Some(()));
         assert_eq!(clock.remaining(Instant(10_000_000), LeaseId(1)), Some(Duration::from_secs(9)));
     }

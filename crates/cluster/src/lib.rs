@@ -17,15 +17,19 @@
 //! - [`replica`] owns one group and one state machine, and the order *persist, then acknowledge*.
 //! - [`mending`] stands for a replica whose log has rotted, until the other replicas have given back what is missing.
 //! - [`proposals`], [`reads`], [`lease_clock`], [`transfer`] each keep one kind of promise to clients or peers.
+//! - [`across`] carries transactions over several shards through, and finishes those whose coordinator is gone.
+//! - [`keyspaces`] says which shards there are; a node has a replica of each.
 //! - [`members`] says what the cluster wants to be, [`reshape`] what a group's leader does to get there.
 //!
 //! The cluster does not know that there are sockets, files, gRPC or threads.
 
+mod across;
 pub mod boot;
 pub mod bounds;
 mod config;
 mod fetch;
 mod input;
+pub mod keyspaces;
 mod lease_clock;
 pub mod members;
 mod mending;

@@ -3,26 +3,31 @@
 #[cfg(test)]
 mod tests;
 
+use crate::across::{Across, Ask, OWN_REQUESTS, Surroundings};
 use crate::boot::{self, BootError};
 use crate::bounds::DEAD_ROWS_PER_TICK;
 use crate::config::{NodeConfig, Sabotage};
-use crate::input::{FlushTask, Input, Inspection, Mended, Outputs, Persist};
+use crate::input::{FlushTask, Input, Inspection, Mended, Outputs, Persist, Request, RequestId};
+use crate::keyspaces::Keyspaces;
 use crate::members::Roster;
 use crate::mending::Mending;
-use crate::replica::{self, Context, Replica};
+use crate::replica::{Context, Replica, SystemRows};
 use crate::slots::Slots;
 use crate::wire::node_of;
 use quorate_consensus::{Config, Group, Membership, Restored};
 use quorate_env::{Instant, LogIndex, ReplicaId, Rng, ShardId, WallMs};
 use quorate_kv::{Error, KeyspaceId, Refusal, Unavailable};
-use quorate_shard::{Machine, Procedures, Remains};
+use quorate_shard::{Machine, Procedures, Remains, View};
 use quorate_storage::store::Store;
-use quorate_storage::wal::{LogRecord, Recovered};
+use quorate_storage::wal::{LogRecord, Recovered, RecoveredLog};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The shards that every cluster begins with: the system keyspace and the default one.
 pub const FIRST_SHARDS: [ShardId; 2] = [ShardId(KeyspaceId::SYSTEM.0), ShardId(KeyspaceId::DEFAULT.0)];
+
+/// What the randomness of transactions over several shards is split off by: no shard's number, doubled, is odd.
+const ACROSS_RNG: u64 = u64::MAX;
 
 /// Bytes of entries in one append message.
 const APPEND_BYTES_MAX: u64 = 2 << 20;
@@ -32,24 +37,51 @@ const APPENDS_IN_FLIGHT_MAX: usize = 64;
 
 /// One node. See the crate's documentation for how it is driven.
 pub struct Node {
+    shared: Shared,
+    replicas: BTreeMap<ShardId, Replica>,
+    /// Shards whose replica here cannot start yet: its log has rotted.
+    mending: BTreeMap<ShardId, Mending>,
+    /// Logs of shards that are not known to exist: the system keyspace's rows may not be here yet.
+    logs: BTreeMap<ShardId, RecoveredLog>,
+    /// A damaged store in whose place another was put, until every replica is whole.
+    remains: Option<Arc<dyn Store>>,
+    across: Across,
+    rng: Rng,
+    dirty: BTreeSet<ShardId>,
+    flushing: Option<(u64, BTreeMap<ShardId, LogIndex>)>,
+    /// The system keyspace's rows, as this node's replica of it has them.
+    system: SystemRows,
+    misrouted: u64,
+}
+
+/// What all replicas of a node work with.
+struct Shared {
     config: NodeConfig,
     store: Arc<dyn Store>,
     slots: Slots,
     procedures: Arc<Procedures>,
-    replicas: BTreeMap<ShardId, Replica>,
-    /// Shards whose replica here cannot start yet: its log has rotted.
-    mending: BTreeMap<ShardId, Mending>,
-    rng: Rng,
-    dirty: BTreeSet<ShardId>,
     wall: WallMs,
     no_space: bool,
     ticket: u64,
     records: Vec<LogRecord>,
     out: Outputs,
-    flushing: Option<(u64, BTreeMap<ShardId, LogIndex>)>,
-    /// The members' rows, as this node's replica of the system keyspace has them.
-    roster: Arc<Roster>,
-    misrouted: u64,
+}
+
+impl Shared {
+    fn context(&mut self, now: Instant) -> Context<'_> {
+        Context {
+            now,
+            wall: self.wall,
+            config: &self.config,
+            store: &self.store,
+            slots: &mut self.slots,
+            procedures: &self.procedures,
+            out: &mut self.out,
+            records: &mut self.records,
+            ticket: self.ticket,
+            no_space: self.no_space,
+        }
+    }
 }
 
 impl Node {
@@ -64,71 +96,97 @@ impl Node {
         seed: u64,
     ) -> Result<Self, BootError> {
         recovered.require_promises()?;
-        let mut slots = Slots::load(store.clone(), &FIRST_SHARDS)?;
-        let procedures = Arc::new(Procedures::new());
+        let slots = Slots::load(store.clone())?;
         let rng = Rng::new(seed);
         let membership = Membership::of_voters(config.members.iter().map(|member| ReplicaId(member.id.0)));
-        let mut roster = Roster::default();
-        let mut replicas = BTreeMap::new();
-        let mut mending = BTreeMap::new();
-        let mut records = Vec::new();
-        let mut out = Outputs::default();
-        for shard in FIRST_SHARDS {
-            let log = recovered.shards.get(&shard);
-            let found = boot::open_replica(shard, &store, &mut slots, log, &membership, &procedures)?;
-            if shard == FIRST_SHARDS[0] {
-                roster = replica::read_roster(&found.machine).map_err(BootError::Roster)?;
-            }
-            let covered = log.map_or(0, |log| log.rotted.len()) - found.rotted.len();
-            if covered > 0 {
-                let covered = covered as u64;
-                out.mended.push(Mended { shard, covered, ..Mended::default() });
-            }
-            records.extend(found.repair.clone());
-            let found = if config.sabotage == Some(Sabotage::LeadWithRot) { found.cut_off() } else { found };
-            if found.rotted.is_empty() && found.hole.is_none() {
-                replicas.insert(shard, start_replica(&config, shard, &found.restored, found.machine, now, &rng));
-            } else {
-                let remains = remains.and_then(|store| remains_of(shard, store));
-                mending.insert(shard, Mending::new(shard, ReplicaId(config.node.0), found, &config.known, remains)?);
-            }
-        }
-        let roster = Arc::new(roster);
-        out.roster = Some(roster.clone());
-        Ok(Self {
+        let shared = Shared {
             config,
             store,
             slots,
-            procedures,
-            dirty: replicas.keys().copied().collect(),
-            replicas,
-            mending,
-            rng,
+            procedures: Arc::new(Procedures::new()),
             wall: WallMs(0),
             no_space: false,
             ticket: 1,
-            records,
-            out,
+            records: Vec::new(),
+            out: Outputs::default(),
+        };
+        let mut node = Self {
+            shared,
+            replicas: BTreeMap::new(),
+            mending: BTreeMap::new(),
+            logs: recovered.shards.clone(),
+            remains: remains.cloned(),
+            across: Across::new(rng.split(ACROSS_RNG)),
+            rng,
+            dirty: BTreeSet::new(),
             flushing: None,
-            roster,
+            system: SystemRows::default(),
             misrouted: 0,
-        })
+        };
+        for shard in FIRST_SHARDS {
+            node.open(now, shard, &membership)?;
+        }
+        node.open_made(now)?;
+        node.shared.out.roster = Some(node.system.roster.clone());
+        node.shared.out.keyspaces = Some(node.system.keyspaces.clone());
+        Ok(node)
+    }
+
+    /// Opens or creates this node's replica of a shard. Those who are its members at the beginning are the same for all.
+    fn open(&mut self, now: Instant, shard: ShardId, membership: &Membership) -> Result<(), BootError> {
+        let log = self.logs.remove(&shard);
+        let Shared { config, store, slots, procedures, records, out, .. } = &mut self.shared;
+        let found = boot::open_replica(shard, store, slots, log.as_ref(), membership, procedures)?;
+        if shard == FIRST_SHARDS[0] {
+            self.system = SystemRows::read(&found.machine).map_err(BootError::Roster)?;
+        }
+        let covered = log.map_or(0, |log| log.rotted.len()) - found.rotted.len();
+        if covered > 0 {
+            let covered = covered as u64;
+            out.mended.push(Mended { shard, covered, ..Mended::default() });
+        }
+        records.extend(found.repair.clone());
+        let found = if config.sabotage == Some(Sabotage::LeadWithRot) { found.cut_off() } else { found };
+        if found.rotted.is_empty() && found.hole.is_none() {
+            self.replicas.insert(shard, start_replica(config, shard, &found.restored, found.machine, now, &self.rng));
+            self.dirty.insert(shard);
+        } else {
+            let remains = self.remains.as_ref().and_then(|store| remains_of(shard, store));
+            let id = ReplicaId(config.node.0);
+            self.mending.insert(shard, Mending::new(shard, id, found, &config.known, remains)?);
+        }
+        Ok(())
+    }
+
+    /// Opens the replicas of shards that somebody made.
+    fn open_made(&mut self, now: Instant) -> Result<(), BootError> {
+        let keyspaces = self.system.keyspaces.clone();
+        for row in keyspaces.made() {
+            for (_, shard) in &row.keyspace.shards {
+                if !self.replicas.contains_key(shard) && !self.mending.contains_key(shard) {
+                    self.open(now, *shard, &Membership::of_voters(row.founders.iter().copied()))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes one input. Nothing leaves the node before [`Node::drain`].
     pub fn step(&mut self, now: Instant, input: Input) {
         match input {
             Input::Tick { wall } => {
-                self.wall = self.wall.max(wall);
+                self.shared.wall = self.shared.wall.max(wall);
                 self.each(now, Replica::tick);
                 self.reshape(now);
                 self.mend_each(now, |_, _| {});
-                if let Err(e) = self.slots.clear_some(DEAD_ROWS_PER_TICK) {
-                    self.out.fatal.get_or_insert(e.to_string());
+                let orphans = self.replicas.values().filter_map(Replica::orphans).collect();
+                self.with_across(now, |across, at| across.tick(orphans, at));
+                if let Err(e) = self.shared.slots.clear_some(DEAD_ROWS_PER_TICK) {
+                    self.shared.out.fatal.get_or_insert(e.to_string());
                 }
             }
             Input::Peer { from, message } => {
-                let known = node_of(message.from) == from && message.to == ReplicaId(self.config.node.0);
+                let known = node_of(message.from) == from && message.to == ReplicaId(self.shared.config.node.0);
                 if known && self.mending.contains_key(&message.shard) {
                     self.mend(now, message.shard, |mending, cx| mending.receive(message.from, message.body, cx));
                     return;
@@ -153,18 +211,12 @@ impl Node {
                     self.mend_each(now, |mending, cx| mending.flushed(ticket, cx));
                 }
             }
-            Input::Stop => self.each(now, Replica::stop),
-            Input::Space { exhausted } => self.no_space = exhausted,
-            Input::Request { id, timeout, request } => {
-                let shard = request.shard();
-                if self.replicas.contains_key(&shard) {
-                    self.one(now, shard, |replica, cx| replica.request(id, request, now + timeout, cx));
-                } else if self.mending.contains_key(&shard) {
-                    self.out.replies.push((id, Err(Unavailable::NoLeader.into())));
-                } else {
-                    self.out.replies.push((id, Err(Error::Refused(Refusal::KeyspaceNotFound))));
-                }
+            Input::Stop => {
+                self.across.stop();
+                self.each(now, Replica::stop);
             }
+            Input::Space { exhausted } => self.shared.no_space = exhausted,
+            Input::Request { id, timeout, request } => self.request(now, id, request, now + timeout),
             Input::Watch { key, shard, request } => {
                 if self.replicas.contains_key(&shard) {
                     self.one(now, shard, |replica, cx| replica.watch(key, request, cx));
@@ -177,23 +229,68 @@ impl Node {
 
     /// Carries out everything that has become possible, and hands out what must happen outside.
     pub fn drain(&mut self, now: Instant) -> Outputs {
-        for shard in std::mem::take(&mut self.dirty) {
-            self.one(now, shard, Replica::pump);
+        loop {
+            for shard in std::mem::take(&mut self.dirty) {
+                self.one(now, shard, Replica::pump);
+            }
+            self.dirty.clear();
+            self.read_system(now);
+            self.move_across(now);
+            if self.dirty.is_empty() {
+                break;
+            }
         }
-        self.dirty.clear();
-        self.read_roster();
         self.start_flush();
-        let mut out = std::mem::take(&mut self.out);
-        if !self.records.is_empty() {
-            out.persist = Some(Persist { ticket: self.ticket, records: std::mem::take(&mut self.records) });
-            self.ticket += 1;
+        let shared = &mut self.shared;
+        let mut out = std::mem::take(&mut shared.out);
+        if !shared.records.is_empty() {
+            out.persist = Some(Persist { ticket: shared.ticket, records: std::mem::take(&mut shared.records) });
+            shared.ticket += 1;
         }
         out
     }
 
+    fn request(&mut self, now: Instant, id: RequestId, request: Request, deadline: Instant) {
+        match (request.shard(), request) {
+            (None, Request::Transact(transaction)) => {
+                self.with_across(now, |across, at| across.begin(id, transaction, deadline, at));
+            }
+            (None, Request::Settle { home, tx }) => {
+                self.with_across(now, |across, at| across.settle(id, home, tx, deadline, at));
+            }
+            (Some(shard), request) if self.replicas.contains_key(&shard) => {
+                self.one(now, shard, |replica, cx| replica.request(id, request, deadline, cx));
+            }
+            (Some(shard), _) if !self.mending.contains_key(&shard) => {
+                self.shared.out.replies.push((id, Err(Error::Refused(Refusal::KeyspaceNotFound))));
+            }
+            _ => self.shared.out.replies.push((id, Err(Unavailable::NoLeader.into()))),
+        }
+    }
+
+    /// Takes answers to the steps of transactions, and asks for the next steps.
+    fn move_across(&mut self, now: Instant) {
+        if self.across.is_asking() {
+            let answers = self.shared.out.replies.extract_if(.., |(id, _)| *id >= OWN_REQUESTS);
+            for (id, answer) in answers.collect::<Vec<_>>() {
+                self.with_across(now, |across, at| across.answered(id, answer, at));
+            }
+        }
+        for Ask { id, shard, command, deadline } in self.across.take_asks() {
+            self.request(now, id, Request::Submit { shard, command }, deadline);
+        }
+        self.shared.out.replies.extend(self.across.take_replies());
+    }
+
+    fn with_across(&mut self, now: Instant, f: impl FnOnce(&mut Across, &Surroundings<'_>)) {
+        let applied = |shard: ShardId| self.replicas.get(&shard).map(Replica::applied);
+        let (keyspaces, sabotage) = (&*self.system.keyspaces, self.shared.config.sabotage);
+        f(&mut self.across, &Surroundings { now, keyspaces, applied: &applied, sabotage });
+    }
+
     /// Lets the groups that this node leads take a step towards what the members' rows ask for.
     fn reshape(&mut self, now: Instant) {
-        let roster = self.roster.clone();
+        let roster = self.system.roster.clone();
         // A node learns from the system keyspace that it is to go. So that is the last group that it leaves: a leader elsewhere that missed its own
         // removal would lead there for ever.
         let elsewhere: Vec<Membership> =
@@ -201,7 +298,7 @@ impl Node {
         let whole = self.mending.is_empty();
         let needed = |id: ReplicaId| !whole || elsewhere.iter().any(|group| group.contains(id));
         for shard in self.replicas.keys().copied().collect::<Vec<_>>() {
-            let last = shard == FIRST_SHARDS[0] && self.config.sabotage != Some(Sabotage::LeaveSystemFirst);
+            let last = shard == FIRST_SHARDS[0] && self.shared.config.sabotage != Some(Sabotage::LeaveSystemFirst);
             let stays = |id: ReplicaId| last && needed(id);
             self.one(now, shard, |replica, cx| replica.reshape(&roster, &stays, cx));
         }
@@ -211,82 +308,66 @@ impl Node {
         }
     }
 
-    fn read_roster(&mut self) {
+    /// Looks whether the system keyspace's rows have changed.
+    fn read_system(&mut self, now: Instant) {
         let system = self.replicas.get(&FIRST_SHARDS[0]);
-        match system.and_then(|replica| replica.roster(self.roster.revision)) {
-            Some(Ok(roster)) => {
-                self.roster = Arc::new(roster);
-                self.out.roster = Some(self.roster.clone());
+        let Some(rows) = system.and_then(|replica| replica.system_rows(self.system.revision())) else { return };
+        match rows {
+            Ok(rows) => self.system = rows,
+            Err(e) => {
+                self.shared.out.fatal.get_or_insert(format!("the system keyspace's rows cannot be read: {e}"));
+                return;
             }
-            Some(Err(e)) => {
-                self.out.fatal.get_or_insert(format!("the members' rows cannot be read: {e}"));
-            }
-            None => {}
         }
+        if let Err(e) = self.open_made(now) {
+            self.shared.out.fatal.get_or_insert(e.to_string());
+        }
+        self.shared.out.roster = Some(self.system.roster.clone());
+        self.shared.out.keyspaces = Some(self.system.keyspaces.clone());
     }
 
     fn start_flush(&mut self) {
         let wanted =
             self.replicas.values().any(Replica::wants_flush) || self.mending.values().any(Mending::wants_flush);
-        if self.flushing.is_some() || !(wanted || self.store.memory_bytes() >= self.config.flush_bytes) {
+        if self.flushing.is_some() || !(wanted || self.shared.store.memory_bytes() >= self.shared.config.flush_bytes) {
             return;
         }
-        if let Some(job) = self.store.seal() {
-            let ticket = self.ticket;
-            self.ticket += 1;
+        if let Some(job) = self.shared.store.seal() {
+            let ticket = self.shared.ticket;
+            self.shared.ticket += 1;
             self.replicas.values_mut().for_each(|replica| replica.flush_started(ticket));
             self.mending.values_mut().for_each(|mending| mending.flush_started(ticket));
             let durable = self.replicas.iter().map(|(shard, replica)| (*shard, replica.applied())).collect();
             self.flushing = Some((ticket, durable));
-            self.out.flush = Some(FlushTask { ticket, job });
+            self.shared.out.flush = Some(FlushTask { ticket, job });
         }
     }
 
     fn one(&mut self, now: Instant, shard: ShardId, f: impl FnOnce(&mut Replica, &mut Context<'_>)) {
         let Some(replica) = self.replicas.get_mut(&shard) else { return };
-        let mut cx = Context {
-            now,
-            wall: self.wall,
-            config: &self.config,
-            store: &self.store,
-            slots: &mut self.slots,
-            procedures: &self.procedures,
-            out: &mut self.out,
-            records: &mut self.records,
-            ticket: self.ticket,
-            no_space: self.no_space,
-        };
-        f(replica, &mut cx);
+        f(replica, &mut self.shared.context(now));
         self.dirty.insert(shard);
     }
 
     /// Lets a replica whose log has rotted go on, and starts it when its log is whole.
     fn mend(&mut self, now: Instant, shard: ShardId, f: impl FnOnce(&mut Mending, &mut Context<'_>)) {
         let Some(mut mending) = self.mending.remove(&shard) else { return };
-        mending.know(&self.roster);
-        let mut cx = Context {
-            now,
-            wall: self.wall,
-            config: &self.config,
-            store: &self.store,
-            slots: &mut self.slots,
-            procedures: &self.procedures,
-            out: &mut self.out,
-            records: &mut self.records,
-            ticket: self.ticket,
-            no_space: self.no_space,
-        };
+        mending.know(&self.system.roster);
+        let mut cx = self.shared.context(now);
         f(&mut mending, &mut cx);
         mending.go_on(&mut cx);
         if !mending.is_whole() {
             self.mending.insert(shard, mending);
             return;
         }
-        self.out.mended.push(mending.mended());
+        self.shared.out.mended.push(mending.mended());
         let (restored, machine, watches) = mending.finish();
-        let replica = start_replica(&self.config, shard, &restored, machine, now, &self.rng);
+        let replica = start_replica(&self.shared.config, shard, &restored, machine, now, &self.rng);
         self.replicas.insert(shard, replica);
         self.dirty.insert(shard);
+        if self.is_whole() {
+            self.remains = None;
+        }
         for (key, request) in watches {
             self.one(now, shard, |replica, cx| replica.watch(key, request, cx));
         }
@@ -308,7 +389,7 @@ impl Node {
     /// How it was set up.
     #[must_use]
     pub fn config(&self) -> &NodeConfig {
-        &self.config
+        &self.shared.config
     }
 
     /// Whether every replica here has all that it should have.
@@ -320,13 +401,31 @@ impl Node {
     /// The members' rows as this node knows them.
     #[must_use]
     pub fn roster(&self) -> &Roster {
-        &self.roster
+        &self.system.roster
+    }
+
+    /// The keyspaces as this node knows them.
+    #[must_use]
+    pub fn keyspaces(&self) -> &Keyspaces {
+        &self.system.keyspaces
+    }
+
+    /// The shards that this node has replicas of, ascending.
+    #[must_use]
+    pub fn shards(&self) -> Vec<ShardId> {
+        self.replicas.keys().chain(self.mending.keys()).copied().collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Messages that reached the wrong node or replica.
     #[must_use]
     pub fn misrouted(&self) -> u64 {
         self.misrouted
+    }
+
+    /// What a replica holds, for checkers.
+    #[must_use]
+    pub fn view(&self, shard: ShardId) -> Option<View> {
+        self.replicas.get(&shard).map(Replica::view)
     }
 
     /// A replica, for status pages and checkers.
@@ -338,7 +437,7 @@ impl Node {
 
 /// What is left of a shard's rows in a damaged store, if it says where they were.
 fn remains_of(shard: ShardId, store: &Arc<dyn Store>) -> Option<Remains> {
-    let slots = Slots::load(store.clone(), &[shard]).ok()?;
+    let slots = Slots::load(store.clone()).ok()?;
     slots.of(shard).map(|slot| Remains::new(store.clone(), slot))
 }
 

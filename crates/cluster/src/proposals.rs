@@ -6,6 +6,8 @@
 //!                 └── leader changed, or no outcome for a while: sent again under the same id
 //! ```
 //!
+//! A command that met a lock of a transaction over several shards is sent again, too, when locks were released.
+//!
 //! A command keeps its id for ever, so sending it again is harmless: the session table drops what was applied. The outcome is taken
 //! from the entry as it is applied *here*. When the deadline comes first, a command that was never sent is refused; one that was
 //! has an unknown outcome, and the answer says so.
@@ -15,7 +17,7 @@ use crate::Sabotage;
 use crate::bounds::{ENTRIES_IN_FLIGHT_MAX, PENDING_BYTES_MAX, PENDING_COMMANDS_MAX, QUEUE_BYTES_MAX, RETRY};
 use quorate_consensus::{Group, Role};
 use quorate_env::{Instant, WallMs};
-use quorate_kv::{Command, CommandId, Envelope, Error, SessionId, Unavailable, limits};
+use quorate_kv::{Command, CommandId, Envelope, Error, Refusal, SessionId, Unavailable, limits};
 use quorate_shard::encode_entry;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,6 +27,10 @@ struct Pending {
     bytes: usize,
     deadline: Instant,
     sent: Option<Instant>,
+    /// How often it was sent and no answer came back yet.
+    under_way: u32,
+    /// It met a lock, this was the answer, and it waits to be sent again.
+    postponed: Option<Refusal>,
 }
 
 /// See the module.
@@ -65,7 +71,8 @@ impl Proposals {
         }
         self.next_seq += 1;
         self.pending_bytes += bytes;
-        let pending = Pending { request, command: envelope.command, bytes, deadline, sent: None };
+        let pending =
+            Pending { request, command: envelope.command, bytes, deadline, sent: None, under_way: 0, postponed: None };
         self.pending.insert(seq, pending);
         self.unsent.push_back(seq);
         Ok(())
@@ -90,6 +97,7 @@ impl Proposals {
             let id = self.id(seq);
             if let Some(pending) = self.pending.get_mut(&seq) {
                 pending.sent = Some(now);
+                pending.under_way += 1;
                 bytes += pending.bytes;
                 envelopes.push(Envelope { id, answered_below, command: pending.command.clone() });
             }
@@ -178,6 +186,27 @@ impl Proposals {
         Some(pending.request)
     }
 
+    /// A command met a lock, and was not carried out: it is sent again when locks are released, or after a while. Returns whether it will
+    /// be; what prepares or decides a transaction is not, so that no two ever wait for each other.
+    pub fn postpone(&mut self, id: CommandId, refusal: &Refusal) -> bool {
+        let pending = self.pending.get_mut(&id.seq).filter(|_| id.session == self.session);
+        let Some(pending) = pending.filter(|pending| !matches!(pending.command, Command::Across { .. })) else {
+            return false;
+        };
+        pending.under_way = pending.under_way.saturating_sub(1);
+        pending.postponed = Some(refusal.clone());
+        true
+    }
+
+    /// Locks were released: what met one is sent again.
+    pub fn resend_postponed(&mut self) {
+        for (seq, pending) in &mut self.pending {
+            if pending.postponed.take().is_some() {
+                self.unsent.push_back(*seq);
+            }
+        }
+    }
+
     /// How many commands have no outcome yet.
     pub fn outstanding_count(&self) -> u64 {
         self.pending.len() as u64
@@ -216,11 +245,16 @@ impl Proposals {
         all.into_iter().filter_map(|seq| self.give_up(seq, Unavailable::Stopping, false)).collect()
     }
 
-    /// The honest end of a command without an outcome: what was never sent did not happen, of the rest nobody here knows.
+    /// The honest end of a command without an outcome: what was never sent did not happen, nor what met a lock each time; of the rest nobody
+    /// here knows.
     fn give_up(&mut self, seq: u64, why: Unavailable, lie: bool) -> Option<(RequestId, Error)> {
         let id = self.id(seq);
-        let sent = self.pending.get(&seq)?.sent.is_some();
-        let error = if sent && !lie { Error::UnknownOutcome(id) } else { why.into() };
+        let pending = self.pending.get(&seq)?;
+        let error = match &pending.postponed {
+            Some(refusal) if pending.under_way == 0 => Error::Refused(refusal.clone()),
+            _ if pending.sent.is_some() && !lie => Error::UnknownOutcome(id),
+            _ => why.into(),
+        };
         self.complete(id).map(|request| (request, error))
     }
 }
@@ -268,6 +302,28 @@ mod tests {
         assert_eq!(proposals.forward(Instant(0))[0].answered_below, 2);
         let elsewhere = CommandId { session: SessionId(8), seq: 2 };
         assert_eq!(proposals.complete(elsewhere), None);
+    }
+
+    #[test]
+    fn what_met_a_lock_is_sent_again_and_is_known_not_to_have_happened() {
+        let mut proposals = Proposals::new(SessionId(7));
+        let later = Instant(0) + Duration::from_secs(60);
+        proposals.submit(1, put(), later).expect("room");
+        let id = proposals.forward(Instant(0))[0].id;
+        let locked = Refusal::Locked { key: "k".into(), by: quorate_kv::across::TxId(4) };
+        assert!(proposals.postpone(id, &locked));
+        assert!(!proposals.has_unsent(), "not before something is unlocked");
+        proposals.resend_postponed();
+        assert_eq!(seqs(&proposals.forward(Instant(0))), [1]);
+        assert!(proposals.postpone(id, &locked));
+        assert_eq!(proposals.stop(), [(1, Error::Refused(locked.clone()))]);
+
+        proposals.submit(2, put(), later).expect("room");
+        let id = proposals.forward(Instant(0))[0].id;
+        proposals.resend_all();
+        assert_eq!(seqs(&proposals.forward(Instant(0))), [2]);
+        assert!(proposals.postpone(id, &locked));
+        assert_eq!(proposals.stop(), [(2, Error::UnknownOutcome(id))], "the other copy may still be carried out");
     }
 
     #[test]

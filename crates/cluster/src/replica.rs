@@ -7,12 +7,13 @@
 mod reshaping;
 mod sabotage;
 mod standings;
+mod system;
 
+use crate::across::Orphans;
 use crate::bounds::{GARBAGE_EVENTS_PER_TICK, HASH_EXCHANGE, HASHES_KEPT, LOG_LAG_BYTES_MAX, PENDING_READS_MAX, RETRY};
 use crate::config::{NodeConfig, Sabotage};
 use crate::input::{Inspection, LeaseAnswer, Lost, Outputs, Reply, Request, RequestId, WatchOutput, WatchRequest};
 use crate::lease_clock::LeaseClock;
-use crate::members::Roster;
 use crate::proposals::Proposals;
 use crate::reads::Reads;
 use crate::slots::Slots;
@@ -23,11 +24,12 @@ use quorate_consensus::{
 };
 use quorate_env::checksum::checksum;
 use quorate_env::{Instant, LogIndex, NodeId, Reader, ReplicaId, Rng, ShardId, Term, WallMs, Writer};
+use quorate_kv::across::TxStep;
 use quorate_kv::{
-    Command, CommandId, Consistency, Envelope, Error, Event, Header, LeaseId, LeaseInfo, RangeOp, Read, Refusal,
-    Revision, SessionId, Status, Unavailable,
+    Command, CommandId, Consistency, Envelope, Error, Event, Header, LeaseId, LeaseInfo, Read, Refusal, Revision,
+    SessionId, Status, Unavailable,
 };
-use quorate_shard::{Attach, Chunk, Grant, Import, Machine, MachineError, Procedures, WatchHub, WatcherKey};
+use quorate_shard::{Attach, Chunk, Grant, Import, Machine, MachineError, Procedures, View, WatchHub, WatcherKey};
 use quorate_storage::store::Store;
 use quorate_storage::wal::{self, LogRecord};
 use reshaping::Reshaping;
@@ -35,6 +37,7 @@ use standings::StandingAsks;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+pub(crate) use system::SystemRows;
 
 /// Ticks between the elections that replicas start when their leader's process is gone: longer than an election takes.
 const CAMPAIGN_GAP_TICKS: u32 = 3;
@@ -461,6 +464,7 @@ impl Replica {
             }
             Request::Status { .. } => Ok(Reply::Status(self.status(cx))),
             Request::Standings { .. } => return self.ask_standings(id, deadline, cx),
+            Request::Transact(_) | Request::Settle { .. } => unreachable!("the node carries these through"),
             Request::Collected { .. } => {
                 if self.garbage {
                     self.collected_waiters.push((id, deadline));
@@ -686,11 +690,20 @@ impl Replica {
                 Err(e) => return self.fail(&e),
             };
             for (id, result) in output.results {
+                if let Err(refusal @ Refusal::Locked { .. }) = &result
+                    && self.proposals.postpone(id, refusal)
+                {
+                    continue;
+                }
                 if let Some(request) = self.proposals.complete(id) {
                     cx.out.replies.push((request, result.map(Reply::Applied).map_err(Error::Refused)));
                 }
             }
+            if output.unlocked {
+                self.proposals.resend_postponed();
+            }
             output.revoked.iter().for_each(|lease| self.clock.revoked(*lease));
+            output.postponed.iter().for_each(|lease| self.clock.postpone(*lease));
             output.granted.iter().for_each(|grant| self.clock.granted(cx.lease_now(), *grant));
             self.garbage |= output.compacted;
             let revision = self.machine.meta().revision;
@@ -1016,9 +1029,24 @@ impl Replica {
         }
     }
 
-    /// The members' rows, of the system keyspace's replica; `None` if they are still those of `known`.
-    pub fn roster(&self, known: Revision) -> Option<Result<Roster, String>> {
-        (self.machine.meta().revision != known).then(|| read_roster(&self.machine))
+    /// The rows of the system keyspace, of its replica; `None` if they are still those of `known`.
+    pub fn system_rows(&self, known: Revision) -> Option<Result<SystemRows, String>> {
+        (self.machine.meta().revision != known).then(|| SystemRows::read(&self.machine))
+    }
+
+    /// What this replica's ledger has of transactions over several shards, if it leads.
+    pub fn orphans(&self) -> Option<Orphans> {
+        if self.group.role() != Role::Leader {
+            return None;
+        }
+        let prepared = self.machine.prepared().map(|(tx, prepared)| (tx, prepared.home, prepared.fence)).collect();
+        let unresolved = self.machine.unresolved().map(|(tx, d)| (tx, d.decision, d.unresolved.clone())).collect();
+        let orphans = Orphans { shard: self.shard, prepared, unresolved };
+        (!orphans.prepared.is_empty() || !orphans.unresolved.is_empty()).then_some(orphans)
+    }
+
+    pub fn view(&self) -> View {
+        self.machine.view()
     }
 
     pub fn applied(&self) -> LogIndex {
@@ -1054,16 +1082,6 @@ impl Replica {
     }
 }
 
-/// The members' rows.
-pub(crate) fn read_roster(machine: &Machine) -> Result<Roster, String> {
-    let (view, mut kvs) = (machine.view(), Vec::new());
-    for range in Roster::ranges() {
-        let read = view.range(&RangeOp::of(range)).map_err(|e| e.to_string())?;
-        kvs.extend(read.map_err(|refusal| refusal.to_string())?.kvs);
-    }
-    Roster::read(kvs, view.revision()).map_err(|e| e.to_string())
-}
-
 /// Equal for equal memberships.
 #[must_use]
 pub fn membership_hash(membership: &Membership) -> u64 {
@@ -1080,6 +1098,7 @@ fn needs_space(command: &Command) -> bool {
             txn.success.iter().chain(&txn.failure).any(writes)
         }
         Command::LeaseGrant { .. } | Command::Call { .. } => true,
+        Command::Across { step, .. } => matches!(step, TxStep::Prepare { .. } | TxStep::Decide(_)),
         Command::LeaseRevoke { .. } | Command::LeaseExpire { .. } | Command::Compact { .. } => false,
     }
 }

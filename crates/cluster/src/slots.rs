@@ -6,10 +6,12 @@
 //!   0000 N         the next free slot; written before any row of the slot it gives out
 //! ```
 
+use bytes::Bytes;
 use quorate_env::{Reader, ShardId, Writer};
 use quorate_shard::Slot;
-use quorate_storage::store::{Store, StoreError, WriteBatch};
+use quorate_storage::store::{Store, StoreError, WriteBatch, prefix_end};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 pub(crate) struct Slots {
@@ -20,6 +22,9 @@ pub(crate) struct Slots {
     dead: BTreeSet<Slot>,
 }
 
+/// Bytes of a row's key before the shard.
+const SHARD_PREFIX: usize = 5;
+
 fn shard_key(shard: ShardId) -> Vec<u8> {
     let mut key = vec![0, 0, 0, 0, b'R'];
     key.extend_from_slice(&shard.0.to_be_bytes());
@@ -29,17 +34,18 @@ fn shard_key(shard: ShardId) -> Vec<u8> {
 const NEXT_KEY: &[u8] = &[0, 0, 0, 0, b'N'];
 
 impl Slots {
-    /// Reads the table; `shards` are looked up. Slots that were given out and belong to nobody are dead.
-    pub fn load(store: Arc<dyn Store>, shards: &[ShardId]) -> Result<Self, StoreError> {
-        let number = |row: Option<bytes::Bytes>| {
-            row.map(|row| Reader::new(row).u32("slot").map_err(|e| StoreError::Damaged(e.to_string()))).transpose()
-        };
-        let next = number(store.get(NEXT_KEY)?)?.unwrap_or(1);
+    /// Reads the table. Slots that were given out and belong to nobody are dead.
+    pub fn load(store: Arc<dyn Store>) -> Result<Self, StoreError> {
+        let damaged = |e: quorate_env::DecodeError| StoreError::Damaged(e.to_string());
+        let number = |row: Bytes| Reader::new(row).u32("slot").map_err(damaged);
+        let next = store.get(NEXT_KEY)?.map(number).transpose()?.unwrap_or(1);
         let mut live = BTreeMap::new();
-        for shard in shards {
-            if let Some(slot) = number(store.get(&shard_key(*shard))?)? {
-                live.insert(*shard, Slot(slot));
-            }
+        let from = shard_key(ShardId(0));
+        let to = prefix_end(&from[..SHARD_PREFIX]);
+        for row in store.scan(Bound::Included(from.into()), to, false) {
+            let (key, slot) = row?;
+            let shard = key[SHARD_PREFIX..].try_into().map_err(|_| damaged(Reader::new(key.clone()).error("shard")))?;
+            live.insert(ShardId(u64::from_be_bytes(shard)), Slot(number(slot)?));
         }
         let dead = (1..next).map(Slot).filter(|slot| !live.values().any(|l| l == slot)).collect();
         Ok(Self { store, next, live, dead })

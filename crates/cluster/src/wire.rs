@@ -393,7 +393,7 @@ fn encode_lease(answer: &crate::LeaseAnswer, w: &mut Writer) {
             }
         }
         Err(Error::Refused(_)) => w.u8(1),
-        Err(Error::Unavailable(_) | Error::UnknownOutcome(_)) => w.u8(2),
+        Err(Error::Unavailable(_) | Error::UnknownOutcome(_) | Error::UnknownTransaction { .. }) => w.u8(2),
     }
 }
 

@@ -73,7 +73,15 @@ pub(crate) fn status(error: &Error) -> Status {
                 MemberRefusal::LastVoter => NOT_ENOUGH_STARTED,
                 MemberRefusal::Unhealthy => UNHEALTHY,
             },
-            Refusal::UnknownProcedure | Refusal::KeyspaceNotFound => return Status::internal(refusal.to_string()),
+            // Whoever holds the lock lets go of it soon: a client that retries will pass.
+            Refusal::Locked { .. } | Refusal::Aborted { .. } => return Status::unavailable(refusal.to_string()),
+            Refusal::EmptyKey => EMPTY_KEY,
+            Refusal::UnknownProcedure
+            | Refusal::KeyspaceNotFound
+            | Refusal::KeyspaceExists
+            | Refusal::KeyspaceName
+            | Refusal::KeyspaceShards
+            | Refusal::TooManyShards { .. } => return Status::internal(refusal.to_string()),
         },
         Error::Unavailable(why) => match why {
             Unavailable::NoLeader => NO_LEADER,
@@ -83,7 +91,7 @@ pub(crate) fn status(error: &Error) -> Status {
             Unavailable::Stopping => STOPPED,
         },
         // etcd's clients know this one as "may or may not have been applied".
-        Error::UnknownOutcome(_) => TIMEOUT,
+        Error::UnknownOutcome(_) | Error::UnknownTransaction { .. } => TIMEOUT,
     };
     known.into()
 }

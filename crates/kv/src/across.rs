@@ -9,7 +9,7 @@
 //! Whoever finds a lock whose owner is silent asks the home to *settle*: what was decided stands, and what was not is aborted for ever. So a
 //! prepare that comes late holds its locks only until somebody asks, and a decision that comes late finds that it was aborted.
 
-use crate::{Compare, KeyRange, RangeOp, RangeResult};
+use crate::{Compare, CompareOp, Expected, KeyRange, KeyspaceId, RangeOp, RangeResult};
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Writer};
 use std::fmt;
@@ -47,6 +47,57 @@ impl Write {
             Self::Delete(range) => range.clone(),
         }
     }
+}
+
+/// A condition on one key, absent or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Where the key is.
+    pub keyspace: KeyspaceId,
+    /// The key.
+    pub key: Bytes,
+    /// The relation.
+    pub op: CompareOp,
+    /// The attribute and its expected value.
+    pub expected: Expected,
+}
+
+/// A read of a range of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Where the keys are.
+    pub keyspace: KeyspaceId,
+    /// The keys.
+    pub range: KeyRange,
+    /// At most this many, ascending; 0 means all.
+    pub limit: u64,
+}
+
+/// What a client wants done in one step, wherever the keys are: strictly serializable, all of it or nothing. All reads see the state before its
+/// writes, and are answered whichever branch is taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// All must hold for `success` to be written.
+    pub checks: Vec<Check>,
+    /// Answered in this order.
+    pub looks: Vec<Look>,
+    /// Written when all checks hold.
+    pub success: Vec<(KeyspaceId, Write)>,
+    /// Written when one does not.
+    pub failure: Vec<(KeyspaceId, Write)>,
+    /// The client's name for what it wants: within some time, the same name is done at most once.
+    pub key: Option<u128>,
+}
+
+/// What came of a [`Transaction`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TransactionResult {
+    /// Whether all checks held.
+    pub succeeded: bool,
+    /// One answer for each look; none if `repeated`.
+    pub looks: Vec<RangeResult>,
+    /// Whether it had been done before, under the same client's name.
+    pub repeated: bool,
 }
 
 /// What a transaction does in one shard. All reads see the state before its writes.

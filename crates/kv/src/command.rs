@@ -249,7 +249,11 @@ mod tests {
 
     fn steps() -> [TxStep; 6] {
         let part = Part {
-            compares: vec![Compare { range: KeyRange::single("k"), op: CompareOp::Equal, expected: Expected::Version(1) }],
+            compares: vec![Compare {
+                range: KeyRange::single("k"),
+                op: CompareOp::Equal,
+                expected: Expected::Version(1),
+            }],
             reads: vec![RangeOp::of(KeyRange::all())],
             success: vec![Write::Put { key: "k".into(), value: "v".into() }],
             failure: vec![Write::Delete(KeyRange::prefix("a"))],

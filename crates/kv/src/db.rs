@@ -1,23 +1,14 @@
 //! The handle that a layer holds.
 
-use crate::{Command, CommandId, Error, LeaseId, Outcome, RangeOp, RangeResult, Revision, WatchControl, WatchEvents};
+use crate::{
+    Command, CommandId, Error, KeyspaceId, LeaseId, Outcome, RangeOp, RangeResult, Revision, WatchControl, WatchEvents,
+};
 use quorate_env::{ClusterId, LogIndex, NodeId, Term};
 use std::future::Future;
 use std::pin::Pin;
 
 /// A boxed future, so that a layer can hold `Arc<dyn Db>`.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// The unit of naming, policy and order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyspaceId(pub u64);
-
-impl KeyspaceId {
-    /// Cluster state as data: members, keyspaces, policies.
-    pub const SYSTEM: Self = Self(1);
-    /// The `ordered` keyspace that the etcd API serves unless told otherwise.
-    pub const DEFAULT: Self = Self(2);
-}
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use crate::across::TxId;
 use crate::{CommandId, Revision};
 use bytes::Bytes;
+use quorate_env::ShardId;
 use thiserror::Error as ThisError;
 
 /// Why a command or read was not done.
@@ -17,6 +18,16 @@ pub enum Error {
     /// It may have happened, may happen later, or may never happen; never twice. Ask again under the same id.
     #[error("the outcome of command {0} is unknown; ask about it or send it again under the same id")]
     UnknownOutcome(CommandId),
+    /// The same, of a transaction.
+    #[error(
+        "the outcome of transaction {tx} is unknown; ask its home, shard {home}, or send it again under the same key"
+    )]
+    UnknownTransaction {
+        /// The transaction.
+        tx: TxId,
+        /// The shard that decides it.
+        home: ShardId,
+    },
 }
 
 /// A deterministic refusal.
@@ -74,6 +85,24 @@ pub enum Refusal {
     /// No keyspace of that id.
     #[error("the keyspace does not exist")]
     KeyspaceNotFound,
+    /// A keyspace of that name exists.
+    #[error("a keyspace of that name exists already")]
+    KeyspaceExists,
+    /// A keyspace cannot be named so.
+    #[error("a keyspace's name is 1 to {max} of the characters a-z 0-9 - _ .", max = crate::limits::KEYSPACE_NAME_BYTES_MAX)]
+    KeyspaceName,
+    /// Shards begin at distinct keys, and an ordered keyspace has one shard.
+    #[error("shards begin at distinct keys, at most {max} of them; an ordered keyspace has one", max = crate::limits::KEYSPACE_SHARDS_MAX)]
+    KeyspaceShards,
+    /// A key is never empty.
+    #[error("a key is empty")]
+    EmptyKey,
+    /// The transaction touches too many shards.
+    #[error("the transaction touches {shards} shards, at most {max} are allowed: make it smaller", max = crate::limits::TRANSACTION_SHARDS_MAX)]
+    TooManyShards {
+        /// How many.
+        shards: usize,
+    },
     /// The members cannot be changed in this way.
     #[error(transparent)]
     Member(#[from] MemberRefusal),

@@ -17,17 +17,18 @@ mod command;
 mod db;
 mod error;
 mod keys;
+mod keyspace;
 pub mod limits;
 mod txn;
 mod watch;
 
 pub use command::{Command, CommandId, Envelope, LeaseId, Outcome, ProcedureId, SessionId};
 pub use db::{
-    Applied, BoxFuture, Consistency, Db, Header, Identity, KeyspaceHash, KeyspaceId, LeaseInfo, Member, MemberChange,
-    Read, Status,
+    Applied, BoxFuture, Consistency, Db, Header, Identity, KeyspaceHash, LeaseInfo, Member, MemberChange, Read, Status,
 };
 pub use error::{Error, MemberRefusal, Refusal, Unavailable};
 pub use keys::{KeyRange, RangeEnd};
+pub use keyspace::{Keyspace, KeyspaceId, KeyspaceKind};
 pub use txn::{
     Compare, CompareOp, DeleteOp, DeleteResult, Expected, KeyValue, Op, OpResult, PutOp, PutResult, RangeOp,
     RangeResult, Revision, Sort, SortBy, Txn, TxnResult,

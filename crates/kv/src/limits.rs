@@ -7,6 +7,15 @@ pub const REQUEST_BYTES_MAX: usize = 8 << 20;
 /// A key: 32,000 bytes. The store keeps key lengths in 16 bits, and a history row may need two bytes for one.
 pub const KEY_BYTES_MAX: usize = 32_000;
 
+/// A keyspace's name.
+pub const KEYSPACE_NAME_BYTES_MAX: usize = 64;
+
+/// Shards that a keyspace may be made with. More come by splitting.
+pub const KEYSPACE_SHARDS_MAX: usize = 256;
+
+/// Shards that one transaction may touch: each holds locks until the last has answered.
+pub const TRANSACTION_SHARDS_MAX: usize = 64;
+
 /// Transactions inside transactions. Deep enough for any client seen, shallow enough for the smallest thread stack.
 pub const TXN_DEPTH_MAX: usize = 32;
 

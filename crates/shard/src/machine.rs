@@ -18,8 +18,9 @@ use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Term, checksum};
 use quorate_kv::across::TxId;
 use quorate_kv::{
-    Applied, Command, CommandId, DeleteOp, DeleteResult, Envelope, Event, EventKind, Header, KeyRange, KeyValue, LeaseId, Op,
-    OpResult, Outcome, ProcedureId, PutOp, PutResult, Refusal, Revision, SessionId, Txn, TxnResult, limits,
+    Applied, Command, CommandId, DeleteOp, DeleteResult, Envelope, Event, EventKind, Header, KeyRange, KeyValue,
+    LeaseId, Op, OpResult, Outcome, ProcedureId, PutOp, PutResult, Refusal, Revision, SessionId, Txn, TxnResult,
+    limits,
 };
 use quorate_storage::store::{Store, StoreError, WriteBatch};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -232,7 +233,8 @@ impl Machine {
                     None => tx.command(&envelope.command, id.session == own, &mut output)?,
                 };
                 // A lock that is met in preparing is an answer. Other commands come again, under the same id.
-                if matches!(result, Err(Refusal::Locked { .. })) && !matches!(envelope.command, Command::Across { .. }) {
+                if matches!(result, Err(Refusal::Locked { .. })) && !matches!(envelope.command, Command::Across { .. })
+                {
                     output.postpone(&envelope.command);
                 } else {
                     tx.remember(envelope, &mut touched);

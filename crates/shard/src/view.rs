@@ -36,13 +36,7 @@ pub struct EventPage {
 }
 
 impl View {
-    pub(crate) fn new(
-        source: Source,
-        slot: Slot,
-        meta: Meta,
-        locks: Option<Arc<Locks>>,
-        flaw: Option<Flaw>,
-    ) -> Self {
+    pub(crate) fn new(source: Source, slot: Slot, meta: Meta, locks: Option<Arc<Locks>>, flaw: Option<Flaw>) -> Self {
         Self { source, slot, meta, locks, flaw }
     }
 
@@ -50,7 +44,8 @@ impl View {
     /// decided, and acknowledged, whose writes are not here yet. History does not change, so a read of a revision is never kept.
     #[must_use]
     pub fn blocker(&self, op: &RangeOp) -> Option<Blocker> {
-        let locks = self.locks.as_ref().filter(|_| op.revision.is_none() && self.flaw != Some(Flaw::ReadThroughLocks))?;
+        let locks =
+            self.locks.as_ref().filter(|_| op.revision.is_none() && self.flaw != Some(Flaw::ReadThroughLocks))?;
         locks.blocker(&op.range, Mode::Read)
     }
 

@@ -7,6 +7,7 @@ mod faults;
 mod network;
 pub(crate) mod script;
 pub(crate) mod stage;
+mod tellers;
 mod watches;
 
 use crate::Options;
@@ -30,7 +31,8 @@ use crate::trace::{Loss, MessageId, TraceEvent};
 use bytes::Bytes;
 use disks::DiskTrouble;
 use quorate_cluster::{
-    BootMember, Input, Node, NodeConfig, Outputs, PeerBody, Persist, RequestId, Sabotage, Timing, WatchRequest, wire,
+    BootMember, Input, Inspection, Node, NodeConfig, Outputs, PeerBody, Persist, Request, RequestId, Sabotage, Timing,
+    WatchRequest, wire,
 };
 use quorate_env::checksum::chain;
 use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
@@ -115,6 +117,21 @@ enum Event {
     Heal,
     Churn,
     Operator,
+    /// Somebody makes the bank's keyspace.
+    Found,
+    Teller {
+        teller: usize,
+    },
+    TellerPatience {
+        teller: usize,
+        operation: u64,
+    },
+    /// A request that waited.
+    Ask {
+        node: usize,
+        id: RequestId,
+        request: Request,
+    },
     /// A node stands still.
     Still {
         node: usize,
@@ -239,6 +256,7 @@ struct World<'a> {
     watchers: Vec<Watcher>,
     next_key: WatcherKey,
     churn: churn::Churn,
+    bank: tellers::Bank,
     raft: RaftCheck,
     order: OrderCheck,
     leases: LeaseCheck,
@@ -305,12 +323,13 @@ impl World<'_> {
             clients: (0..plan.clients as u64).map(|n| Client::new(n, root.split(100 + n))).collect(),
             watchers: watchers.collect(),
             churn: churn::Churn::new(root.split(21)),
+            bank: tellers::Bank::new(plan.bank, &root),
             raft: RaftCheck::new(plan.nodes),
             order: OrderCheck::new(),
             leases: LeaseCheck::default(),
             next_message: 1,
             held: Vec::new(),
-            recorder: options.trace.then(|| Recorder::new(seed, options.planted, &plan, &SHARDS)),
+            recorder: options.trace.then(|| Recorder::new(seed, options.planted, &plan)),
             report: Report { seed, ..Report::default() },
             script: None,
             played: Played::default(),
@@ -349,6 +368,7 @@ impl World<'_> {
             self.schedule_fault(fault);
         }
         self.begin_churn();
+        self.open_bank();
         if let Some(script) = self.script {
             for (at, fault, rng) in script.faults.iter().filter_map(|n| script.played.faults.get(n as usize - 1)) {
                 self.after(*at, Event::Again { fault: *fault, rng: rng.clone() });
@@ -500,6 +520,12 @@ impl World<'_> {
             Event::Calm => self.become_calm()?,
             Event::Churn => self.churn()?,
             Event::Operator => self.operator()?,
+            Event::Found => self.found_bank()?,
+            Event::Teller { teller } => self.teller_turn(teller)?,
+            Event::TellerPatience { teller, operation } => self.teller_patience(teller, operation),
+            Event::Ask { node, id, request } => {
+                self.feed(node, Input::Request { id, timeout: REQUEST_TIMEOUT, request })?;
+            }
             Event::Again { fault, rng } => {
                 self.rng = rng;
                 self.fault(fault);
@@ -574,18 +600,16 @@ impl World<'_> {
                 opened
             }
         };
-        for shard in SHARDS {
-            if let Some(log) = recovered.shards.get(&shard) {
-                self.raft.recovered(node, shard, log)?;
-            }
+        for (shard, log) in &recovered.shards {
+            self.raft.recovered(node, *shard, log)?;
         }
         let this = &mut self.nodes[node];
         let seed = self.rng.next_u64();
         let now = this.clock.monotonic(self.now);
         let booted = Node::boot(config, store, remains.as_ref(), &recovered, now, seed).map_err(|e| failed(&e))?;
         let mut joint = false;
-        for shard in SHARDS {
-            let look = booted.inspect(shard).expect("a first shard");
+        for shard in booted.shards() {
+            let look = booted.inspect(shard).expect("it has a replica of it");
             self.raft.booted(node, shard, &look)?;
             joint |= life > 1 && self.raft.was_joint_at(shard, look.applied);
             demand(look.rotted == 0 || self.rotten == Some(node), "nothing is lost without a fault", || {
@@ -612,7 +636,8 @@ impl World<'_> {
         let Some(core) = &mut this.node else { return Ok(()) };
         core.step(now, input);
         let outputs = core.drain(now);
-        let looks = SHARDS.map(|shard| (shard, core.inspect(shard).expect("a first shard")));
+        let look = |shard| (shard, core.inspect(shard).expect("it has a replica of it"));
+        let looks: Vec<(ShardId, Inspection)> = core.shards().into_iter().map(look).collect();
         if let Some(why) = outputs.fatal {
             return Err(Violation { rule: "replicas agree with themselves and each other", detail: why });
         }
@@ -632,8 +657,10 @@ impl World<'_> {
                 self.strike(node);
             }
             for committed in committed {
-                if shard == SHARD {
-                    self.order.commit(committed.index, &committed.payload)?;
+                match shard {
+                    SHARD => self.order.commit(committed.index, &committed.payload)?,
+                    shard if !SHARDS.contains(&shard) => self.bank_commits(&committed.payload)?,
+                    _ => {}
                 }
             }
             if look.held_back {
@@ -711,6 +738,11 @@ impl World<'_> {
 
     // ---- the end
 
+    /// Every shard that some node has a replica of.
+    fn all_shards(&self) -> BTreeSet<ShardId> {
+        self.nodes.iter().filter_map(|node| node.node.as_ref()).flat_map(Node::shards).collect()
+    }
+
     fn finish(&mut self) -> Step {
         if self.order.retries > 0 {
             self.mark("retry recognised");
@@ -729,7 +761,7 @@ impl World<'_> {
         }
         self.churn_ended()?;
         let lasting = self.lasting();
-        for shard in SHARDS {
+        for shard in self.all_shards() {
             let nodes = lasting.iter().map(|node| &self.nodes[*node]);
             let looks: Vec<_> = nodes.filter_map(|n| n.node.as_ref()?.inspect(shard)).collect();
             let most = self.raft.committed(shard) as u64;
@@ -737,6 +769,7 @@ impl World<'_> {
             let behind = looks.iter().any(|look| look.applied.0 + 50 < most);
             demand(looks.len() == lasting.len() && !behind, "replicas catch up", || format!("{shard}: {looks:?}"))?;
         }
+        self.bank_closes()?;
         for watcher in &self.watchers {
             // The last events may just be on their way.
             watcher.check.finished(&self.order.model, self.order.model.revision.saturating_sub(100))?;

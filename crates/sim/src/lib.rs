@@ -31,6 +31,7 @@ mod report;
 mod rot;
 mod rules;
 mod scenarios;
+mod teller;
 mod trace;
 pub mod witness;
 

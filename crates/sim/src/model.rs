@@ -134,6 +134,7 @@ impl Model {
                 }
             },
             Command::Call { .. } => Err(Refusal::UnknownProcedure),
+            Command::Across { .. } => unreachable!("this keyspace takes no part in transactions over several shards"),
         };
         Some(Expectation { index, revision: self.revision, answer })
     }

@@ -33,6 +33,15 @@ pub(crate) struct Plan {
     pub chunk_bytes: usize,
     /// The real engine, or the model of a store.
     pub real_store: bool,
+    /// A keyspace of many shards, and clients whose transactions go over all of them.
+    pub bank: Option<BankPlan>,
+}
+
+/// See [`Plan::bank`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BankPlan {
+    pub shards: u64,
+    pub tellers: u64,
 }
 
 impl Plan {
@@ -58,6 +67,7 @@ impl Plan {
             log_keep_bytes: 16 << 10,
             chunk_bytes: 16 << 10,
             real_store: false,
+            bank: None,
         }
     }
 
@@ -112,6 +122,7 @@ impl Plan {
             log_keep_bytes: rng.between(0, 16 << 10),
             chunk_bytes: rng.between(256, 16 << 10) as usize,
             real_store: seed.is_multiple_of(8),
+            bank: None,
         };
         // Drawn apart, so that older seeds stay what they were.
         plan.unflushed_bytes_max = plan.flush_bytes * Rng::new(seed).split(7).between(1, 4);
@@ -123,6 +134,11 @@ impl Plan {
             plan.chunk_bytes = plan.chunk_bytes.min(rot_rng.between(256, 1_024) as usize);
         }
         // Every third seed; those that once found a bug are none of them.
+        let mut bank_rng = Rng::new(seed).split(50);
+        // Every fifth seed; those that once found a bug are none of them.
+        if seed.is_multiple_of(5) {
+            plan.bank = Some(BankPlan { shards: bank_rng.between(2, 6), tellers: bank_rng.between(2, 5) });
+        }
         let mut churn_rng = Rng::new(seed).split(20);
         plan.churn_every_us = seed.is_multiple_of(3).then(|| churn_rng.between(second, 4 * second));
         plan

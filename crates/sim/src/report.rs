@@ -18,6 +18,8 @@ pub struct Report {
     pub simulated: Duration,
     /// Operations that clients completed.
     pub operations: u64,
+    /// Operations over many shards for which an order was found.
+    pub explained: u64,
     /// Faults that were injected.
     pub faults: u64,
     /// Interesting things that happened, and how often.

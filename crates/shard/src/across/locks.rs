@@ -115,11 +115,7 @@ mod tests {
     use quorate_kv::across::Write;
 
     fn part(reads: &[KeyRange], writes: &[Write]) -> Part {
-        Part {
-            reads: reads.iter().cloned().map(RangeOp::of).collect(),
-            success: writes.to_vec(),
-            ..Part::default()
-        }
+        Part { reads: reads.iter().cloned().map(RangeOp::of).collect(), success: writes.to_vec(), ..Part::default() }
     }
 
     fn put(key: &'static str) -> Write {

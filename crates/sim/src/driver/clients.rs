@@ -85,7 +85,7 @@ impl World<'_> {
     }
 
     pub(super) fn answer(&mut self, request: RequestId, answer: Result<Reply, Error>) -> Step {
-        if self.operator_hears(request, &answer)? {
+        if self.operator_hears(request, &answer)? || self.teller_hears(request, &answer)? {
             return Ok(());
         }
         let Some(client) = self.requests.remove(&request) else { return Ok(()) };
@@ -105,7 +105,7 @@ impl World<'_> {
                 self.order.refused(operation)?;
                 false
             }
-            (_, Err(Error::UnknownOutcome(_))) => {
+            (_, Err(Error::UnknownOutcome(_) | Error::UnknownTransaction { .. })) => {
                 self.mark("unknown outcome");
                 false
             }

@@ -260,6 +260,7 @@ impl World<'_> {
                 self.give_up(client);
             }
         }
+        self.tellers_lose(node);
         for watcher in 0..self.watchers.len() {
             if self.watchers[watcher].node == node {
                 self.watchers[watcher].catching_up = None;

@@ -6,6 +6,7 @@ use crate::plan::Plan;
 use crate::planted::Planted;
 use quorate_cluster::{Inspection, PeerMessage};
 use quorate_env::{LogIndex, ShardId};
+use quorate_kv::KeyspaceId;
 use std::collections::BTreeMap;
 
 /// The lane of the node that the driver counts as `node`.
@@ -21,11 +22,16 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub fn new(seed: u64, planted: Option<&Planted>, plan: &Plan, shards: &[ShardId]) -> Self {
+    pub fn new(seed: u64, planted: Option<&Planted>, plan: &Plan) -> Self {
         let sabotage = planted.map_or_else(String::new, |planted| format!(" --break {}", planted.name));
         let comers = if plan.churn_every_us.is_some() { COMERS_MAX } else { 0 };
         let nodes = (0..plan.nodes + comers).map(node_lane);
-        let clients = (0..plan.clients as u64).map(Lane::Client);
+        let tellers = plan.bank.map_or(0, |bank| bank.tellers);
+        let clients = (0..plan.clients as u64 + tellers).map(Lane::Client);
+        // The first that is made has this number, and its shards the next ones.
+        let made = KeyspaceId::FIRST_MADE.0;
+        let shards = plan.bank.map_or(0, |bank| bank.shards);
+        let shards = [KeyspaceId::SYSTEM.0, KeyspaceId::DEFAULT.0].into_iter().chain(made + 1..=made + shards);
         let watches = (0..plan.watchers as u64).map(Lane::Watch);
         let about = About {
             quorate_trace: TRACE_VERSION,
@@ -33,7 +39,7 @@ impl Recorder {
             command: format!("quorate sim --seed {seed}{sabotage}"),
             story: story(planted, plan),
             lanes: nodes.chain(clients).chain(watches).collect(),
-            shards: shards.iter().map(|shard| shard.0).collect(),
+            shards: shards.collect(),
         };
         Self { trace: Trace { about, records: Vec::new() }, looks: BTreeMap::new() }
     }

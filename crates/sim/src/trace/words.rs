@@ -2,8 +2,10 @@
 
 use super::{Lane, Outcome, Part, Said, TraceEvent};
 use crate::client::Kind;
+use crate::teller::Deed;
 use quorate_cluster::{EntryCopy, PeerBody, Reply, Request, Standings, WatchOutput};
 use quorate_consensus::Role;
+use quorate_kv::across::{Decision, TxId, TxStep};
 use quorate_kv::{Command, Compare, CompareOp, Error, Expected, KeyRange, LeaseId, Op, RangeEnd, RangeOp, Txn};
 
 /// Beyond this many characters, words are cut.
@@ -85,6 +87,20 @@ pub(crate) fn asked(kind: &Kind, request: &Request) -> String {
     })
 }
 
+/// A teller's question.
+pub(crate) fn teller_asked(deed: &Deed) -> String {
+    let keys = |keys: &[bytes::Bytes]| list(keys.iter().map(|key| show(key)));
+    short(match deed {
+        Deed::Open => "open all accounts".into(),
+        Deed::Write { keys: wrote, reads } => {
+            format!("in one: read {}, write {}", list(reads.iter().map(range)), keys(wrote))
+        }
+        Deed::Audit => "in one: read all accounts".into(),
+        Deed::Put { key } => format!("put {}", show(key)),
+        Deed::Read { op } => format!("linearizable read of {}", read(op)),
+    })
+}
+
 /// The answer to it: what became of it, at which revision, and why.
 pub(crate) fn answered(answer: &Result<Reply, Error>) -> (Outcome, u64, String) {
     match answer {
@@ -94,7 +110,7 @@ pub(crate) fn answered(answer: &Result<Reply, Error>) -> (Outcome, u64, String) 
         Ok(_) => (Outcome::Done, 0, String::new()),
         Err(Error::Refused(refusal)) => (Outcome::Refused, 0, refusal.to_string()),
         Err(Error::Unavailable(why)) => (Outcome::Unavailable, 0, why.to_string()),
-        Err(Error::UnknownOutcome(_)) => (Outcome::Unknown, 0, String::new()),
+        Err(Error::UnknownOutcome(_) | Error::UnknownTransaction { .. }) => (Outcome::Unknown, 0, String::new()),
     }
 }
 
@@ -130,7 +146,20 @@ fn command(command: &Command) -> String {
         Command::LeaseRevoke { id } => format!("revoke lease {}", id.0),
         Command::LeaseExpire { id, .. } => format!("expire lease {}", id.0),
         Command::Compact { revision } => format!("compact at revision {}", revision.0),
+        Command::Across { tx, step } => step_of(*tx, step),
         other => format!("{other:?}"),
+    }
+}
+
+fn step_of(tx: TxId, step: &TxStep) -> String {
+    let tx = format!("transaction {:08x}", (tx.0 >> 96) as u32);
+    match step {
+        TxStep::Prepare { home, part, .. } => format!("prepare {tx} of {home}, {} writes", part.success.len()),
+        TxStep::Decide(verdict) => format!("decide {tx}, {} others are prepared", verdict.prepared.len()),
+        TxStep::Settle { .. } => format!("settle {tx}"),
+        TxStep::Resolve(Decision::Aborted) => format!("{tx} is aborted"),
+        TxStep::Resolve(Decision::Committed { .. }) => format!("{tx} is committed"),
+        TxStep::Forget => format!("forget {tx}"),
     }
 }
 

@@ -1,0 +1,356 @@
+//! Transactions over several shards, as the node that a client asked carries them through, and what becomes of those whose node is gone
+//! (docs/design/transactions.md).
+//!
+//! ```text
+//!   client ──> plan ──> attempt: Prepare in all shards but the home ──> Decide at the home ──> client
+//!                          │ a lock was in the way: release, wait a little, another attempt     │
+//!                          └──────────────────── Resolve in all others <──────────────────────┘ ──> Forget at the home
+//!
+//!   a shard's leader finds something prepared long ago ──> Settle at its home ──> Resolve
+//!   a home's leader finds a decision that is not carried out ──> Resolve in the others ──> Forget
+//! ```
+//!
+//! Every step is a command in a shard's log, sent through this node's replica of it and sent again by that until it is applied once. So this
+//! module only says what is to be asked next, and takes the answers.
+
+mod attempt;
+mod plan;
+mod recovery;
+
+use crate::bounds::{ACROSS_CLIENTS_MAX, ACROSS_STEP_TIMEOUT, FENCE_ENTRIES};
+use crate::config::Sabotage;
+use crate::input::{Reply, RequestId};
+use crate::keyspaces::Keyspaces;
+use attempt::{Attempt, End, Next};
+use plan::Plan;
+use quorate_env::{Instant, LogIndex, Rng, ShardId};
+use quorate_kv::across::{Decision, PartResult, Transaction, TransactionResult, TxAnswer, TxId, TxStep, Verdict};
+use quorate_kv::{Command, Error, Outcome, Unavailable};
+pub(crate) use recovery::Orphans;
+use recovery::Recovery;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Requests of the node to its own replicas have numbers from here on; no driver counts so far.
+pub(crate) const OWN_REQUESTS: RequestId = 1 << 63;
+
+/// The longest wait between two attempts.
+const BACKOFF_MAX: Duration = Duration::from_millis(64);
+
+/// A command that one of this node's replicas is to carry through.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub id: RequestId,
+    pub shard: ShardId,
+    pub command: Command,
+    pub deadline: Instant,
+}
+
+/// What an answer belongs to.
+enum Purpose {
+    /// A shard prepares a client's transaction.
+    Prepare { client: u64, tx: TxId, shard: ShardId },
+    /// Its home decides.
+    Decide { client: u64, tx: TxId },
+    /// The decision is carried out in one more shard.
+    Resolved { job: u64, tx: TxId, home: ShardId },
+    /// What a home says of something prepared here.
+    Settled { tx: TxId, shard: ShardId },
+    /// A client wants to know what became of a transaction.
+    Asked { request: RequestId },
+    /// Nobody waits for it.
+    Nothing,
+}
+
+/// A client's transaction.
+struct Client {
+    request: RequestId,
+    transaction: Transaction,
+    deadline: Instant,
+    plan: Plan,
+    attempt: Option<Attempt>,
+    results: BTreeMap<ShardId, PartResult>,
+    attempts: u32,
+    /// When the next attempt begins, and why the last one failed.
+    again: Option<(Instant, Error)>,
+}
+
+/// What the node knows that this module needs.
+pub(crate) struct Surroundings<'a> {
+    pub now: Instant,
+    pub keyspaces: &'a Keyspaces,
+    /// Where this node's replica of a shard stands; none if it has none that works.
+    pub applied: &'a dyn Fn(ShardId) -> Option<LogIndex>,
+    pub sabotage: Option<Sabotage>,
+}
+
+/// See the module.
+pub(crate) struct Across {
+    rng: Rng,
+    clients: BTreeMap<u64, Client>,
+    next_client: u64,
+    asked: BTreeMap<RequestId, Purpose>,
+    next_ask: RequestId,
+    asks: Vec<Ask>,
+    recovery: Recovery,
+    replies: Vec<(RequestId, Result<Reply, Error>)>,
+}
+
+impl Across {
+    pub fn new(rng: Rng) -> Self {
+        Self {
+            rng,
+            clients: BTreeMap::new(),
+            next_client: 0,
+            asked: BTreeMap::new(),
+            next_ask: OWN_REQUESTS,
+            asks: Vec::new(),
+            recovery: Recovery::default(),
+            replies: Vec::new(),
+        }
+    }
+
+    /// Whether answers are waited for.
+    pub fn is_asking(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// What is to be asked of this node's replicas.
+    pub fn take_asks(&mut self) -> Vec<Ask> {
+        std::mem::take(&mut self.asks)
+    }
+
+    /// What clients are to be told.
+    pub fn take_replies(&mut self) -> Vec<(RequestId, Result<Reply, Error>)> {
+        std::mem::take(&mut self.replies)
+    }
+
+    /// A client asks for a transaction.
+    pub fn begin(&mut self, request: RequestId, transaction: Transaction, deadline: Instant, at: &Surroundings<'_>) {
+        if self.clients.len() >= ACROSS_CLIENTS_MAX {
+            return self.replies.push((request, Err(Unavailable::Overloaded.into())));
+        }
+        match Plan::of(&transaction, at.keyspaces) {
+            Ok(plan) => {
+                let (attempts, results) = (0, BTreeMap::new());
+                let client =
+                    Client { request, transaction, deadline, plan, attempt: None, results, attempts, again: None };
+                self.next_client += 1;
+                self.clients.insert(self.next_client, client);
+                self.attempt(self.next_client, at);
+            }
+            Err(refusal) => self.replies.push((request, Err(refusal.into()))),
+        }
+    }
+
+    /// A client asks what became of a transaction; if nothing was decided yet, nothing ever will be.
+    pub fn settle(&mut self, request: RequestId, home: ShardId, tx: TxId, deadline: Instant, at: &Surroundings<'_>) {
+        match (at.applied)(home) {
+            Some(applied) => {
+                let step = TxStep::Settle { fence: LogIndex(applied.0 + FENCE_ENTRIES) };
+                self.ask(home, tx, step, deadline, Purpose::Asked { request });
+            }
+            None => self.replies.push((request, Err(Unavailable::NoLeader.into()))),
+        }
+    }
+
+    /// Begins another attempt at a client's transaction.
+    fn attempt(&mut self, number: u64, at: &Surroundings<'_>) {
+        let Some(client) = self.clients.get_mut(&number) else { return };
+        // Keyspaces may have changed since.
+        match Plan::of(&client.transaction, at.keyspaces) {
+            Ok(plan) => client.plan = plan,
+            Err(refusal) => return self.finish(number, Err(refusal.into())),
+        }
+        let home = client.plan.home;
+        let Some(applied) = (at.applied)(home) else {
+            return self.finish(number, Err(Unavailable::NoLeader.into()));
+        };
+        let tx = TxId(u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64()));
+        let fence = LogIndex(applied.0 + FENCE_ENTRIES);
+        let others: BTreeSet<ShardId> = client.plan.parts.keys().copied().filter(|shard| *shard != home).collect();
+        client.results.clear();
+        client.attempts += 1;
+        client.again = None;
+        let deadline = client.deadline;
+        let prepares: Vec<_> = others.iter().map(|shard| (*shard, client.plan.parts[shard].clone())).collect();
+        client.attempt = Some(Attempt::new(tx, home, fence, others));
+        if prepares.is_empty() || at.sabotage == Some(Sabotage::DecideUnprepared) {
+            self.decide(number, true);
+        }
+        for (shard, part) in prepares {
+            let step = TxStep::Prepare { home, fence, part };
+            self.ask(shard, tx, step, deadline, Purpose::Prepare { client: number, tx, shard });
+        }
+    }
+
+    fn decide(&mut self, number: u64, others_hold: bool) {
+        let Some(client) = self.clients.get(&number) else { return };
+        let Some(attempt) = &client.attempt else { return };
+        let (tx, home, fence) = (attempt.tx, attempt.home, attempt.fence);
+        let (prepared, key) = (attempt.others.iter().copied().collect(), client.transaction.key);
+        let verdict = Verdict { part: client.plan.parts[&home].clone(), others_hold, prepared, fence, key };
+        let deadline = client.deadline;
+        self.ask(home, tx, TxStep::Decide(Box::new(verdict)), deadline, Purpose::Decide { client: number, tx });
+    }
+
+    fn ask(&mut self, shard: ShardId, tx: TxId, step: TxStep, deadline: Instant, purpose: Purpose) {
+        self.next_ask += 1;
+        self.asked.insert(self.next_ask, purpose);
+        self.asks.push(Ask { id: self.next_ask, shard, command: Command::Across { tx, step }, deadline });
+    }
+
+    /// A replica answers.
+    pub fn answered(&mut self, id: RequestId, answer: Result<Reply, Error>, at: &Surroundings<'_>) {
+        let Some(purpose) = self.asked.remove(&id) else { return };
+        let answer = answer.map(|reply| match reply {
+            Reply::Applied(applied) => match applied.outcome {
+                Outcome::Stepped(answer) => answer,
+                other => unreachable!("a step was answered with {other:?}"),
+            },
+            _ => unreachable!("a command was submitted"),
+        });
+        match purpose {
+            Purpose::Prepare { client, tx, shard } => self.prepared(client, tx, shard, answer, at),
+            Purpose::Decide { client, tx } => {
+                let Some(found) = self.clients.get_mut(&client) else { return };
+                let Some(attempt) = found.attempt.as_ref().filter(|attempt| attempt.tx == tx) else { return };
+                let end = attempt.decided(answer, &mut found.results);
+                self.end(client, end, at);
+            }
+            Purpose::Resolved { job, tx, home } => {
+                if self.recovery.resolved(job, answer.is_ok()) {
+                    self.ask(home, tx, TxStep::Forget, at.now + ACROSS_STEP_TIMEOUT, Purpose::Nothing);
+                }
+            }
+            Purpose::Settled { tx, shard } => {
+                if let Ok(TxAnswer::Settled(decision)) = answer {
+                    let step = TxStep::Resolve(decision.unwrap_or(Decision::Aborted));
+                    self.ask(shard, tx, step, at.now + ACROSS_STEP_TIMEOUT, Purpose::Nothing);
+                }
+            }
+            Purpose::Asked { request } => {
+                let answer = answer.map(|answer| match answer {
+                    TxAnswer::Settled(decision) => Reply::Settled(decision),
+                    other => unreachable!("a question was answered with {other:?}"),
+                });
+                self.replies.push((request, answer));
+            }
+            Purpose::Nothing => {}
+        }
+    }
+
+    fn prepared(
+        &mut self,
+        number: u64,
+        tx: TxId,
+        shard: ShardId,
+        answer: Result<TxAnswer, Error>,
+        at: &Surroundings<'_>,
+    ) {
+        let Some(client) = self.clients.get_mut(&number) else { return };
+        let Some(attempt) = client.attempt.as_mut().filter(|attempt| attempt.tx == tx) else { return };
+        match attempt.prepared(shard, answer, &mut client.results) {
+            Next::Wait => {}
+            Next::Decide { others_hold } => self.decide(number, others_hold),
+            Next::Over(end) => self.end(number, end, at),
+        }
+    }
+
+    fn end(&mut self, number: u64, end: End, at: &Surroundings<'_>) {
+        let Some(client) = self.clients.get_mut(&number) else { return };
+        let Some(attempt) = client.attempt.take() else { return };
+        match end {
+            End::Committed { succeeded } => {
+                let looks = client.plan.answers(&client.results);
+                let result = TransactionResult { succeeded, looks, repeated: false };
+                self.finish(number, Ok(Reply::Transacted(result)));
+                self.carry_out(&attempt, Decision::Committed { succeeded }, at);
+            }
+            End::Repeated(decision) => {
+                let succeeded = decision == Decision::Committed { succeeded: true };
+                let result = TransactionResult { succeeded, looks: Vec::new(), repeated: true };
+                self.finish(number, Ok(Reply::Transacted(result)));
+                self.carry_out(&attempt, Decision::Aborted, at);
+            }
+            End::Again(error) => {
+                let most = BACKOFF_MAX.min(Duration::from_millis(1 << client.attempts.min(16)));
+                let wait = Duration::from_micros(self.rng.between(0, most.as_micros() as u64));
+                client.again = Some((at.now + wait, error));
+                self.carry_out(&attempt, Decision::Aborted, at);
+            }
+            End::Failed(error) => {
+                self.finish(number, Err(error));
+                self.carry_out(&attempt, Decision::Aborted, at);
+            }
+            // The shards will find out by themselves.
+            End::Unknown => {
+                let (tx, home) = (attempt.tx, attempt.home);
+                self.finish(number, Err(Error::UnknownTransaction { tx, home }));
+            }
+        }
+    }
+
+    fn finish(&mut self, number: u64, reply: Result<Reply, Error>) {
+        if let Some(client) = self.clients.remove(&number) {
+            self.replies.push((client.request, reply));
+        }
+    }
+
+    fn carry_out(&mut self, attempt: &Attempt, decision: Decision, at: &Surroundings<'_>) {
+        let (tx, home) = (attempt.tx, attempt.home);
+        if decision != Decision::Aborted {
+            let shards = attempt.others.iter().copied().collect();
+            return self.resolve(tx, home, decision, shards, at);
+        }
+        for shard in &attempt.others {
+            self.ask(*shard, tx, TxStep::Resolve(decision), at.now + ACROSS_STEP_TIMEOUT, Purpose::Nothing);
+        }
+    }
+
+    /// Has a decision carried out, and then forgotten.
+    fn resolve(&mut self, tx: TxId, home: ShardId, decision: Decision, shards: Vec<ShardId>, at: &Surroundings<'_>) {
+        let job = self.recovery.begin(shards.len());
+        for shard in shards {
+            let purpose = Purpose::Resolved { job, tx, home };
+            self.ask(shard, tx, TxStep::Resolve(decision), at.now + ACROSS_STEP_TIMEOUT, purpose);
+        }
+    }
+
+    /// Time passes: attempts that waited begin, and those whose time is up end. `orphans` is what this node's leading replicas have found.
+    pub fn tick(&mut self, orphans: Vec<Orphans>, at: &Surroundings<'_>) {
+        let waiting = self.clients.iter().filter_map(|(n, client)| client.again.as_ref().map(|(when, _)| (*n, *when)));
+        let due: Vec<u64> = waiting.filter(|(_, when)| *when <= at.now).map(|(n, _)| n).collect();
+        for number in due {
+            let late = self.clients.get_mut(&number).filter(|client| client.deadline <= at.now);
+            match late.and_then(|client| client.again.take()) {
+                Some((_, error)) => self.finish(number, Err(error)),
+                None => self.attempt(number, at),
+            }
+        }
+        let found = self.recovery.take_due(orphans, at.now);
+        let until = at.now + ACROSS_STEP_TIMEOUT;
+        for (shard, tx, home, fence) in found.unsettled {
+            if at.sabotage == Some(Sabotage::PresumeAborted) {
+                self.ask(shard, tx, TxStep::Resolve(Decision::Aborted), until, Purpose::Nothing);
+            } else {
+                self.ask(home, tx, TxStep::Settle { fence }, until, Purpose::Settled { tx, shard });
+            }
+        }
+        for (home, tx, decision, shards) in found.unresolved {
+            self.resolve(tx, home, decision, shards, at);
+        }
+    }
+
+    /// The node stops: whoever waits is told what is known.
+    pub fn stop(&mut self) {
+        for client in std::mem::take(&mut self.clients).into_values() {
+            let deciding = client.attempt.as_ref().filter(|attempt| attempt.is_deciding());
+            let error = match deciding {
+                Some(attempt) => Error::UnknownTransaction { tx: attempt.tx, home: attempt.home },
+                None => Unavailable::Stopping.into(),
+            };
+            self.replies.push((client.request, Err(error)));
+        }
+    }
+}

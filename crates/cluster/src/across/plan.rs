@@ -1,0 +1,169 @@
+//! From what a client wants to what each shard does, and from what the shards answer to what the client is told.
+
+use crate::keyspaces::Keyspaces;
+use bytes::Bytes;
+use quorate_env::ShardId;
+use quorate_kv::across::{Part, PartResult, Transaction, Write};
+use quorate_kv::{Compare, KeyRange, Keyspace, KeyspaceId, RangeOp, RangeResult, Refusal, limits};
+use std::collections::BTreeMap;
+
+/// What each shard does.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub parts: BTreeMap<ShardId, Part>,
+    /// Where it is decided: the first shard that it writes to. A retry finds the same.
+    pub home: ShardId,
+    looks: Vec<Pieces>,
+}
+
+/// The reads that a look was cut into, each by its shard and its place among that shard's reads.
+#[derive(Debug, PartialEq, Eq)]
+struct Pieces {
+    limit: u64,
+    pieces: Vec<(ShardId, usize)>,
+}
+
+impl Plan {
+    /// # Errors
+    /// If a keyspace does not exist, a key is empty, or it touches no shard or too many.
+    pub fn of(transaction: &Transaction, keyspaces: &Keyspaces) -> Result<Self, Refusal> {
+        let find = |id: KeyspaceId| keyspaces.get(id).ok_or(Refusal::KeyspaceNotFound);
+        let mut parts: BTreeMap<ShardId, Part> = BTreeMap::new();
+        for check in &transaction.checks {
+            let shard = find(check.keyspace)?.shard_of(not_empty(&check.key)?);
+            let range = KeyRange::single(check.key.clone());
+            let compare = Compare { range, op: check.op, expected: check.expected.clone() };
+            parts.entry(shard).or_default().compares.push(compare);
+        }
+        let mut looks = Vec::new();
+        for look in &transaction.looks {
+            let mut pieces = Vec::new();
+            for (shard, range) in find(look.keyspace)?.pieces(&look.range) {
+                let reads = &mut parts.entry(shard).or_default().reads;
+                pieces.push((shard, reads.len()));
+                reads.push(RangeOp { limit: look.limit, ..RangeOp::of(range) });
+            }
+            looks.push(Pieces { limit: look.limit, pieces });
+        }
+        for (keyspace, write) in &transaction.success {
+            for (shard, write) in pieces(find(*keyspace)?, write)? {
+                parts.entry(shard).or_default().success.push(write);
+            }
+        }
+        for (keyspace, write) in &transaction.failure {
+            for (shard, write) in pieces(find(*keyspace)?, write)? {
+                parts.entry(shard).or_default().failure.push(write);
+            }
+        }
+        if parts.len() > limits::TRANSACTION_SHARDS_MAX {
+            return Err(Refusal::TooManyShards { shards: parts.len() });
+        }
+        let writes = parts.iter().find(|(_, part)| !part.only_reads());
+        let home = *writes.or_else(|| parts.iter().next()).ok_or(Refusal::EmptyKey)?.0;
+        Ok(Self { parts, home, looks })
+    }
+
+    /// One answer for each look, put together from the shards' answers.
+    pub fn answers(&self, results: &BTreeMap<ShardId, PartResult>) -> Vec<RangeResult> {
+        let one = |look: &Pieces| {
+            let mut all = RangeResult::default();
+            for (shard, at) in &look.pieces {
+                if let Some(piece) = results.get(shard).and_then(|result| result.reads.get(*at)) {
+                    all.kvs.extend(piece.kvs.iter().cloned());
+                    all.more |= piece.more;
+                    all.count += piece.count;
+                }
+            }
+            let limit = usize::try_from(look.limit).unwrap_or(usize::MAX);
+            if limit > 0 && all.kvs.len() > limit {
+                all.kvs.truncate(limit);
+                all.more = true;
+            }
+            all
+        };
+        self.looks.iter().map(one).collect()
+    }
+}
+
+fn not_empty(key: &Bytes) -> Result<&Bytes, Refusal> {
+    match key.len() {
+        0 => Err(Refusal::EmptyKey),
+        bytes if bytes > limits::KEY_BYTES_MAX => Err(Refusal::TooLarge { bytes, max: limits::KEY_BYTES_MAX }),
+        _ => Ok(key),
+    }
+}
+
+fn pieces(keyspace: &Keyspace, write: &Write) -> Result<Vec<(ShardId, Write)>, Refusal> {
+    Ok(match write {
+        Write::Put { key, .. } => vec![(keyspace.shard_of(not_empty(key)?), write.clone())],
+        Write::Delete(range) => keyspace.pieces(range).map(|(shard, piece)| (shard, Write::Delete(piece))).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspaces::tests::made;
+    use quorate_kv::across::{Check, Look};
+    use quorate_kv::{CompareOp, Expected, KeyValue, LeaseId, Revision};
+
+    fn put(key: &'static str) -> Write {
+        Write::Put { key: key.into(), value: "v".into() }
+    }
+
+    fn kv(key: &'static str) -> KeyValue {
+        let (create_revision, mod_revision) = (Revision(2), Revision(2));
+        KeyValue { key: key.into(), value: "v".into(), create_revision, mod_revision, version: 1, lease: LeaseId::NONE }
+    }
+
+    #[test]
+    fn each_shard_gets_what_is_its_own_and_answers_are_put_together() {
+        let (keyspaces, orders) = made("orders", &["m"]);
+        let shards: Vec<ShardId> = keyspaces.get(orders).expect("made").shards.iter().map(|(_, s)| *s).collect();
+        let transaction = Transaction {
+            checks: vec![Check {
+                keyspace: orders,
+                key: "z".into(),
+                op: CompareOp::Equal,
+                expected: Expected::Version(0),
+            }],
+            looks: vec![
+                Look { keyspace: orders, range: KeyRange::single("a"), limit: 0 },
+                Look { keyspace: orders, range: KeyRange::all(), limit: 2 },
+            ],
+            success: vec![(orders, put("z"))],
+            failure: vec![(orders, Write::Delete(KeyRange::prefix("z")))],
+            key: None,
+        };
+        let plan = Plan::of(&transaction, &keyspaces).expect("allowed");
+        assert_eq!(plan.home, shards[1], "the shard that is written to");
+        assert_eq!(plan.parts[&shards[0]].reads.len(), 2);
+        assert!(plan.parts[&shards[0]].only_reads());
+        assert_eq!(plan.parts[&shards[1]].reads.len(), 1);
+        let some = |kvs: Vec<KeyValue>| RangeResult { count: kvs.len() as u64, kvs, more: false };
+        let left = PartResult { holds: true, reads: vec![some(vec![kv("a")]), some(vec![kv("a"), kv("b")])] };
+        let right = PartResult { holds: true, reads: vec![some(vec![kv("x")])] };
+        let answers = plan.answers(&BTreeMap::from([(shards[0], left), (shards[1], right)]));
+        assert_eq!(answers[0], some(vec![kv("a")]));
+        assert_eq!(answers[1], RangeResult { kvs: vec![kv("a"), kv("b")], more: true, count: 3 });
+    }
+
+    #[test]
+    fn what_cannot_be_placed_is_refused() {
+        let (keyspaces, orders) = made("orders", &[]);
+        let of = |success: Vec<(KeyspaceId, Write)>| {
+            Plan::of(&Transaction { success, ..Transaction::default() }, &keyspaces).err()
+        };
+        assert_eq!(of(vec![(KeyspaceId(99), put("a"))]), Some(Refusal::KeyspaceNotFound));
+        assert_eq!(of(vec![(KeyspaceId::SYSTEM, put("a"))]), Some(Refusal::KeyspaceNotFound));
+        assert_eq!(of(vec![(orders, put(""))]), Some(Refusal::EmptyKey));
+        assert_eq!(of(Vec::new()), Some(Refusal::EmptyKey));
+        assert_eq!(of(vec![(KeyspaceId::DEFAULT, put("a"))]), None);
+        let starts: Vec<String> = (0..limits::TRANSACTION_SHARDS_MAX).map(|n| format!("{n:03}")).collect();
+        let (keyspaces, wide) = made("wide", &starts.iter().map(String::as_str).collect::<Vec<_>>());
+        let success = vec![(wide, Write::Delete(KeyRange::all()))];
+        let shards = limits::TRANSACTION_SHARDS_MAX + 1;
+        let refused = Plan::of(&Transaction { success, ..Transaction::default() }, &keyspaces).err();
+        assert_eq!(refused, Some(Refusal::TooManyShards { shards }));
+    }
+}

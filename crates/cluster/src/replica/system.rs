@@ -1,0 +1,38 @@
+//! What the system keyspace's rows say, as one replica of it has them.
+
+use crate::keyspaces::Keyspaces;
+use crate::members::Roster;
+use quorate_kv::{KeyRange, KeyValue, RangeOp, Revision};
+use quorate_shard::{Machine, View};
+use std::sync::Arc;
+
+/// Cluster state as data.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SystemRows {
+    pub roster: Arc<Roster>,
+    pub keyspaces: Arc<Keyspaces>,
+}
+
+impl SystemRows {
+    pub fn read(machine: &Machine) -> Result<Self, String> {
+        let view = machine.view();
+        let revision = view.revision();
+        let roster = Roster::read(rows(&view, Roster::ranges())?, revision).map_err(|e| e.to_string())?;
+        let keyspaces = Keyspaces::read(rows(&view, Keyspaces::ranges())?, revision).map_err(|e| e.to_string())?;
+        Ok(Self { roster: Arc::new(roster), keyspaces: Arc::new(keyspaces) })
+    }
+
+    /// When they were read.
+    pub fn revision(&self) -> Revision {
+        self.roster.revision
+    }
+}
+
+fn rows<const N: usize>(view: &View, ranges: [KeyRange; N]) -> Result<Vec<KeyValue>, String> {
+    let mut kvs = Vec::new();
+    for range in ranges {
+        let read = view.range(&RangeOp::of(range)).map_err(|e| e.to_string())?;
+        kvs.extend(read.map_err(|refusal| refusal.to_string())?.kvs);
+    }
+    Ok(kvs)
+}

@@ -1,0 +1,355 @@
+//! The bank: a keyspace of many shards, tellers whose transactions go over all of them, and how their answers are judged.
+
+use super::{CLIENT_PATIENCE_US, Event, REQUEST_TIMEOUT, SHARDS, Step, World, id_of};
+use crate::checks::serial::{Done, SerialCheck};
+use crate::history::{Violation, demand};
+use crate::plan::BankPlan;
+use crate::teller::{ACCOUNTS, BANK, Deed, START, Teller, TellerFlight, accounts, parse, starts};
+use crate::trace::recorder::node_lane;
+use crate::trace::{Lane, TraceEvent, words};
+use bytes::Bytes;
+use quorate_cluster::keyspaces::Keyspaces;
+use quorate_cluster::{Input, Reply, Request, RequestId};
+use quorate_env::{ReplicaId, Rng, ShardId};
+use quorate_kv::across::{TransactionResult, TxId, TxStep};
+use quorate_kv::{
+    Command, Error, KeyRange, KeyValue, Keyspace, KeyspaceKind, OpResult, Outcome, RangeOp, Refusal, Revision,
+    TxnResult,
+};
+use quorate_shard::EntryPayload;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How often the bank's founder looks whether it is there, and a teller whether it can begin, in microseconds.
+const LOOK_US: u64 = 50_000;
+
+/// For so long before the end nobody asks for anything more, in microseconds: longer than what is orphaned lasts.
+const REST_US: u64 = 8_000_000;
+
+/// What goes on at the bank.
+#[derive(Default)]
+pub(super) struct Bank {
+    pub tellers: Vec<Teller>,
+    shards: u64,
+    check: SerialCheck,
+    requests: BTreeMap<RequestId, usize>,
+    /// The founder's request, and when it was sent.
+    founding: Option<(RequestId, u64)>,
+    /// Transactions that were settled before anybody decided them.
+    settled: BTreeSet<TxId>,
+}
+
+impl Bank {
+    pub fn new(plan: Option<BankPlan>, rng: &Rng) -> Self {
+        let Some(BankPlan { shards, tellers }) = plan else { return Self::default() };
+        let tellers = (0..tellers).map(|n| Teller::new(rng.split(200 + n))).collect();
+        Self { tellers, shards, ..Self::default() }
+    }
+
+    pub fn exists(&self) -> bool {
+        self.shards > 0
+    }
+}
+
+fn fits(answer: &Result<Reply, Error>) -> Violation {
+    let (_, _, text) = words::answered(answer);
+    Violation { rule: "answers fit", detail: format!("a teller was told: {text}") }
+}
+
+impl World<'_> {
+    pub(super) fn open_bank(&mut self) {
+        if self.bank.exists() {
+            self.after(LOOK_US, Event::Found);
+            for teller in 0..self.bank.tellers.len() {
+                self.after(LOOK_US, Event::Teller { teller });
+            }
+        }
+    }
+
+    /// The bank's keyspace, as a node knows it.
+    fn bank_of(&self, node: usize) -> Option<Keyspace> {
+        self.nodes[node].node.as_ref()?.keyspaces().named(BANK).cloned()
+    }
+
+    /// Makes the keyspace, if it is not there yet.
+    pub(super) fn found_bank(&mut self) -> Step {
+        if (0..self.nodes.len()).any(|node| self.bank_of(node).is_some()) {
+            return Ok(());
+        }
+        self.after(LOOK_US, Event::Found);
+        if self.bank.founding.is_some_and(|(_, at)| self.now < at + CLIENT_PATIENCE_US / 2) {
+            return Ok(());
+        }
+        let up = self.not_retired().into_iter().find(|node| self.nodes[*node].node.is_some());
+        let Some(node) = up else { return Ok(()) };
+        let founders = (0..self.plan.nodes).map(|node| ReplicaId(id_of(node).0)).collect();
+        let keyspaces: &Keyspaces = self.nodes[node].node.as_ref().expect("it is up").keyspaces();
+        let made = keyspaces.create(BANK, KeyspaceKind::Ranged, &starts(self.bank.shards), founders);
+        let (_, txn) = made.map_err(|e| Violation { rule: "answers fit", detail: e.to_string() })?;
+        let id = self.next_request;
+        self.next_request += 1;
+        self.bank.founding = Some((id, self.now));
+        let request = Request::Submit { shard: SHARDS[0], command: Command::Transact(txn) };
+        self.feed(node, Input::Request { id, timeout: REQUEST_TIMEOUT, request })
+    }
+
+    pub(super) fn teller_turn(&mut self, teller: usize) -> Step {
+        // In the end all of them rest, so that everything can be over.
+        let end = self.plan.storm_us + self.plan.calm_us;
+        if self.bank.tellers[teller].in_flight.is_some() || self.now + REST_US > end {
+            return Ok(());
+        }
+        let there = self.not_retired();
+        let node = there[self.bank.tellers[teller].pick(there.len())];
+        let Some(bank) = self.bank_of(node) else {
+            self.after(LOOK_US, Event::Teller { teller });
+            return Ok(());
+        };
+        let operation = self.next_operation;
+        self.next_operation += 1;
+        let opened = self.bank.check.done.values().any(|done| done.ended_us.is_some());
+        let (deed, request) = match opened {
+            false => Teller::open(bank.id, operation),
+            true => self.bank.tellers[teller].next(bank.id, operation, |key| bank.shard_of(key)),
+        };
+        if self.script.and_then(|script| script.operations).is_some_and(|asked| !asked.contains(operation)) {
+            self.bank.tellers[teller].completed += 1;
+            self.teller_goes_on(teller);
+            return Ok(());
+        }
+        self.played.asked.insert(operation);
+        let wrote = match &deed {
+            Deed::Write { keys, .. } => keys.clone(),
+            Deed::Put { key } => vec![key.clone()],
+            Deed::Open => (0..ACCOUNTS).map(|n| format!("a/{n:02}").into()).collect(),
+            Deed::Audit | Deed::Read { .. } => Vec::new(),
+        };
+        self.bank.check.done.insert(operation, Done { began_us: self.now, wrote, ..Done::default() });
+        let id = self.next_request;
+        self.next_request += 1;
+        let client = self.teller_lane(teller);
+        self.trace(|| TraceEvent::Ask { client, node: node_lane(node), operation, text: words::teller_asked(&deed) });
+        self.bank.tellers[teller].in_flight = Some((id, TellerFlight { operation, node, deed, began_us: self.now }));
+        self.bank.requests.insert(id, teller);
+        self.after(CLIENT_PATIENCE_US, Event::TellerPatience { teller, operation });
+        if self.nodes[node].node.is_none() {
+            self.teller_gives_up(teller);
+            return Ok(());
+        }
+        self.feed(node, Input::Request { id, timeout: REQUEST_TIMEOUT, request })
+    }
+
+    pub(super) fn teller_patience(&mut self, teller: usize, operation: u64) {
+        if self.bank.tellers[teller].in_flight.as_ref().is_some_and(|(_, f)| f.operation == operation) {
+            self.teller_gives_up(teller);
+        }
+    }
+
+    pub(super) fn teller_gives_up(&mut self, teller: usize) {
+        if let Some((request, _)) = self.bank.tellers[teller].in_flight.take() {
+            self.bank.requests.remove(&request);
+            self.mark("unknown outcome");
+            self.teller_goes_on(teller);
+        }
+    }
+
+    fn teller_goes_on(&mut self, teller: usize) {
+        let wait = self.bank.tellers[teller].think(self.plan.think_us);
+        self.after(wait, Event::Teller { teller });
+    }
+
+    /// Tellers have their lanes behind the clients'.
+    fn teller_lane(&self, teller: usize) -> Lane {
+        Lane::Client((self.plan.clients + teller) as u64)
+    }
+
+    /// Tellers whose node has crashed.
+    pub(super) fn tellers_lose(&mut self, node: usize) {
+        for teller in 0..self.bank.tellers.len() {
+            if self.bank.tellers[teller].in_flight.as_ref().is_some_and(|(_, f)| f.node == node) {
+                self.teller_gives_up(teller);
+            }
+        }
+    }
+
+    /// Whether an answer was a teller's, or the founder's; what is made of it.
+    pub(super) fn teller_hears(
+        &mut self,
+        request: RequestId,
+        answer: &Result<Reply, Error>,
+    ) -> Result<bool, Violation> {
+        if self.bank.founding.is_some_and(|(id, _)| id == request) {
+            self.bank.founding = None;
+            return Ok(true);
+        }
+        let Some(teller) = self.bank.requests.remove(&request) else { return Ok(false) };
+        let Some((_, flight)) = self.bank.tellers[teller].in_flight.take() else { return Ok(true) };
+        let TellerFlight { operation, node, deed, began_us } = flight;
+        let client = self.teller_lane(teller);
+        self.trace(|| {
+            let (outcome, revision, text) = words::answered(answer);
+            TraceEvent::Answer { client, node: node_lane(node), operation, outcome, revision, text }
+        });
+        self.hash(&operation.to_le_bytes());
+        match answer {
+            Ok(Reply::View { view, .. }) => {
+                let Deed::Read { op } = &deed else { return Err(fits(answer)) };
+                if view.blocker(op).is_some() {
+                    // As every reader does: it comes again until nothing is in the way, or its time is up.
+                    self.mark("read met a lock");
+                    return self.read_again(teller, TellerFlight { operation, node, deed, began_us }).map(|()| true);
+                }
+                let read =
+                    view.range(op).map_err(|e| Violation { rule: "views can be read", detail: e.to_string() })?;
+                let kvs = read.map_err(|e| Violation { rule: "reads are answered", detail: e.to_string() })?.kvs;
+                self.teller_saw(teller, operation, vec![op.range.clone()], &kvs)?;
+            }
+            Ok(Reply::Transacted(result)) => self.teller_transacted(teller, operation, &deed, result)?,
+            Ok(Reply::Applied(applied)) => match &applied.outcome {
+                Outcome::Transacted(TxnResult { succeeded: true, results })
+                    if matches!(results.as_slice(), [OpResult::Put(_)]) =>
+                {
+                    self.teller_saw(teller, operation, Vec::new(), &[])?;
+                }
+                _ => return Err(fits(answer)),
+            },
+            Err(Error::Unavailable(_) | Error::Refused(Refusal::Locked { .. } | Refusal::Aborted { .. })) => {
+                self.mark("transaction given up");
+                self.bank.check.refused.insert(operation);
+                self.bank.check.done.remove(&operation);
+            }
+            Err(Error::UnknownOutcome(_) | Error::UnknownTransaction { .. }) => self.mark("unknown outcome"),
+            _ => return Err(fits(answer)),
+        }
+        self.teller_goes_on(teller);
+        Ok(true)
+    }
+
+    fn read_again(&mut self, teller: usize, flight: TellerFlight) -> Step {
+        let TellerFlight { operation, node, deed: Deed::Read { op }, began_us } = &flight else { return Ok(()) };
+        let (node, bank) = (*node, self.bank_of(*node));
+        let (Some(bank), false) = (bank, self.now > began_us + REQUEST_TIMEOUT.as_micros() as u64) else {
+            // It was not done, and it would not have changed anything.
+            self.bank.check.done.remove(operation);
+            self.teller_goes_on(teller);
+            return Ok(());
+        };
+        let (shard, id) = (bank.shard_of(&op.range.start), self.next_request);
+        self.next_request += 1;
+        self.bank.requests.insert(id, teller);
+        self.bank.tellers[teller].in_flight = Some((id, flight));
+        let consistency = quorate_kv::Consistency::Linearizable;
+        let request = Request::View { shard, consistency };
+        self.after(1_000, Event::Ask { node, id, request });
+        Ok(())
+    }
+
+    fn teller_transacted(&mut self, teller: usize, operation: u64, deed: &Deed, result: &TransactionResult) -> Step {
+        let TransactionResult { succeeded, looks, repeated } = result;
+        if *repeated {
+            self.mark("transaction repeated");
+            // That it was done is all that is known.
+            return self.teller_saw(teller, operation, Vec::new(), &[]);
+        }
+        let kvs: Vec<KeyValue> = looks.iter().flat_map(|look| look.kvs.iter().cloned()).collect();
+        let looked = match deed {
+            Deed::Audit => vec![accounts()],
+            Deed::Write { reads, .. } => reads.clone(),
+            Deed::Open | Deed::Put { .. } | Deed::Read { .. } => Vec::new(),
+        };
+        if !succeeded {
+            self.mark("transaction found a change");
+            if let Some(done) = self.bank.check.done.get_mut(&operation) {
+                done.wrote.clear();
+            }
+            self.bank.tellers[teller].forget();
+        } else if matches!(deed, Deed::Write { .. }) {
+            self.mark("transaction over shards");
+        }
+        if matches!(deed, Deed::Audit) {
+            let amounts: Vec<i64> = kvs.iter().filter_map(|kv| parse(&kv.value).map(|(_, amount)| amount)).collect();
+            let (count, sum) = (amounts.len() as u64, amounts.iter().sum::<i64>());
+            demand(count == ACCOUNTS && sum == START * ACCOUNTS as i64, "money is conserved", || {
+                format!("operation {operation} saw {count} accounts with {sum} in all")
+            })?;
+        }
+        self.teller_saw(teller, operation, looked, &kvs)
+    }
+
+    fn teller_saw(&mut self, teller: usize, operation: u64, looked: Vec<KeyRange>, kvs: &[KeyValue]) -> Step {
+        let now = self.now;
+        let Some(done) = self.bank.check.done.get_mut(&operation) else { return Ok(()) };
+        done.ended_us = Some(now);
+        done.looked = looked;
+        for kv in kvs {
+            let (writer, _) = parse(&kv.value).ok_or_else(|| Violation {
+                rule: "reads see what was committed",
+                detail: format!("operation {operation} saw {kv:?}"),
+            })?;
+            done.saw.insert(kv.key.clone(), writer);
+        }
+        self.bank.tellers[teller].saw(kvs);
+        self.bank.tellers[teller].completed += 1;
+        self.report.operations += 1;
+        Ok(())
+    }
+
+    /// An entry of one of the bank's shards is committed.
+    pub(super) fn bank_commits(&mut self, payload: &Bytes) -> Step {
+        if payload.is_empty() {
+            return Ok(());
+        }
+        let entry = EntryPayload::decode(payload.clone());
+        let entry = entry.map_err(|e| Violation { rule: "entries can be read", detail: e.to_string() })?;
+        for envelope in entry.commands {
+            match envelope.command {
+                Command::Across { tx, step: TxStep::Settle { .. } } => {
+                    self.bank.settled.insert(tx);
+                    self.mark("transaction settled");
+                }
+                Command::Across { tx, step: TxStep::Prepare { .. } } if self.bank.settled.contains(&tx) => {
+                    self.mark("prepare after it was settled");
+                }
+                Command::Across { tx, step: TxStep::Decide(_) } if self.bank.settled.contains(&tx) => {
+                    self.mark("decision after it was settled");
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// In the end every transaction is over, and what all of them did has an order.
+    pub(super) fn bank_closes(&mut self) -> Step {
+        if !self.bank.exists() {
+            return Ok(());
+        }
+        let lasting = self.lasting();
+        let shards: BTreeSet<ShardId> = lasting
+            .iter()
+            .filter_map(|node| self.bank_of(*node))
+            .flat_map(|bank| bank.shards.into_iter().map(|(_, shard)| shard))
+            .collect();
+        demand(shards.len() as u64 == self.bank.shards, "keyspaces are what was asked for", || format!("{shards:?}"))?;
+        let mut versions: BTreeMap<Bytes, Vec<u64>> = BTreeMap::new();
+        for shard in shards {
+            let views = lasting.iter().filter_map(|node| self.nodes[*node].node.as_ref()?.view(shard));
+            let view = views.max_by_key(quorate_shard::View::applied);
+            let view =
+                view.ok_or_else(|| Violation { rule: "replicas catch up", detail: format!("nobody has {shard}") })?;
+            let history = view.events(&KeyRange::all(), Revision(1), false, usize::MAX);
+            let history = history.map_err(|e| Violation { rule: "views can be read", detail: e.to_string() })?;
+            for event in history.events {
+                let (writer, _) = parse(&event.kv.value).unwrap_or_default();
+                versions.entry(event.kv.key).or_default().push(writer);
+            }
+            let locked = view.blocker(&RangeOp::of(KeyRange::all()));
+            demand(locked.is_none(), "transactions end", || format!("{shard} holds a lock: {locked:?}"))?;
+        }
+        let explained = self.bank.check.finish(&versions)?;
+        self.report.explained += explained;
+        for teller in &self.bank.tellers {
+            demand(teller.completed > 0, "every client gets served", || format!("{teller:?}"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! Tellers: clients that move money between accounts on many shards, and write to registers on many shards, in single transactions. Every value
+//! names the operation that wrote it, so that whoever reads it tells whom it has seen.
+
+use bytes::Bytes;
+use quorate_cluster::Request;
+use quorate_env::{Rng, ShardId};
+use quorate_kv::across::{Check, Look, Transaction, Write};
+use quorate_kv::{
+    Command, CompareOp, Consistency, Expected, KeyRange, KeyValue, KeyspaceId, Op, PutOp, RangeEnd, RangeOp, Txn,
+};
+use std::collections::BTreeMap;
+
+/// The keyspace's name.
+pub(crate) const BANK: &str = "bank";
+
+/// Accounts, each with this much at the beginning, and registers.
+pub(crate) const ACCOUNTS: u64 = 24;
+pub(crate) const START: i64 = 100;
+const REGISTERS: u64 = 12;
+
+/// Everything that an audit reads.
+pub(crate) fn accounts() -> KeyRange {
+    KeyRange::prefix("a/")
+}
+
+fn account(n: u64) -> Bytes {
+    format!("a/{n:02}").into()
+}
+
+fn register(n: u64) -> Bytes {
+    format!("r/{n:02}").into()
+}
+
+/// Where the shards begin: cut through accounts and registers alike.
+pub(crate) fn starts(shards: u64) -> Vec<Bytes> {
+    let keys: Vec<Bytes> = (0..ACCOUNTS).map(account).chain((0..REGISTERS).map(register)).collect();
+    (1..shards).map(|n| keys[(n as usize * keys.len()) / shards as usize].clone()).collect()
+}
+
+/// What a value says: who wrote it, and how much it is.
+pub(crate) fn parse(value: &[u8]) -> Option<(u64, i64)> {
+    let (operation, amount) = std::str::from_utf8(value).ok()?.split_once(':')?;
+    Some((operation.parse().ok()?, amount.parse().ok()?))
+}
+
+fn value(operation: u64, amount: i64) -> Bytes {
+    format!("{operation}:{amount}").into()
+}
+
+/// What a teller asked for.
+#[derive(Clone, Debug)]
+pub(crate) enum Deed {
+    /// To open all accounts, if none is open.
+    Open,
+    /// To write these keys, if what it knows of them still holds.
+    Write { keys: Vec<Bytes>, reads: Vec<KeyRange> },
+    /// To see all accounts.
+    Audit,
+    /// To write one key through its own shard.
+    Put { key: Bytes },
+    /// To see some keys through their own shard.
+    Read { op: RangeOp },
+}
+
+#[derive(Debug)]
+pub(crate) struct Teller {
+    rng: Rng,
+    /// What it knows of accounts: amount and revision.
+    known: BTreeMap<Bytes, (i64, u64)>,
+    pub in_flight: Option<(u64, TellerFlight)>,
+    pub completed: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct TellerFlight {
+    pub operation: u64,
+    pub node: usize,
+    pub deed: Deed,
+    pub began_us: u64,
+}
+
+impl Teller {
+    pub fn new(rng: Rng) -> Self {
+        Self { rng, known: BTreeMap::new(), in_flight: None, completed: 0 }
+    }
+
+    pub fn pick(&mut self, below: usize) -> usize {
+        self.rng.below(below as u64) as usize
+    }
+
+    pub fn think(&mut self, think_us: (u64, u64)) -> u64 {
+        self.rng.between(think_us.0, think_us.1)
+    }
+
+    /// It has seen these accounts.
+    pub fn saw(&mut self, kvs: &[KeyValue]) {
+        for kv in kvs.iter().filter(|kv| kv.key.starts_with(b"a/")) {
+            if let Some((_, amount)) = parse(&kv.value) {
+                self.known.insert(kv.key.clone(), (amount, kv.mod_revision.0));
+            }
+        }
+    }
+
+    /// What it knows has turned out to be old.
+    pub fn forget(&mut self) {
+        self.known.clear();
+    }
+
+    /// The first transaction of all.
+    pub fn open(bank: KeyspaceId, operation: u64) -> (Deed, Request) {
+        let check = |key: Bytes| Check { keyspace: bank, key, op: CompareOp::Equal, expected: Expected::Version(0) };
+        let put = |n| (bank, Write::Put { key: account(n), value: value(operation, START) });
+        let (checks, success) = (vec![check(account(0))], (0..ACCOUNTS).map(put).collect());
+        (Deed::Open, Request::Transact(Transaction { checks, success, ..Transaction::default() }))
+    }
+
+    /// The next operation. `shard_of` tells where a key lives, for those that go there directly.
+    pub fn next(&mut self, bank: KeyspaceId, operation: u64, shard_of: impl Fn(&[u8]) -> ShardId) -> (Deed, Request) {
+        match self.rng.below(100) {
+            0..45 if self.known.len() > 1 => self.transfer(bank, operation),
+            0..65 => {
+                let looks = vec![Look { keyspace: bank, range: accounts(), limit: 0 }];
+                (Deed::Audit, Request::Transact(Transaction { looks, ..Transaction::default() }))
+            }
+            65..85 => self.registers(bank, operation),
+            85..93 => {
+                let key = register(self.rng.below(REGISTERS));
+                let txn = Txn::just(Op::Put(PutOp::of(key.clone(), value(operation, 0))));
+                let request = Request::Submit { shard: shard_of(&key), command: Command::Transact(txn) };
+                (Deed::Put { key }, request)
+            }
+            _ => {
+                let key = if self.rng.chance(500) {
+                    register(self.rng.below(REGISTERS))
+                } else {
+                    account(self.rng.below(ACCOUNTS))
+                };
+                let shard = shard_of(&key);
+                let op = RangeOp::of(KeyRange::single(key));
+                (Deed::Read { op }, Request::View { shard, consistency: Consistency::Linearizable })
+            }
+        }
+    }
+
+    /// From some accounts to one, if they hold what the teller thinks.
+    fn transfer(&mut self, bank: KeyspaceId, operation: u64) -> (Deed, Request) {
+        let mut keys: Vec<Bytes> = self.known.keys().cloned().collect();
+        let count = self.rng.between(2, 4.min(keys.len() as u64)) as usize;
+        while keys.len() > count {
+            let at = self.rng.below(keys.len() as u64) as usize;
+            keys.swap_remove(at);
+        }
+        let (mut checks, mut success, mut moved) = (Vec::new(), Vec::new(), 0);
+        for (n, key) in keys.iter().enumerate() {
+            let (amount, revision) = self.known[key];
+            let expected = Expected::Mod(revision as i64);
+            checks.push(Check { keyspace: bank, key: key.clone(), op: CompareOp::Equal, expected });
+            let change = if n + 1 == keys.len() { moved } else { -(self.rng.below(10) as i64) };
+            moved -= change;
+            success.push((bank, Write::Put { key: key.clone(), value: value(operation, amount + change) }));
+        }
+        // Whoever finds that it was wrong learns what is right.
+        let looks: Vec<Look> =
+            keys.iter().map(|key| Look { keyspace: bank, range: KeyRange::single(key.clone()), limit: 0 }).collect();
+        let reads = keys.iter().map(|key| KeyRange::single(key.clone())).collect();
+        let key = self.rng.chance(300).then(|| u128::from(operation));
+        (
+            Deed::Write { keys, reads },
+            Request::Transact(Transaction { checks, looks, success, failure: Vec::new(), key }),
+        )
+    }
+
+    /// Some registers are written, and others read, in one.
+    fn registers(&mut self, bank: KeyspaceId, operation: u64) -> (Deed, Request) {
+        let mut keys: Vec<Bytes> = (0..self.rng.between(1, 3)).map(|_| register(self.rng.below(REGISTERS))).collect();
+        keys.sort();
+        keys.dedup();
+        let first = self.rng.below(REGISTERS);
+        let range = KeyRange {
+            start: register(first),
+            end: RangeEnd::Before(register(first + self.rng.between(1, REGISTERS))),
+        };
+        let looks = vec![Look { keyspace: bank, range: range.clone(), limit: 0 }];
+        let put = |key: &Bytes| (bank, Write::Put { key: key.clone(), value: value(operation, 0) });
+        let success = keys.iter().map(put).collect();
+        let request = Request::Transact(Transaction { looks, success, ..Transaction::default() });
+        (Deed::Write { keys, reads: vec![range] }, request)
+    }
+}
