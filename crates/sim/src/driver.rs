@@ -125,6 +125,7 @@ enum Event {
     TellerPatience {
         teller: usize,
         operation: u64,
+        asked: u32,
     },
     /// A request that waited.
     Ask {
@@ -192,6 +193,10 @@ struct SimNode {
     /// Outputs after which it crashes.
     doomed: Option<u64>,
     trouble: DiskTrouble,
+    /// The shards whose replicas have come up in this life; and those of which its disk had a log. A node learns which shards there are from
+    /// the system keyspace's rows, which may have to be read from its log first.
+    opened: BTreeSet<ShardId>,
+    logs: BTreeSet<ShardId>,
 }
 
 impl SimNode {
@@ -213,6 +218,8 @@ impl SimNode {
             older_meta: MetaRows::new(),
             doomed: None,
             trouble: DiskTrouble::default(),
+            opened: BTreeSet::new(),
+            logs: BTreeSet::new(),
         }
     }
 
@@ -522,7 +529,7 @@ impl World<'_> {
             Event::Operator => self.operator()?,
             Event::Found => self.found_bank()?,
             Event::Teller { teller } => self.teller_turn(teller)?,
-            Event::TellerPatience { teller, operation } => self.teller_patience(teller, operation),
+            Event::TellerPatience { teller, operation, asked } => self.teller_patience(teller, operation, asked)?,
             Event::Ask { node, id, request } => {
                 self.feed(node, Input::Request { id, timeout: REQUEST_TIMEOUT, request })?;
             }
@@ -607,21 +614,27 @@ impl World<'_> {
         let seed = self.rng.next_u64();
         let now = this.clock.monotonic(self.now);
         let booted = Node::boot(config, store, remains.as_ref(), &recovered, now, seed).map_err(|e| failed(&e))?;
-        let mut joint = false;
-        for shard in booted.shards() {
-            let look = booted.inspect(shard).expect("it has a replica of it");
-            self.raft.booted(node, shard, &look)?;
-            joint |= life > 1 && self.raft.was_joint_at(shard, look.applied);
-            demand(look.rotted == 0 || self.rotten == Some(node), "nothing is lost without a fault", || {
-                format!("{} of {shard} lacks entries or rows that its disk should hold", id_of(node))
-            })?;
-        }
+        let looks: Vec<(ShardId, Inspection)> = looks(&booted);
         this.node = Some(booted);
-        if joint {
-            self.mark("crash in a joint configuration");
+        this.opened.clear();
+        this.logs = recovered.shards.keys().copied().collect();
+        for (shard, look) in looks {
+            self.came_up(node, shard, &look)?;
         }
         self.after(1, Event::Tick { node, life });
         Ok(())
+    }
+
+    /// A replica is there for the first time in its node's life.
+    fn came_up(&mut self, node: usize, shard: ShardId, look: &Inspection) -> Step {
+        self.nodes[node].opened.insert(shard);
+        self.raft.booted(node, shard, look)?;
+        if self.nodes[node].life > 1 && self.raft.was_joint_at(shard, look.applied) {
+            self.mark("crash in a joint configuration");
+        }
+        demand(look.rotted == 0 || self.rotten == Some(node), "nothing is lost without a fault", || {
+            format!("{} of {shard} lacks entries or rows that its disk should hold", id_of(node))
+        })
     }
 
     fn feed(&mut self, node: usize, input: Input) -> Step {
@@ -636,8 +649,7 @@ impl World<'_> {
         let Some(core) = &mut this.node else { return Ok(()) };
         core.step(now, input);
         let outputs = core.drain(now);
-        let look = |shard| (shard, core.inspect(shard).expect("it has a replica of it"));
-        let looks: Vec<(ShardId, Inspection)> = core.shards().into_iter().map(look).collect();
+        let looks = looks(core);
         if let Some(why) = outputs.fatal {
             return Err(Violation { rule: "replicas agree with themselves and each other", detail: why });
         }
@@ -645,7 +657,13 @@ impl World<'_> {
         if let Some(persist) = &outputs.persist {
             self.raft.wrote(node, &persist.records)?;
         }
-        if self.rotten == Some(node) && looks.iter().all(|(_, look)| look.rotted == 0) {
+        for (shard, look) in &looks {
+            if !self.nodes[node].opened.contains(shard) {
+                self.came_up(node, *shard, look)?;
+            }
+        }
+        let unknown = !self.nodes[node].logs.is_subset(&self.nodes[node].opened);
+        if self.rotten == Some(node) && !unknown && looks.iter().all(|(_, look)| look.rotted == 0) {
             self.rotten = None;
         }
         for (shard, look) in looks {
@@ -779,6 +797,12 @@ impl World<'_> {
             format!("{leases} leases are left, {} s after the last was renewed", self.plan.calm_us / 1_000_000)
         })
     }
+}
+
+/// How all of a node's replicas look.
+fn looks(node: &Node) -> Vec<(ShardId, Inspection)> {
+    let look = |shard| Some((shard, node.inspect(shard)?));
+    node.shards().into_iter().filter_map(look).collect()
 }
 
 /// The id of the node that the driver counts as `node`.

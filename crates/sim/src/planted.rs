@@ -150,6 +150,31 @@ pub const PLANTED: &[Planted] = &[
     bug("split-revisions", "the events of one revision come in several notices", Node(Sabotage::SplitRevisions)),
     bug("progress-ahead", "a progress mark is ahead of its events", Node(Sabotage::ProgressAhead)),
     bug("lose-watch-events", "a batch of events is lost on its way to a watch", Driver(DriverBug::LoseWatchEvents)),
+    // Transactions over several shards.
+    flaw("ignore-locks", "what a transaction has prepared is in nobody's way", Flaw::IgnoreLocks),
+    flaw(
+        "read-through-locks",
+        "linearizable reads do not wait for a transaction that may have been acknowledged",
+        Flaw::ReadThroughLocks,
+    ),
+    flaw(
+        "commit-the-aborted",
+        "a decision comes late, and takes no notice of having been aborted",
+        Flaw::CommitTheAborted,
+    ),
+    flaw("settle-unwritten", "that a transaction is aborted is said and not written down", Flaw::SettleUnwritten),
+    flaw("forget-keys", "what a client sends again under its own name is done again", Flaw::ForgetKeys),
+    flaw("prepared-left-behind", "a snapshot lacks what transactions have prepared", Flaw::PreparedLeftBehind),
+    bug(
+        "decide-unprepared",
+        "a transaction is decided before all of its shards have prepared it",
+        Node(Sabotage::DecideUnprepared),
+    ),
+    bug(
+        "presume-aborted",
+        "a shard whose transaction is silent takes it as aborted, and asks nobody",
+        Node(Sabotage::PresumeAborted),
+    ),
     // Disks and snapshots.
     bug("skip-sync", "the disk says durable and is not", Driver(DriverBug::SkipSync)),
     bug("skip-directory-sync", "a new file's name is not durable", Driver(DriverBug::SkipDirSync)),

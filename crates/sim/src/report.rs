@@ -69,4 +69,13 @@ pub const MARKS: &[&str] = &[
     "member removed",
     "leader removed",
     "crash in a joint configuration",
+    "transaction over shards",
+    "transaction found a change",
+    "transaction given up",
+    "transaction sent again",
+    "transaction repeated",
+    "transaction settled",
+    "prepare after it was settled",
+    "decision after it was settled",
+    "read met a lock",
 ];

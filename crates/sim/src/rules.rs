@@ -136,6 +136,31 @@ const RULES: &[(&str, &str)] = &[
     ("no request hangs", "Every request is answered or given up in bounded time."),
     ("every client gets served", "Over the whole run, every client completes something."),
     ("replicas catch up", "Once all faults have ended, every replica reaches the end of the log."),
+    (
+        "transactions are strictly serializable",
+        "There is one order of all transactions, over all shards, that explains what everybody saw, and in which whoever began after another was answered comes after it.",
+    ),
+    (
+        "all of a transaction or nothing",
+        "A transaction writes in all of its shards or in none, whatever becomes of the node that carries it through.",
+    ),
+    (
+        "money is conserved",
+        "Transfers move money between accounts on different shards. Whoever sees all accounts at one moment sees all of the money.",
+    ),
+    (
+        "reads see what was committed",
+        "A value that somebody saw is among the versions of its key: nothing is read that was later undone.",
+    ),
+    ("nobody else writes", "Every version of a key was asked for by a client."),
+    (
+        "transactions end",
+        "Once all faults have ended, no lock is left of a transaction whose coordinator is gone: nobody waits for it for ever.",
+    ),
+    (
+        "keyspaces are what was asked for",
+        "Every node knows the keyspaces that were made, and has a replica of each of their shards.",
+    ),
 ];
 
 #[cfg(test)]

@@ -77,6 +77,9 @@ pub(crate) struct TellerFlight {
     pub node: usize,
     pub deed: Deed,
     pub began_us: u64,
+    /// What it asks again, under the client's own name for it, when nobody tells it what became of it.
+    pub again: Option<Request>,
+    pub asked: u32,
 }
 
 impl Teller {

@@ -14,6 +14,8 @@
 //! module only says what is to be asked next, and takes the answers.
 
 mod attempt;
+#[cfg(test)]
+mod model;
 mod plan;
 mod recovery;
 

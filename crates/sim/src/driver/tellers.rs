@@ -25,6 +25,9 @@ const LOOK_US: u64 = 50_000;
 /// For so long before the end nobody asks for anything more, in microseconds: longer than what is orphaned lasts.
 const REST_US: u64 = 8_000_000;
 
+/// How often something is asked for, under one name.
+const ASKED_MAX: u32 = 4;
+
 /// What goes on at the bank.
 #[derive(Default)]
 pub(super) struct Bank {
@@ -124,31 +127,60 @@ impl World<'_> {
             Deed::Audit | Deed::Read { .. } => Vec::new(),
         };
         self.bank.check.done.insert(operation, Done { began_us: self.now, wrote, ..Done::default() });
+        let named = matches!(&request, Request::Transact(transaction) if transaction.key.is_some());
+        let again = named.then(|| request.clone());
+        let flight = TellerFlight { operation, node, deed, began_us: self.now, again, asked: 0 };
+        self.teller_asks(teller, flight, request)
+    }
+
+    fn teller_asks(&mut self, teller: usize, mut flight: TellerFlight, request: Request) -> Step {
         let id = self.next_request;
         self.next_request += 1;
-        let client = self.teller_lane(teller);
-        self.trace(|| TraceEvent::Ask { client, node: node_lane(node), operation, text: words::teller_asked(&deed) });
-        self.bank.tellers[teller].in_flight = Some((id, TellerFlight { operation, node, deed, began_us: self.now }));
+        flight.asked += 1;
+        let (client, operation, node) = (self.teller_lane(teller), flight.operation, flight.node);
+        let (text, asked) = (words::teller_asked(&flight.deed), flight.asked);
+        self.trace(|| TraceEvent::Ask { client, node: node_lane(node), operation, text });
+        self.bank.tellers[teller].in_flight = Some((id, flight));
         self.bank.requests.insert(id, teller);
-        self.after(CLIENT_PATIENCE_US, Event::TellerPatience { teller, operation });
+        self.after(CLIENT_PATIENCE_US, Event::TellerPatience { teller, operation, asked });
         if self.nodes[node].node.is_none() {
-            self.teller_gives_up(teller);
-            return Ok(());
+            return self.teller_gives_up(teller);
         }
         self.feed(node, Input::Request { id, timeout: REQUEST_TIMEOUT, request })
     }
 
-    pub(super) fn teller_patience(&mut self, teller: usize, operation: u64) {
-        if self.bank.tellers[teller].in_flight.as_ref().is_some_and(|(_, f)| f.operation == operation) {
-            self.teller_gives_up(teller);
+    pub(super) fn teller_patience(&mut self, teller: usize, operation: u64, asked: u32) -> Step {
+        let waits = |f: &TellerFlight| f.operation == operation && f.asked == asked;
+        if self.bank.tellers[teller].in_flight.as_ref().is_some_and(|(_, flight)| waits(flight)) {
+            return self.teller_gives_up(teller);
         }
+        Ok(())
     }
 
-    pub(super) fn teller_gives_up(&mut self, teller: usize) {
-        if let Some((request, _)) = self.bank.tellers[teller].in_flight.take() {
+    /// Nobody tells what became of it.
+    pub(super) fn teller_gives_up(&mut self, teller: usize) -> Step {
+        if let Some((request, flight)) = self.bank.tellers[teller].in_flight.take() {
             self.bank.requests.remove(&request);
             self.mark("unknown outcome");
-            self.teller_goes_on(teller);
+            return self.teller_asks_again(teller, flight);
+        }
+        Ok(())
+    }
+
+    /// What has a name of the client's own is asked again, of another node: it must not happen twice.
+    fn teller_asks_again(&mut self, teller: usize, mut flight: TellerFlight) -> Step {
+        let up = self.not_retired().into_iter().filter(|node| self.nodes[*node].node.is_some());
+        let up: Vec<usize> = up.collect();
+        match flight.again.clone().filter(|_| flight.asked < ASKED_MAX && !up.is_empty()) {
+            Some(request) => {
+                self.mark("transaction sent again");
+                flight.node = up[self.bank.tellers[teller].pick(up.len())];
+                self.teller_asks(teller, flight, request)
+            }
+            None => {
+                self.teller_goes_on(teller);
+                Ok(())
+            }
         }
     }
 
@@ -165,8 +197,9 @@ impl World<'_> {
     /// Tellers whose node has crashed.
     pub(super) fn tellers_lose(&mut self, node: usize) {
         for teller in 0..self.bank.tellers.len() {
-            if self.bank.tellers[teller].in_flight.as_ref().is_some_and(|(_, f)| f.node == node) {
-                self.teller_gives_up(teller);
+            if let Some((_, flight)) = self.bank.tellers[teller].in_flight.as_ref().filter(|(_, f)| f.node == node) {
+                let (operation, asked) = (flight.operation, flight.asked);
+                self.after(1_000, Event::TellerPatience { teller, operation, asked });
             }
         }
     }
@@ -183,7 +216,7 @@ impl World<'_> {
         }
         let Some(teller) = self.bank.requests.remove(&request) else { return Ok(false) };
         let Some((_, flight)) = self.bank.tellers[teller].in_flight.take() else { return Ok(true) };
-        let TellerFlight { operation, node, deed, began_us } = flight;
+        let TellerFlight { operation, node, deed, .. } = flight.clone();
         let client = self.teller_lane(teller);
         self.trace(|| {
             let (outcome, revision, text) = words::answered(answer);
@@ -196,7 +229,7 @@ impl World<'_> {
                 if view.blocker(op).is_some() {
                     // As every reader does: it comes again until nothing is in the way, or its time is up.
                     self.mark("read met a lock");
-                    return self.read_again(teller, TellerFlight { operation, node, deed, began_us }).map(|()| true);
+                    return self.read_again(teller, flight).map(|()| true);
                 }
                 let read =
                     view.range(op).map_err(|e| Violation { rule: "views can be read", detail: e.to_string() })?;
@@ -212,12 +245,17 @@ impl World<'_> {
                 }
                 _ => return Err(fits(answer)),
             },
+            // Asked twice, it may have happened the first time.
+            Err(Error::Unavailable(_) | Error::Refused(_)) if flight.asked > 1 => self.mark("unknown outcome"),
             Err(Error::Unavailable(_) | Error::Refused(Refusal::Locked { .. } | Refusal::Aborted { .. })) => {
                 self.mark("transaction given up");
                 self.bank.check.refused.insert(operation);
                 self.bank.check.done.remove(&operation);
             }
-            Err(Error::UnknownOutcome(_) | Error::UnknownTransaction { .. }) => self.mark("unknown outcome"),
+            Err(Error::UnknownOutcome(_) | Error::UnknownTransaction { .. }) => {
+                self.mark("unknown outcome");
+                return self.teller_asks_again(teller, flight).map(|()| true);
+            }
             _ => return Err(fits(answer)),
         }
         self.teller_goes_on(teller);
@@ -225,7 +263,7 @@ impl World<'_> {
     }
 
     fn read_again(&mut self, teller: usize, flight: TellerFlight) -> Step {
-        let TellerFlight { operation, node, deed: Deed::Read { op }, began_us } = &flight else { return Ok(()) };
+        let TellerFlight { operation, node, deed: Deed::Read { op }, began_us, .. } = &flight else { return Ok(()) };
         let (node, bank) = (*node, self.bank_of(*node));
         let (Some(bank), false) = (bank, self.now > began_us + REQUEST_TIMEOUT.as_micros() as u64) else {
             // It was not done, and it would not have changed anything.
