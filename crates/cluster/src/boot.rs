@@ -8,7 +8,7 @@ use quorate_consensus::{Entry, EntryKind, HardState, Membership, Restored, Snaps
 use quorate_env::{LogIndex, Reader, ReplicaId, ShardId, Term, Writer};
 use quorate_shard::{Machine, MachineError, OpenError, Procedures};
 use quorate_storage::store::{Store, StoreError};
-use quorate_storage::wal::{LogEntry, LogRecord, RecoveredLog, Rotted, WalError};
+use quorate_storage::wal::{self, LogEntry, LogRecord, RecoveredLog, Rotted, WalError};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -56,7 +56,7 @@ pub(crate) struct Found {
     /// Rows that reach at least this far must come from another replica: the store has lost what was applied before the log begins.
     pub hole: Option<LogIndex>,
     /// To be made durable before anything else.
-    pub repair: Option<LogRecord>,
+    pub repair: Vec<LogRecord>,
 }
 
 impl Found {
@@ -84,6 +84,7 @@ pub(crate) fn open_replica(
     log: Option<&RecoveredLog>,
     membership: &Membership,
     procedures: &Arc<Procedures>,
+    id: ReplicaId,
 ) -> Result<Found, BootError> {
     let machine = match slots.of(shard) {
         Some(slot) => Machine::open(store.clone(), slot, procedures.clone()).map_err(|e| BootError::Open(shard, e))?,
@@ -112,7 +113,7 @@ pub(crate) fn open_replica(
     }
     let mut restored = Restored { hard_state, start, entries, applied, membership };
     let mut rotted = log.rotted.clone();
-    let repair = if hole.is_none() { lay(shard, &mut restored, &mut rotted) } else { None };
+    let repair = if hole.is_none() { lay(shard, id, &mut restored, &mut rotted) } else { Vec::new() };
     Ok(Found { machine, restored, rotted, hole, repair })
 }
 
@@ -129,11 +130,16 @@ pub(crate) fn point_and_membership(
 
 /// Cuts off the log what the state machine's rows stand for: all of it, if they contradict each other; otherwise what rotted, and what is
 /// before that. Returns what must be written to make that last.
-pub(crate) fn lay(shard: ShardId, restored: &mut Restored, rotted: &mut Vec<Rotted>) -> Option<LogRecord> {
+pub(crate) fn lay(shard: ShardId, id: ReplicaId, restored: &mut Restored, rotted: &mut Vec<Rotted>) -> Vec<LogRecord> {
     let applied = restored.applied;
+    let mut repair = Vec::new();
     if restored.hard_state.term < applied.term {
-        // A snapshot was installed and the crash came before its hard state: no vote was given in that term.
-        restored.hard_state = HardState { term: applied.term, vote: ReplicaId(0), commit: applied.index };
+        // A snapshot was installed and the crash came before its hard state: no vote was given in that term. From now on it is promised, so the
+        // log must know it too: the store could be lost.
+        let HardState { term, vote, commit } =
+            HardState { term: applied.term, vote: ReplicaId(0), commit: applied.index };
+        restored.hard_state = HardState { term, vote, commit };
+        repair.push(LogRecord::HardState(wal::HardState { shard, replica: id, term, vote, commit }));
     }
     let agrees = term_in(restored, rotted, applied.index) == Some(applied.term);
     let covered = rotted.iter().rfind(|rotted| rotted.index <= applied.index);
@@ -141,12 +147,13 @@ pub(crate) fn lay(shard: ShardId, restored: &mut Restored, rotted: &mut Vec<Rott
         (false, _) => (applied, true),
         // Applied entries are kept for followers that lag. As few of them go as can.
         (true, Some(last)) => (SnapshotPoint { index: last.index, term: last.term }, false),
-        (true, None) => return None,
+        (true, None) => return repair,
     };
     restored.start = start;
     restored.entries.retain(|entry| !discard_after && entry.index > start.index);
     rotted.retain(|rotted| !discard_after && rotted.index > start.index);
-    Some(LogRecord::Start { shard, index: start.index, term: start.term, discard_after })
+    repair.push(LogRecord::Start { shard, index: start.index, term: start.term, discard_after });
+    repair
 }
 
 /// The term of the entry at `index`, if the log reaches it; a rotted entry's term is known.

@@ -492,7 +492,7 @@ impl Mending {
         }
         self.hole = None;
         let before = self.rotted.len();
-        if let Some(record) = boot::lay(self.shard, &mut self.restored, &mut self.rotted) {
+        for record in boot::lay(self.shard, self.id, &mut self.restored, &mut self.rotted) {
             self.write(record, cx);
         }
         self.mended.by_rows += (before - self.rotted.len()) as u64;

@@ -136,7 +136,8 @@ impl Node {
     fn open(&mut self, now: Instant, shard: ShardId, membership: &Membership) -> Result<(), BootError> {
         let log = self.logs.remove(&shard);
         let Shared { config, store, slots, procedures, records, out, .. } = &mut self.shared;
-        let found = boot::open_replica(shard, store, slots, log.as_ref(), membership, procedures)?;
+        let id = ReplicaId(config.node.0);
+        let found = boot::open_replica(shard, store, slots, log.as_ref(), membership, procedures, id)?;
         if shard == FIRST_SHARDS[0] {
             self.system = SystemRows::read(&found.machine).map_err(BootError::Roster)?;
         }
@@ -152,7 +153,6 @@ impl Node {
             self.dirty.insert(shard);
         } else {
             let remains = self.remains.as_ref().and_then(|store| remains_of(shard, store));
-            let id = ReplicaId(config.node.0);
             self.mending.insert(shard, Mending::new(shard, id, found, &config.known, remains)?);
         }
         Ok(())

@@ -186,7 +186,8 @@ impl Teller {
         let looks = vec![Look { keyspace: bank, range: range.clone(), limit: 0 }];
         let put = |key: &Bytes| (bank, Write::Put { key: key.clone(), value: value(operation, 0) });
         let success = keys.iter().map(put).collect();
-        let request = Request::Transact(Transaction { looks, success, ..Transaction::default() });
+        let key = self.rng.chance(500).then(|| u128::from(operation));
+        let request = Request::Transact(Transaction { looks, success, key, ..Transaction::default() });
         (Deed::Write { keys, reads: vec![range] }, request)
     }
 }

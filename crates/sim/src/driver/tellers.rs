@@ -285,7 +285,10 @@ impl World<'_> {
         let TransactionResult { succeeded, looks, repeated } = result;
         if *repeated {
             self.mark("transaction repeated");
-            // That it was done is all that is known.
+            // What was done is known, not what was seen.
+            if let Some(done) = self.bank.check.done.get_mut(&operation).filter(|_| !succeeded) {
+                done.wrote.clear();
+            }
             return self.teller_saw(teller, operation, Vec::new(), &[]);
         }
         let kvs: Vec<KeyValue> = looks.iter().flat_map(|look| look.kvs.iter().cloned()).collect();
