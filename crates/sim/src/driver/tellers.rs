@@ -25,6 +25,9 @@ const LOOK_US: u64 = 50_000;
 /// For so long before the end nobody asks for anything more, in microseconds: longer than what is orphaned lasts.
 const REST_US: u64 = 8_000_000;
 
+/// How long a teller waits before it asks again for what it has a name for, in microseconds.
+const NAMED_PATIENCE_US: (u64, u64) = (20_000, 1_000_000);
+
 /// How often something is asked for, under one name.
 const ASKED_MAX: u32 = 4;
 
@@ -142,7 +145,10 @@ impl World<'_> {
         self.trace(|| TraceEvent::Ask { client, node: node_lane(node), operation, text });
         self.bank.tellers[teller].in_flight = Some((id, flight));
         self.bank.requests.insert(id, teller);
-        self.after(CLIENT_PATIENCE_US, Event::TellerPatience { teller, operation, asked });
+        // Who has a name for what it wants asks again soon, while the first may still be under way.
+        let named = self.bank.tellers[teller].in_flight.as_ref().is_some_and(|(_, flight)| flight.again.is_some());
+        let patience = if named { self.bank.tellers[teller].think(NAMED_PATIENCE_US) } else { CLIENT_PATIENCE_US };
+        self.after(patience, Event::TellerPatience { teller, operation, asked });
         if self.nodes[node].node.is_none() {
             return self.teller_gives_up(teller);
         }
