@@ -123,7 +123,7 @@ impl Running {
         };
         let (stop_server, stopped) = tokio::sync::oneshot::channel();
         let etcd = quorate_etcd::Options { max_txn_ops: settings.max_txn_ops, ..Default::default() };
-        let server = quorate_etcd::serve(clients, runtime.db(), etcd, async {
+        let server = quorate_etcd::serve(clients, runtime.db(), etcd, quorate_native::router(runtime.db()), async {
             let _ = stopped.await;
         });
         Ok(Self { runtime, server: tokio::spawn(server), stop_server, client_address })

@@ -32,6 +32,9 @@ use tonic::codegen::Service;
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Paths that are not etcd's.
+const NATIVE: &str = "/v1/";
+
 /// The head of a frame of HTTP/2.
 const FRAME_HEAD_BYTES: usize = 9;
 
@@ -54,12 +57,17 @@ async fn opening(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
 #[derive(Clone)]
 pub(crate) struct Front {
     pub router: axum::Router,
+    /// What is under [`NATIVE`]: another layer's.
+    pub native: axum::Router,
     pub metrics: Arc<Metrics>,
     pub message_bytes_max: usize,
 }
 
 impl Front {
     async fn answer(mut self, request: Request<Incoming>) -> Result<Response, Infallible> {
+        if request.uri().path().starts_with(NATIVE) {
+            return self.native.call(request).await;
+        }
         match unserved::refusal(&request, &self.metrics) {
             Some(status) => Ok(status.into_http()),
             None => self.router.call(request.map(|body| Frames::new(body, self.message_bytes_max))).await,

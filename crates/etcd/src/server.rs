@@ -57,7 +57,7 @@ fn router(db: &Arc<dyn Db>, options: &Options, metrics: &Arc<Metrics>, stop: &St
         .merge(pages)
 }
 
-/// Serves clients on `listener` until `shutdown` completes, then lets calls in progress end for a moment.
+/// Serves clients on `listener`, and what `native` serves under `/v1/`, until `shutdown` completes, then lets calls in progress end for a moment.
 ///
 /// # Errors
 /// If the listener cannot be used at all.
@@ -65,6 +65,7 @@ pub async fn serve(
     listener: TcpListener,
     db: Arc<dyn Db>,
     options: Options,
+    native: axum::Router,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
     let metrics = Metrics::new();
@@ -72,6 +73,7 @@ pub async fn serve(
     let stop = Stop(stop);
     let front = Front {
         router: router(&db, &options, &metrics, &stop),
+        native,
         metrics: metrics.clone(),
         message_bytes_max: options.max_request_bytes + OVERHEAD_BYTES,
     };

@@ -1,9 +1,11 @@
 //! The handle that a layer holds.
 
+use crate::across::{Decision, Transaction, TransactionResult, TxId};
 use crate::{
-    Command, CommandId, Error, KeyspaceId, LeaseId, Outcome, RangeOp, RangeResult, Revision, WatchControl, WatchEvents,
+    Command, CommandId, Error, Keyspace, KeyspaceId, KeyspaceKind, LeaseId, Outcome, RangeOp, RangeResult, Revision,
+    WatchControl, WatchEvents,
 };
-use quorate_env::{ClusterId, LogIndex, NodeId, Term};
+use quorate_env::{ClusterId, LogIndex, NodeId, ShardId, Term};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -197,4 +199,26 @@ pub trait Db: Send + Sync + 'static {
 
     /// The members.
     fn members(&self, consistency: Consistency) -> BoxFuture<'_, Result<Vec<Member>, Error>>;
+
+    /// The keyspaces that clients see, as this node knows them: one that was just made elsewhere may be missing.
+    fn known_keyspaces(&self) -> Vec<Keyspace>;
+
+    /// The keyspaces that clients see, as a majority knows them.
+    fn keyspaces(&self) -> BoxFuture<'_, Result<Vec<Keyspace>, Error>>;
+
+    /// Makes a keyspace; its shards begin at the first key there is and at `starts`. It can be used when this returns.
+    fn create_keyspace(
+        &self,
+        name: String,
+        kind: KeyspaceKind,
+        starts: Vec<bytes::Bytes>,
+    ) -> BoxFuture<'_, Result<Keyspace, Error>>;
+
+    /// Carries out a transaction, wherever its keys are: strictly serializable, all of it or nothing. Tried again inside while others are in
+    /// the way, until the deadline.
+    fn transact(&self, transaction: Transaction) -> BoxFuture<'_, Result<TransactionResult, Error>>;
+
+    /// What became of a transaction whose outcome was unknown. If nothing was decided yet, nothing ever will be. `None` if it is too long
+    /// ago to tell.
+    fn settle(&self, home: ShardId, tx: TxId) -> BoxFuture<'_, Result<Option<Decision>, Error>>;
 }

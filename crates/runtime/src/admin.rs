@@ -5,13 +5,16 @@
 
 use crate::db::RuntimeDb;
 use crate::disk::random_u64;
+use bytes::Bytes;
+use quorate_cluster::keyspaces::Keyspaces;
 use quorate_cluster::members::{MEMBERS, MemberRow, MemberState, REMOVED, Roster};
 use quorate_cluster::{BootMember, FIRST_SHARDS, Standings};
-use quorate_env::NodeId;
+use quorate_env::{NodeId, ReplicaId};
 use quorate_kv::{
-    Command, Compare, CompareOp, Db, DeleteOp, Error, Expected, KeyRange, KeyspaceId, MemberChange, MemberRefusal, Op,
-    Outcome, PutOp, Refusal, Txn, Unavailable,
+    Command, Compare, CompareOp, Db, DeleteOp, Error, Expected, KeyRange, Keyspace, KeyspaceId, KeyspaceKind,
+    MemberChange, MemberRefusal, Op, Outcome, PutOp, Refusal, Txn, Unavailable,
 };
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long a change is waited for. The rows keep the wish if it takes longer.
@@ -81,6 +84,54 @@ pub(crate) async fn change(db: &RuntimeDb, first: &[BootMember], change: MemberC
         tokio::time::sleep(LOOK).await;
     }
     Err(Unavailable::Timeout.into())
+}
+
+/// Makes a keyspace. Its groups begin with those who vote in the system keyspace's.
+pub(crate) async fn create_keyspace(
+    db: &RuntimeDb,
+    first: &[BootMember],
+    name: String,
+    kind: KeyspaceKind,
+    starts: Vec<Bytes>,
+) -> Result<Keyspace, Error> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut sent = false;
+    while tokio::time::Instant::now() < deadline {
+        let roster = roster(db).await?;
+        let [rows, next] = Keyspaces::ranges();
+        let (kvs, revision) = db.read_together(KeyspaceId::SYSTEM, [rows, next]).await?;
+        let keyspaces = Keyspaces::read(kvs, revision)
+            .unwrap_or_else(|e| crate::driver::stop_process(&format!("the keyspaces' rows cannot be read: {e}")));
+        if let Some(made) = keyspaces.named(&name).filter(|_| sent) {
+            // An answer was lost, or somebody else made the same: then it must be the same.
+            let starts_of = |keyspace: &Keyspace| keyspace.shards.iter().skip(1).map(|(s, _)| s.clone()).collect();
+            let (have, want): (BTreeSet<Bytes>, BTreeSet<Bytes>) = (starts_of(made), starts.iter().cloned().collect());
+            return if made.kind == kind && have == want {
+                Ok(made.clone())
+            } else {
+                Err(Refusal::KeyspaceExists.into())
+            };
+        }
+        let founders = founders(&roster, first);
+        let (_, mut txn) = keyspaces.create(&name, kind, &starts, founders)?;
+        txn.compares.extend(unchanged_since(&roster));
+        sent = true;
+        // If the outcome is unknown, the next look at the rows tells.
+        match db.submit(KeyspaceId::SYSTEM, Command::Transact(txn)).await {
+            Ok(_) | Err(Error::UnknownOutcome(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Unavailable::Timeout.into())
+}
+
+/// Who votes now: those whose rows say so, and those of the first configuration who have not registered yet.
+fn founders(roster: &Roster, first: &[BootMember]) -> Vec<ReplicaId> {
+    let voters = roster.rows.values().map(|(row, _)| row).filter(|row| row.state == MemberState::Voter);
+    let silent = first.iter().map(|member| member.id);
+    let silent = silent.filter(|id| !roster.rows.contains_key(id) && !roster.removed.contains_key(id));
+    let all: BTreeSet<ReplicaId> = voters.map(|row| row.id).chain(silent).map(|id| ReplicaId(id.0)).collect();
+    all.into_iter().collect()
 }
 
 /// What must come true before a change is answered.

@@ -7,18 +7,27 @@ use crate::damage::OnDamage;
 use crate::driver::{LaneInput, stop_process};
 use crate::members::MemberTable;
 use crate::watch;
+use bytes::Bytes;
+use quorate_cluster::keyspaces::Keyspaces;
 use quorate_cluster::{BootMember, FIRST_SHARDS, Reply, Request, Standings};
 use quorate_env::{LogIndex, NodeId, ShardId, Term};
+use quorate_kv::across::{Decision, Transaction, TransactionResult, TxId};
 use quorate_kv::{
-    Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Identity, KeyRange, KeyValue, KeyspaceHash,
-    KeyspaceId, LeaseId, LeaseInfo, Member, MemberChange, Op, RangeOp, RangeResult, Read, Refusal, Revision, Status,
-    Txn, Unavailable, WatchControl, WatchEvents, limits,
+    Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Identity, KeyRange, KeyValue, Keyspace,
+    KeyspaceHash, KeyspaceId, KeyspaceKind, LeaseId, LeaseInfo, Member, MemberChange, Op, RangeOp, RangeResult, Read,
+    Refusal, Revision, Status, Txn, Unavailable, WatchControl, WatchEvents, limits,
 };
 use quorate_shard::MachineError;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::oneshot;
+
+/// How long a read that meets a lock waits before it looks again: at first, and at most.
+const LOCK_WAIT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+
+/// The keyspaces, as the lane last told them.
+pub(crate) type SharedKeyspaces = Arc<RwLock<Arc<Keyspaces>>>;
 
 pub(crate) struct RuntimeDb {
     identity: Identity,
@@ -28,6 +37,8 @@ pub(crate) struct RuntimeDb {
     first: Vec<BootMember>,
     timeout: Duration,
     damage: OnDamage,
+    /// As the lane last told them.
+    keyspaces: SharedKeyspaces,
 }
 
 impl RuntimeDb {
@@ -35,11 +46,12 @@ impl RuntimeDb {
         identity: Identity,
         lane: Sender<LaneInput>,
         members: Arc<MemberTable>,
+        keyspaces: SharedKeyspaces,
         first: Vec<BootMember>,
         timeout: Duration,
         damage: OnDamage,
     ) -> Self {
-        Self { identity, lane, members, first, timeout, damage }
+        Self { identity, lane, members, keyspaces, first, timeout, damage }
     }
 
     /// A view that cannot be read means that this copy is damaged: it must not answer anything any more.
@@ -103,7 +115,7 @@ impl RuntimeDb {
     }
 }
 
-/// Until keyspaces split, a keyspace is the shard of the same number.
+/// The first keyspaces are the shards of the same number. Whoever made one of its own reads and writes it by transactions.
 fn shard_of(keyspace: KeyspaceId) -> ShardId {
     ShardId(keyspace.0)
 }
@@ -142,9 +154,21 @@ impl Db for RuntimeDb {
         consistency: Consistency,
     ) -> BoxFuture<'_, Result<Read<RangeResult>, Error>> {
         Box::pin(async move {
-            let (view, header) = self.view(keyspace, consistency).await?;
-            let result = self.readable(view.range(&op))?;
-            Ok(Read { header, result })
+            let mut wait = LOCK_WAIT.0;
+            let give_up = tokio::time::Instant::now() + self.timeout;
+            loop {
+                let (view, header) = self.view(keyspace, consistency).await?;
+                // What a transaction over several shards may have written and been acknowledged for is not here until it is carried out.
+                let blocker = view.blocker(&op).filter(|_| consistency == Consistency::Linearizable);
+                match blocker {
+                    None => return Ok(Read { header, result: self.readable(view.range(&op))? }),
+                    Some(blocker) if tokio::time::Instant::now() >= give_up => {
+                        return Err(Refusal::from(blocker).into());
+                    }
+                    Some(_) => tokio::time::sleep(wait).await,
+                }
+                wait = LOCK_WAIT.1.min(wait * 2);
+            }
         })
     }
 
@@ -223,6 +247,45 @@ impl Db for RuntimeDb {
 
     fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<NodeId, Error>> {
         Box::pin(admin::change(self, &self.first, change))
+    }
+
+    fn known_keyspaces(&self) -> Vec<Keyspace> {
+        self.keyspaces.read().unwrap_or_else(PoisonError::into_inner).all().cloned().collect()
+    }
+
+    fn keyspaces(&self) -> BoxFuture<'_, Result<Vec<Keyspace>, Error>> {
+        Box::pin(async move {
+            // Whatever a majority knows, this node's replica has applied by then; and the lane has told of it before it answers.
+            self.view(KeyspaceId::SYSTEM, Consistency::Linearizable).await?;
+            Ok(self.known_keyspaces())
+        })
+    }
+
+    fn create_keyspace(
+        &self,
+        name: String,
+        kind: KeyspaceKind,
+        starts: Vec<Bytes>,
+    ) -> BoxFuture<'_, Result<Keyspace, Error>> {
+        Box::pin(admin::create_keyspace(self, &self.first, name, kind, starts))
+    }
+
+    fn transact(&self, transaction: Transaction) -> BoxFuture<'_, Result<TransactionResult, Error>> {
+        Box::pin(async move {
+            match self.ask(Request::Transact(transaction)).await? {
+                Reply::Transacted(result) => Ok(result),
+                _ => unreachable!("a transaction was asked for"),
+            }
+        })
+    }
+
+    fn settle(&self, home: ShardId, tx: TxId) -> BoxFuture<'_, Result<Option<Decision>, Error>> {
+        Box::pin(async move {
+            match self.ask(Request::Settle { home, tx }).await? {
+                Reply::Settled(decision) => Ok(decision),
+                _ => unreachable!("a decision was asked for"),
+            }
+        })
     }
 
     fn members(&self, consistency: Consistency) -> BoxFuture<'_, Result<Vec<Member>, Error>> {

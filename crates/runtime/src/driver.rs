@@ -5,7 +5,7 @@
 
 use crate::clock::Clock;
 use crate::damage::OnDamage;
-use crate::db::RuntimeDb;
+use crate::db::{RuntimeDb, SharedKeyspaces};
 use crate::disk::{
     DataDir, DiskError, DiskOptions, LogWriter, Owner, Rot, ScrubPace, Scrubbed, Scrubber, Space, SpaceGauge,
     StoreThread, rebuild,
@@ -26,9 +26,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use thiserror::Error as ThisError;
@@ -202,10 +202,12 @@ impl Runtime {
         let (dir, name) = (options.data_dir.clone(), options.name.clone());
         let peers = Peers::connect(hello, members.clone(), lane.clone(), dir, name);
         let first = options.members.clone();
+        let keyspaces = SharedKeyspaces::default();
         let db = Arc::new(RuntimeDb::new(
             identity,
             lane.clone(),
             members.clone(),
+            keyspaces.clone(),
             first.clone(),
             options.request_timeout,
             damage.clone(),
@@ -229,6 +231,7 @@ impl Runtime {
             tick: options.timing.tick,
             stats: stats.clone(),
             damage: damage.clone(),
+            keyspaces,
             remains,
             _scrubber: scrubber,
             dir: opened.dir,
@@ -289,6 +292,7 @@ struct Lane {
     tick: Duration,
     stats: Arc<LaneStats>,
     damage: OnDamage,
+    keyspaces: SharedKeyspaces,
     /// Whether a damaged store lies aside.
     remains: bool,
     _scrubber: Option<Scrubber>,
@@ -394,6 +398,9 @@ impl Lane {
             }
         }
         // Whoever is in a row is known before anything is said to it.
+        if let Some(keyspaces) = outputs.keyspaces {
+            *self.keyspaces.write().unwrap_or_else(PoisonError::into_inner) = keyspaces;
+        }
         if let Some(roster) = outputs.roster {
             self.members.learn(roster);
             self.peers.adjust();

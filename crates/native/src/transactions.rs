@@ -1,0 +1,195 @@
+//! `/v1/tx` and `/v1/status/{id}`: transactions over any keyspaces, and what became of them.
+
+use crate::answers::{Failure, parse_id};
+use crate::words::{self, Found};
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use quorate_env::checksum::checksum;
+use quorate_kv::across::{Check, Decision, Look, Transaction, Write};
+use quorate_kv::{CompareOp, Db, Expected, KeyRange, Keyspace, KeyspaceId};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// The header under which a client names what it wants.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+pub(crate) async fn transact(
+    State(db): State<Arc<dyn Db>>,
+    headers: HeaderMap,
+    body: Result<Json<words::Transaction>, JsonRejection>,
+) -> Result<Json<Value>, Failure> {
+    let Json(body) = body.map_err(|e| Failure::Bad(e.body_text()))?;
+    let keyspaces = Names::of(&body, &db).await?;
+    let mut transaction = translate(&body, &keyspaces)?;
+    transaction.key = headers.get(IDEMPOTENCY_KEY).map(|key| name_of(key.as_bytes()));
+    let result = db.transact(transaction).await?;
+    let reads: Vec<Found> = result.looks.iter().map(Found::from).collect();
+    Ok(Json(json!({
+        "outcome": "done",
+        "succeeded": result.succeeded,
+        "repeated": result.repeated,
+        "reads": reads,
+    })))
+}
+
+pub(crate) async fn status(State(db): State<Arc<dyn Db>>, Path(id): Path<String>) -> Result<Json<Value>, Failure> {
+    let (home, tx) = parse_id(&id).ok_or_else(|| Failure::Bad(format!("{id:?} is no transaction's id")))?;
+    Ok(Json(match db.settle(home, tx).await? {
+        Some(Decision::Committed { succeeded }) => json!({ "outcome": "done", "succeeded": succeeded }),
+        Some(Decision::Aborted) => {
+            json!({ "outcome": "refused", "reason": "aborted", "message": "it was not done, and never will be" })
+        }
+        None => json!({ "outcome": "unknown", "message": "it is too long ago: what became of it is forgotten" }),
+    }))
+}
+
+/// A client's name for what it wants, in 128 bits: two names that differ would have to collide in both halves.
+fn name_of(key: &[u8]) -> u128 {
+    u128::from(checksum(1, key)) << 64 | u128::from(checksum(2, key))
+}
+
+/// The keyspaces that a request names.
+struct Names(Vec<Keyspace>);
+
+impl Names {
+    /// This node may not have heard yet of a keyspace that another has just made: then it asks a majority.
+    async fn of(body: &words::Transaction, db: &Arc<dyn Db>) -> Result<Self, Failure> {
+        let compares = body.compare.iter().map(|compare| &compare.keyspace);
+        let reads = body.read.iter().map(|read| &read.keyspace);
+        let writes = body.write.iter().chain(&body.otherwise).map(|write| &write.keyspace);
+        let mut known = Self(db.known_keyspaces());
+        for name in compares.chain(reads).chain(writes) {
+            if known.find(name).is_err() {
+                known = Self(db.keyspaces().await?);
+                known.find(name)?;
+            }
+        }
+        Ok(known)
+    }
+
+    fn find(&self, name: &str) -> Result<KeyspaceId, Failure> {
+        let found = self.0.iter().find(|keyspace| keyspace.name == name);
+        found.map(|keyspace| keyspace.id).ok_or_else(|| Failure::NoKeyspace(name.into()))
+    }
+}
+
+fn translate(body: &words::Transaction, names: &Names) -> Result<Transaction, Failure> {
+    let mut transaction = Transaction::default();
+    for compare in &body.compare {
+        transaction.checks.push(check(compare, names)?);
+    }
+    for read in &body.read {
+        let (keyspace, range) = (names.find(&read.keyspace)?, read.range().map_err(Failure::Bad)?);
+        transaction.looks.push(Look { keyspace, range, limit: read.limit });
+    }
+    for (words, into) in [(&body.write, &mut transaction.success), (&body.otherwise, &mut transaction.failure)] {
+        for write in words {
+            into.push((names.find(&write.keyspace)?, translate_write(write).map_err(Failure::Bad)?));
+        }
+    }
+    Ok(transaction)
+}
+
+fn check(compare: &words::Compare, names: &Names) -> Result<Check, Failure> {
+    let op = match compare.op.as_deref() {
+        None | Some("=") => CompareOp::Equal,
+        Some("!=") => CompareOp::NotEqual,
+        Some(">") => CompareOp::Greater,
+        Some("<") => CompareOp::Less,
+        Some(other) => return Err(Failure::Bad(format!("op is =, !=, < or >, not {other:?}"))),
+    };
+    let words::Compare { value, version, mod_revision, create_revision, exists, .. } = compare;
+    let value = value.as_ref().map(words::Text::bytes).transpose().map_err(Failure::Bad)?;
+    let (op, expected) = match (value, version, mod_revision, create_revision, exists) {
+        (Some(value), None, None, None, None) => (op, Expected::Value(value)),
+        (None, Some(version), None, None, None) => (op, Expected::Version(*version)),
+        (None, None, Some(revision), None, None) => (op, Expected::Mod(*revision)),
+        (None, None, None, Some(revision), None) => (op, Expected::Create(*revision)),
+        (None, None, None, None, Some(exists)) if op == CompareOp::Equal => {
+            (if *exists { CompareOp::Greater } else { CompareOp::Equal }, Expected::Version(0))
+        }
+        _ => {
+            let why =
+                "a compare has exactly one of value, version, mod_revision, create_revision, or exists without op";
+            return Err(Failure::Bad(why.into()));
+        }
+    };
+    let key = compare.key.bytes().map_err(Failure::Bad)?;
+    Ok(Check { keyspace: names.find(&compare.keyspace)?, key, op, expected })
+}
+
+fn translate_write(write: &words::Write) -> Result<Write, String> {
+    match (&write.put, &write.value, &write.delete, &write.delete_prefix) {
+        (Some(key), Some(value), None, None) => Ok(Write::Put { key: key.bytes()?, value: value.bytes()? }),
+        (None, None, Some(key), None) => Ok(Write::Delete(KeyRange::single(key.bytes()?))),
+        (None, None, None, Some(prefix)) => Ok(Write::Delete(KeyRange::prefix(prefix.bytes()?))),
+        _ => Err("a write is put with value, or delete, or delete_prefix".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_env::ShardId;
+    use quorate_kv::KeyspaceKind;
+
+    fn names() -> Names {
+        let shards = vec![(bytes::Bytes::new(), ShardId(17))];
+        let (id, kind) = (KeyspaceId(16), KeyspaceKind::Ranged);
+        Names(vec![Keyspace { id, name: "orders".into(), kind, shards }])
+    }
+
+    fn of(json: &str) -> Result<Transaction, String> {
+        let body: words::Transaction = serde_json::from_str(json).map_err(|e| e.to_string())?;
+        translate(&body, &names()).map_err(|e| format!("{e:?}"))
+    }
+
+    #[test]
+    fn a_transaction_is_what_it_says() {
+        let keyspace = KeyspaceId(16);
+        let transaction = of(r#"{"compare": [{"keyspace": "orders", "key": "o/1", "exists": false},
+                            {"keyspace": "orders", "key": "o/2", "op": ">", "mod_revision": 7}],
+                "read": [{"keyspace": "orders", "prefix": "o/", "limit": 3}],
+                "write": [{"keyspace": "orders", "put": "o/1", "value": {"base64": "/w=="}}],
+                "else": [{"keyspace": "orders", "delete": "o/3"}, {"keyspace": "orders", "delete_prefix": "p/"}]}"#);
+        let check = |key: &'static str, op, expected| Check { keyspace, key: key.into(), op, expected };
+        let expected = Transaction {
+            checks: vec![
+                check("o/1", CompareOp::Equal, Expected::Version(0)),
+                check("o/2", CompareOp::Greater, Expected::Mod(7)),
+            ],
+            looks: vec![Look { keyspace, range: KeyRange::prefix("o/"), limit: 3 }],
+            success: vec![(keyspace, Write::Put { key: "o/1".into(), value: vec![0xFF].into() })],
+            failure: vec![
+                (keyspace, Write::Delete(KeyRange::single("o/3"))),
+                (keyspace, Write::Delete(KeyRange::prefix("p/"))),
+            ],
+            key: None,
+        };
+        assert_eq!(transaction, Ok(expected));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for json in [
+            r#"{"reads": []}"#,
+            r#"{"write": [{"keyspace": "stock", "put": "a", "value": "b"}]}"#,
+            r#"{"write": [{"keyspace": "orders", "put": "a"}]}"#,
+            r#"{"write": [{"keyspace": "orders", "put": "a", "value": "b", "delete": "c"}]}"#,
+            r#"{"compare": [{"keyspace": "orders", "key": "a"}]}"#,
+            r#"{"compare": [{"keyspace": "orders", "key": "a", "version": 1, "value": "b"}]}"#,
+            r#"{"compare": [{"keyspace": "orders", "key": "a", "op": "~", "version": 1}]}"#,
+            r#"{"compare": [{"keyspace": "orders", "key": "a", "op": ">", "exists": true}]}"#,
+        ] {
+            assert!(of(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn names_of_clients_differ() {
+        assert_ne!(name_of(b"order-1"), name_of(b"order-2"));
+        assert_eq!(name_of(b"order-1"), name_of(b"order-1"));
+    }
+}

@@ -1,0 +1,169 @@
+//! The words of requests and answers. Names are the interface; what is not known is refused, so that a typing mistake is not silently ignored.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use quorate_kv::{KeyRange, KeyValue, RangeEnd, RangeResult};
+use serde::{Deserialize, Serialize};
+
+/// Bytes: as text where they are text, and else in base64.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Text {
+    Plain(String),
+    Encoded { base64: String },
+}
+
+impl Text {
+    pub fn bytes(&self) -> Result<Bytes, String> {
+        match self {
+            Self::Plain(text) => Ok(Bytes::copy_from_slice(text.as_bytes())),
+            Self::Encoded { base64 } => STANDARD.decode(base64).map(Bytes::from).map_err(|e| format!("base64: {e}")),
+        }
+    }
+
+    pub fn of(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Plain(text.into()),
+            Err(_) => Self::Encoded { base64: STANDARD.encode(bytes) },
+        }
+    }
+}
+
+/// Which keys: one `key`, all with a `prefix`, or those from `from` on, before `to`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Keys {
+    pub keyspace: String,
+    pub key: Option<Text>,
+    pub prefix: Option<Text>,
+    pub from: Option<Text>,
+    pub to: Option<Text>,
+    #[serde(default)]
+    pub limit: u64,
+}
+
+impl Keys {
+    pub fn range(&self) -> Result<KeyRange, String> {
+        match (&self.key, &self.prefix, &self.from, &self.to) {
+            (Some(key), None, None, None) => Ok(KeyRange::single(key.bytes()?)),
+            (None, Some(prefix), None, None) => Ok(KeyRange::prefix(prefix.bytes()?)),
+            (None, None, from, to) if from.is_some() || to.is_some() => {
+                let start = from.as_ref().map_or(Ok(Bytes::new()), Text::bytes)?;
+                let end = match to {
+                    Some(to) => RangeEnd::Before(to.bytes()?),
+                    None => RangeEnd::Unbounded,
+                };
+                Ok(KeyRange { start, end })
+            }
+            _ => Err("name the keys by one of key, prefix, or from and to".into()),
+        }
+    }
+}
+
+/// A condition on one key: exactly one of the attributes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Compare {
+    pub keyspace: String,
+    pub key: Text,
+    /// `=` if nothing is said.
+    pub op: Option<String>,
+    pub value: Option<Text>,
+    pub version: Option<i64>,
+    pub mod_revision: Option<i64>,
+    pub create_revision: Option<i64>,
+    /// Whether the key is there; with `=` alone.
+    pub exists: Option<bool>,
+}
+
+/// A write: `put` a key and its `value`, or `delete` a key, or the keys with `delete_prefix`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Write {
+    pub keyspace: String,
+    pub put: Option<Text>,
+    pub value: Option<Text>,
+    pub delete: Option<Text>,
+    pub delete_prefix: Option<Text>,
+}
+
+/// The body of `POST /v1/tx`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Transaction {
+    pub compare: Vec<Compare>,
+    pub read: Vec<Keys>,
+    pub write: Vec<Write>,
+    /// Written when a compare does not hold.
+    #[serde(rename = "else")]
+    pub otherwise: Vec<Write>,
+}
+
+/// One key of an answer.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Kv {
+    key: Text,
+    value: Text,
+    version: u64,
+    create_revision: u64,
+    mod_revision: u64,
+}
+
+/// The answer to one read.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Found {
+    kvs: Vec<Kv>,
+    count: u64,
+    more: bool,
+}
+
+impl From<&KeyValue> for Kv {
+    fn from(kv: &KeyValue) -> Self {
+        Self {
+            key: Text::of(&kv.key),
+            value: Text::of(&kv.value),
+            version: kv.version,
+            create_revision: kv.create_revision.0,
+            mod_revision: kv.mod_revision.0,
+        }
+    }
+}
+
+impl From<&RangeResult> for Found {
+    fn from(result: &RangeResult) -> Self {
+        Self { kvs: result.kvs.iter().map(Kv::from).collect(), count: result.count, more: result.more }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_text_where_they_can_be() {
+        for bytes in [&b"text"[..], b"", b"\xFF\x00", "ä".as_bytes()] {
+            let text = Text::of(bytes);
+            let json = serde_json::to_string(&text).expect("json");
+            let again: Text = serde_json::from_str(&json).expect("its own words");
+            assert_eq!(again.bytes().expect("its own bytes"), bytes);
+        }
+        assert_eq!(Text::of(b"text"), Text::Plain("text".into()));
+        let broken: Text = serde_json::from_str(r#"{"base64":"!"}"#).expect("json");
+        assert!(broken.bytes().is_err());
+    }
+
+    #[test]
+    fn keys_are_named_in_one_way() {
+        let range = |json: &str| serde_json::from_str::<Keys>(json).expect("json").range();
+        assert_eq!(range(r#"{"keyspace":"a","key":"k"}"#), Ok(KeyRange::single("k")));
+        assert_eq!(range(r#"{"keyspace":"a","prefix":"k"}"#), Ok(KeyRange::prefix("k")));
+        let from = KeyRange { start: "b".into(), end: RangeEnd::Unbounded };
+        assert_eq!(range(r#"{"keyspace":"a","from":"b"}"#), Ok(from));
+        let to = KeyRange { start: Bytes::new(), end: RangeEnd::Before("c".into()) };
+        assert_eq!(range(r#"{"keyspace":"a","to":"c"}"#), Ok(to));
+        assert!(range(r#"{"keyspace":"a"}"#).is_err());
+        assert!(range(r#"{"keyspace":"a","key":"k","prefix":"k"}"#).is_err());
+        assert!(serde_json::from_str::<Keys>(r#"{"keyspace":"a","kei":"k"}"#).is_err());
+    }
+}
