@@ -1,6 +1,7 @@
 //! Answers: done, refused with a reason and what to do about it, or unknown with an id to ask about. The one place where the core's errors become
 //! codes of HTTP.
 
+use crate::BODY_BYTES_MAX;
 use axum::Json;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -14,6 +15,8 @@ use serde_json::json;
 pub(crate) enum Failure {
     /// The request makes no sense.
     Bad(String),
+    /// The request's body is larger than any request may be.
+    TooLarge,
     /// A keyspace of that name does not exist.
     NoKeyspace(String),
     /// The core said no, or does not know.
@@ -45,6 +48,11 @@ impl IntoResponse for Failure {
         };
         match self {
             Self::Bad(message) => refused(StatusCode::BAD_REQUEST, "bad_request", message),
+            Self::TooLarge => {
+                let message =
+                    format!("the body is larger than {BODY_BYTES_MAX} bytes: make several transactions of it");
+                refused(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+            }
             Self::NoKeyspace(name) => {
                 let message = format!(
                     "there is no keyspace {name:?}: make it with POST /v1/keyspaces, or look at GET /v1/keyspaces"

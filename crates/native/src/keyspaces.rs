@@ -1,11 +1,12 @@
 //! `/v1/keyspaces`: which there are, and new ones.
 
 use crate::answers::Failure;
-use crate::words::Text;
+use crate::words::{Text, parse};
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
+use bytes::Bytes;
 use quorate_kv::{Db, Keyspace, KeyspaceKind};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -38,9 +39,9 @@ pub(crate) async fn list(State(db): State<Arc<dyn Db>>) -> Result<Json<Value>, F
 
 pub(crate) async fn create(
     State(db): State<Arc<dyn Db>>,
-    wish: Result<Json<Wish>, JsonRejection>,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Value>), Failure> {
-    let Json(wish) = wish.map_err(|e| Failure::Bad(e.body_text()))?;
+    let wish: Wish = parse(body)?;
     let kind = match wish.kind.as_str() {
         "ordered" => KeyspaceKind::Ordered,
         "ranged" => KeyspaceKind::Ranged,

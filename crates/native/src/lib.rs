@@ -19,7 +19,7 @@ use quorate_kv::{Db, limits};
 use std::sync::Arc;
 
 /// JSON may say in twice as many bytes what a request may hold: escapes, names, base64.
-const BODY_BYTES_MAX: usize = 2 * limits::REQUEST_BYTES_MAX;
+pub(crate) const BODY_BYTES_MAX: usize = 2 * limits::REQUEST_BYTES_MAX;
 
 /// The routes under `/v1`.
 pub fn router(db: Arc<dyn Db>) -> Router {

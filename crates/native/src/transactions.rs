@@ -3,9 +3,10 @@
 use crate::answers::{Failure, parse_id};
 use crate::words::{self, Found};
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
+use bytes::Bytes;
 use quorate_env::checksum::checksum;
 use quorate_kv::across::{Check, Decision, Look, Transaction, Write};
 use quorate_kv::{CompareOp, Db, Expected, KeyRange, Keyspace, KeyspaceId};
@@ -18,9 +19,9 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub(crate) async fn transact(
     State(db): State<Arc<dyn Db>>,
     headers: HeaderMap,
-    body: Result<Json<words::Transaction>, JsonRejection>,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Failure> {
-    let Json(body) = body.map_err(|e| Failure::Bad(e.body_text()))?;
+    let body: words::Transaction = words::parse(body)?;
     let keyspaces = Names::of(&body, &db).await?;
     let mut transaction = translate(&body, &keyspaces)?;
     transaction.key = headers.get(IDEMPOTENCY_KEY).map(|key| name_of(key.as_bytes()));

@@ -1,9 +1,13 @@
 //! The words of requests and answers. Names are the interface; what is not known is refused, so that a typing mistake is not silently ignored.
 
+use crate::answers::Failure;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use quorate_kv::{KeyRange, KeyValue, RangeEnd, RangeResult};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Bytes: as text where they are text, and else in base64.
@@ -28,6 +32,15 @@ impl Text {
             Err(_) => Self::Encoded { base64: STANDARD.encode(bytes) },
         }
     }
+}
+
+/// Reads a request's body, whatever it says it is.
+pub(crate) fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, Failure> {
+    let body = body.map_err(|e| match e.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Failure::TooLarge,
+        _ => Failure::Bad(e.body_text()),
+    })?;
+    serde_json::from_slice(&body).map_err(|e| Failure::Bad(format!("the body is not what is expected here: {e}")))
 }
 
 /// Which keys: one `key`, all with a `prefix`, or those from `from` on, before `to`.

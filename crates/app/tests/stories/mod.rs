@@ -1,6 +1,7 @@
 //! One file per story.
 
 mod bad_requests;
+mod bank;
 mod chaos;
 mod clients;
 mod connections;

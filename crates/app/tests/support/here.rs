@@ -37,7 +37,13 @@ impl Here {
             disk: DiskOptions::default(),
         };
         let runtime = Runtime::start(options, None).await.expect("started");
-        tokio::spawn(quorate_etcd::serve(listener, runtime.db(), etcd, quorate_native::router(runtime.db()), std::future::pending()));
+        tokio::spawn(quorate_etcd::serve(
+            listener,
+            runtime.db(),
+            etcd,
+            quorate_native::router(runtime.db()),
+            std::future::pending(),
+        ));
         Self { endpoint, _runtime: runtime, _dir: dir }
     }
 }

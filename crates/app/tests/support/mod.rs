@@ -1,6 +1,7 @@
 //! Clusters of real processes, ended with the test, and clients for them.
 
 mod here;
+pub mod native;
 mod raw;
 mod small_disk;
 mod watching;
