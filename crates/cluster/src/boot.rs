@@ -5,7 +5,7 @@
 
 use crate::slots::Slots;
 use quorate_consensus::{Entry, EntryKind, HardState, Membership, Restored, SnapshotPoint};
-use quorate_env::{LogIndex, Reader, ReplicaId, ShardId, Term, Writer};
+use quorate_env::{LogIndex, Reader, ShardId, Term, Writer};
 use quorate_shard::{Machine, MachineError, OpenError, Procedures};
 use quorate_storage::store::{Store, StoreError};
 use quorate_storage::wal::{LogEntry, LogRecord, RecoveredLog, Rotted, WalError};
@@ -131,10 +131,6 @@ pub(crate) fn point_and_membership(
 /// before that. Returns what must be written to make that last.
 pub(crate) fn lay(shard: ShardId, restored: &mut Restored, rotted: &mut Vec<Rotted>) -> Option<LogRecord> {
     let applied = restored.applied;
-    if restored.hard_state.term < applied.term {
-        // A snapshot was installed and the crash came before its hard state: no vote was given in that term.
-        restored.hard_state = HardState { term: applied.term, vote: ReplicaId(0), commit: applied.index };
-    }
     let agrees = term_in(restored, rotted, applied.index) == Some(applied.term);
     let covered = rotted.iter().rfind(|rotted| rotted.index <= applied.index);
     let (start, discard_after) = match (agrees, covered) {

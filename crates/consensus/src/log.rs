@@ -8,7 +8,7 @@
 //! ```
 
 use crate::{Entry, HardState, Membership};
-use quorate_env::{LogIndex, Term};
+use quorate_env::{LogIndex, ReplicaId, Term};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError, eraftpb};
 use std::collections::VecDeque;
 
@@ -36,6 +36,18 @@ pub struct Restored {
     pub membership: Membership,
 }
 
+impl Restored {
+    /// What the group goes on from. If a snapshot was installed and the crash came before its hard state, no vote was given in the snapshot's
+    /// term; but as long as only the rows say that this term was reached, nothing may be promised in it.
+    pub(crate) fn promises(&self) -> HardState {
+        if self.hard_state.term < self.applied.term {
+            HardState { term: self.applied.term, vote: ReplicaId(0), commit: self.applied.index }
+        } else {
+            self.hard_state
+        }
+    }
+}
+
 pub(crate) struct Log {
     hard_state: eraftpb::HardState,
     conf_state: eraftpb::ConfState,
@@ -47,10 +59,11 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn new(restored: &Restored) -> Self {
+        let promises = restored.promises();
         let hard_state = eraftpb::HardState {
-            term: restored.hard_state.term.0,
-            vote: restored.hard_state.vote.0,
-            commit: restored.hard_state.commit.0.max(restored.applied.index.0),
+            term: promises.term.0,
+            vote: promises.vote.0,
+            commit: promises.commit.0.max(restored.applied.index.0),
             ..Default::default()
         };
         let mut log = Self {

@@ -14,9 +14,6 @@ const SECTOR: usize = 512;
 const BLOCK: usize = 4096;
 const FLUSH_MAGIC: &[u8] = b"QFLU";
 
-/// How many of the last flushes may rot: what is older is mostly needed no more.
-const ROT_BACK: usize = 40;
-
 /// The sizes of a flush's and of a record's header, and where the former says how long the body is (docs/design/log-format.md).
 const FLUSH_HEADER: usize = 96;
 const RECORD_HEADER: usize = 64;
@@ -114,8 +111,8 @@ impl Disk {
         torn
     }
 
-    /// Garbles some bytes of one of the last flushes of the log, where records are. What was there is returned.
-    pub fn garble(&mut self, rng: &mut Rng) -> Option<Garbled> {
+    /// Garbles up to so many bytes of one of the last flushes of the log, where records are. What was there is returned.
+    pub fn garble(&mut self, back: usize, longest: u64, rng: &mut Rng) -> Option<Garbled> {
         let begins = |data: &[u8], block: &usize| data[*block..].starts_with(FLUSH_MAGIC);
         let flushes: Vec<(u64, usize)> = self
             .names
@@ -127,7 +124,7 @@ impl Disk {
             })
             .collect();
         let last = flushes.len().checked_sub(1)?;
-        let (inode, block) = flushes[rng.between(last.saturating_sub(ROT_BACK) as u64, last as u64) as usize];
+        let (inode, block) = flushes[rng.between(last.saturating_sub(back) as u64, last as u64) as usize];
         let hit = self.inodes.get_mut(&inode)?;
         let data = &mut hit.data;
         let body = u32::from_le_bytes(data[block + BODY_AT..][..4].try_into().ok()?) as usize;
@@ -136,7 +133,9 @@ impl Disk {
         }
         let first_payload = block + FLUSH_HEADER + RECORD_HEADER;
         let at = rng.between(first_payload as u64, (block + FLUSH_HEADER + body - 64) as u64) as usize;
-        let len = rng.between(2, 64) as usize;
+        let at = if longest == u64::MAX { block + FLUSH_HEADER } else { at };
+        let end = block + FLUSH_HEADER + body;
+        let len = if longest == u64::MAX { end - at } else { (rng.between(2, longest) as usize).min(end - at) };
         let before = data[at..at + len].to_vec();
         for byte in &mut data[at..at + len] {
             *byte ^= rng.between(0, 255) as u8;

@@ -8,6 +8,7 @@ mod network;
 pub(crate) mod script;
 pub(crate) mod stage;
 mod watches;
+mod wounds;
 
 use crate::Options;
 use crate::checks::leases::LeaseCheck;
@@ -30,7 +31,8 @@ use crate::trace::{Loss, MessageId, TraceEvent};
 use bytes::Bytes;
 use disks::DiskTrouble;
 use quorate_cluster::{
-    BootMember, Input, Node, NodeConfig, Outputs, PeerBody, Persist, RequestId, Sabotage, Timing, WatchRequest, wire,
+    BootError, BootMember, Input, Node, NodeConfig, Outputs, PeerBody, Persist, RequestId, Sabotage, Timing,
+    WatchRequest, wire,
 };
 use quorate_env::checksum::chain;
 use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
@@ -45,6 +47,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 use watches::REWATCH_US;
+use wounds::Wounds;
 
 const SHARDS: [ShardId; 2] = [ShardId(1), SHARD];
 const CLUSTER: ClusterId = ClusterId(1);
@@ -226,8 +229,7 @@ struct World<'a> {
     disk_rng: Rng,
     watch_rng: Rng,
     rot_rng: Rng,
-    /// The node whose log has rotted, until it is mended: at most one, so that every entry has its other copies.
-    rotten: Option<usize>,
+    wounds: Wounds,
     nodes: Vec<SimNode>,
     net: Net,
     /// Deliveries that a clogged link holds.
@@ -301,7 +303,7 @@ impl World<'_> {
             disk_rng: root.split(5),
             watch_rng: root.split(6),
             rot_rng: root.split(9),
-            rotten: None,
+            wounds: Wounds::new(root.split(14)),
             clients: (0..plan.clients as u64).map(|n| Client::new(n, root.split(100 + n))).collect(),
             watchers: watchers.collect(),
             churn: churn::Churn::new(root.split(21)),
@@ -415,7 +417,8 @@ impl World<'_> {
             Event::Tick { node, life } => {
                 if self.nodes[node].life == life {
                     let wall = self.nodes[node].clock.wall(self.now);
-                    self.after(Timing::default().tick.as_micros() as u64, Event::Tick { node, life });
+                    let tick = self.nodes[node].clock.lasts(Timing::default().tick.as_micros() as u64);
+                    self.after(tick, Event::Tick { node, life });
                     self.feed(node, Input::Tick { wall })?;
                 }
             }
@@ -553,15 +556,25 @@ impl World<'_> {
         self.trace(|| TraceEvent::Start { node: node_lane(node), life });
         let this = &mut self.nodes[node];
         this.life = life;
-        self.rot(node, &identity);
-        let remains = self.damage(node);
+        let promises_rotted = self.rot_promises(node, &identity);
+        if !promises_rotted {
+            self.rot(node, &identity);
+        }
+        let remains = if promises_rotted { None } else { self.damage(node) };
         let this = &mut self.nodes[node];
         let files = this.disk.files();
         let (wal, recovered, ops) = if files.is_empty() {
             let (wal, ops) = Wal::create(identity, LIMITS);
             (wal, Default::default(), ops)
         } else {
-            Wal::recover(identity, LIMITS, files).map_err(|e| failed(&e))?
+            match Wal::recover(identity, LIMITS, files) {
+                Ok(found) => found,
+                Err(_) if promises_rotted => {
+                    self.come_back_as_another(node);
+                    return Ok(());
+                }
+                Err(e) => return Err(failed(&e)),
+            }
         };
         ops.iter().for_each(|op| this.disk.run(op));
         this.wal = Some(wal);
@@ -574,21 +587,28 @@ impl World<'_> {
                 opened
             }
         };
+        let this = &mut self.nodes[node];
+        let seed = self.rng.next_u64();
+        let now = this.clock.monotonic(self.now);
+        let booted = match Node::boot(config, store, remains.as_ref(), &recovered, now, seed) {
+            Ok(booted) => booted,
+            Err(BootError::Log(_)) if promises_rotted => {
+                self.come_back_as_another(node);
+                return Ok(());
+            }
+            Err(e) => return Err(failed(&e)),
+        };
         for shard in SHARDS {
             if let Some(log) = recovered.shards.get(&shard) {
                 self.raft.recovered(node, shard, log)?;
             }
         }
-        let this = &mut self.nodes[node];
-        let seed = self.rng.next_u64();
-        let now = this.clock.monotonic(self.now);
-        let booted = Node::boot(config, store, remains.as_ref(), &recovered, now, seed).map_err(|e| failed(&e))?;
         let mut joint = false;
         for shard in SHARDS {
             let look = booted.inspect(shard).expect("a first shard");
             self.raft.booted(node, shard, &look)?;
             joint |= life > 1 && self.raft.was_joint_at(shard, look.applied);
-            demand(look.rotted == 0 || self.rotten == Some(node), "nothing is lost without a fault", || {
+            demand(look.rotted == 0 || self.wounds.lacks(node), "nothing is lost without a fault", || {
                 format!("{} of {shard} lacks entries or rows that its disk should hold", id_of(node))
             })?;
         }
@@ -620,9 +640,7 @@ impl World<'_> {
         if let Some(persist) = &outputs.persist {
             self.raft.wrote(node, &persist.records)?;
         }
-        if self.rotten == Some(node) && looks.iter().all(|(_, look)| look.rotted == 0) {
-            self.rotten = None;
-        }
+        self.look_for_mended(node);
         for (shard, look) in looks {
             if let Some(recorder) = &mut self.recorder {
                 recorder.look(self.now, node, shard, &look);

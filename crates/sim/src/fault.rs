@@ -19,6 +19,10 @@ pub(crate) enum Fault {
     Jump,
     /// A node's monotonic clock stands still; the node goes on.
     Freeze,
+    /// A node's monotonic clock runs at double or half speed, and its ticks with it.
+    Speed,
+    /// A node's wall clock does.
+    WallSpeed,
     /// A node's syncs and flushes take many times as long.
     SlowDisk,
     /// A node's disk is full, and has room again later.
@@ -31,7 +35,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// Those that come by the clock.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Crash,
         Self::Cut,
         Self::Pause,
@@ -43,6 +47,8 @@ impl Fault {
         Self::SlowDisk,
         Self::FullDisk,
         Self::DiskError,
+        Self::Speed,
+        Self::WallSpeed,
     ];
 
     /// What is counted when it happens.
@@ -56,6 +62,8 @@ impl Fault {
             Self::Stutter => "stutter",
             Self::Jump => "wall clock jump",
             Self::Freeze => "frozen clock",
+            Self::Speed => "clock at a wrong speed",
+            Self::WallSpeed => "wall clock at a wrong speed",
             Self::SlowDisk => "slow disk",
             Self::FullDisk => "full disk",
             Self::DiskError => "disk error",
@@ -74,6 +82,8 @@ impl Fault {
             Self::Stutter => "a stutter",
             Self::Jump => "a jump of a wall clock",
             Self::Freeze => "a frozen clock",
+            Self::Speed => "a clock at a wrong speed",
+            Self::WallSpeed => "a wall clock at a wrong speed",
             Self::SlowDisk => "a slow disk",
             Self::FullDisk => "a full disk",
             Self::DiskError => "a disk error",

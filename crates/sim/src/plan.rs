@@ -24,6 +24,10 @@ pub(crate) struct Plan {
     /// Of a thousand restarts, those at which the log has rotted, and those at which the store is damaged.
     pub rot_per_mille: u64,
     pub damage_per_mille: u64,
+    /// Whether logs may rot at several nodes at once, at different places.
+    pub rot_several: bool,
+    /// Of a thousand restarts, those at which promises have rotted.
+    pub promise_rot_per_mille: u64,
     pub sync_us: (u64, u64),
     pub flush_us: (u64, u64),
     pub think_us: (u64, u64),
@@ -50,6 +54,8 @@ impl Plan {
             churn_every_us: None,
             rot_per_mille: 0,
             damage_per_mille: 0,
+            rot_several: false,
+            promise_rot_per_mille: 0,
             sync_us: (100, 1_000),
             flush_us: (1_000, 10_000),
             think_us: (1_000, 20_000),
@@ -59,6 +65,11 @@ impl Plan {
             chunk_bytes: 16 << 10,
             real_store: false,
         }
+    }
+
+    /// Whether nodes may have to come back as others.
+    pub fn replaces(&self) -> bool {
+        self.churn_every_us.is_some() || self.promise_rot_per_mille > 0
     }
 
     pub fn draw(seed: u64) -> Self {
@@ -84,6 +95,9 @@ impl Plan {
         sometimes(&mut apart, 300, Fault::SlowDisk, 3 * second, 10 * second);
         sometimes(&mut apart, 300, Fault::FullDisk, 3 * second, 10 * second);
         sometimes(&mut apart, 300, Fault::DiskError, 2 * second, 10 * second);
+        let mut clocks = Rng::new(seed).split(12);
+        sometimes(&mut clocks, 300, Fault::Speed, 3 * second, 10 * second);
+        sometimes(&mut clocks, 300, Fault::WallSpeed, 3 * second, 10 * second);
         let stormy = rng.chance(600);
         let rate = |rng: &mut Rng, max: u64| if stormy { rng.between(0, max) } else { 0 };
         let mut plan = Self {
@@ -104,6 +118,8 @@ impl Plan {
             churn_every_us: None,
             rot_per_mille: 0,
             damage_per_mille: 0,
+            rot_several: false,
+            promise_rot_per_mille: 0,
             sync_us: (rng.between(50, 300), rng.between(500, 15_000)),
             flush_us: (1_000, rng.between(5_000, 500_000)),
             think_us: (1_000, rng.between(10_000, 100_000)),
@@ -122,6 +138,9 @@ impl Plan {
             // Many chunks, so that some are the same on both sides.
             plan.chunk_bytes = plan.chunk_bytes.min(rot_rng.between(256, 1_024) as usize);
         }
+        let mut promises = Rng::new(seed).split(13);
+        plan.rot_several = promises.chance(600);
+        plan.promise_rot_per_mille = if promises.chance(400) { promises.between(50, 300) } else { 0 };
         // Every third seed; those that once found a bug are none of them.
         let mut churn_rng = Rng::new(seed).split(20);
         plan.churn_every_us = seed.is_multiple_of(3).then(|| churn_rng.between(second, 4 * second));

@@ -119,6 +119,11 @@ impl RaftCheck {
         }
     }
 
+    /// Whether a node's disk holds an entry, or what it did.
+    pub fn holds_durably(&self, node: usize, shard: ShardId, index: LogIndex, term: Term) -> bool {
+        self.watched.get(&(node, shard)).is_some_and(|watched| watched.durable.holds(index, term))
+    }
+
     /// It gave a vote or acknowledged entries in `term`.
     pub fn promised(&mut self, node: usize, shard: ShardId, term: Term) {
         let watched = self.watched.entry((node, shard)).or_default();
