@@ -6,12 +6,13 @@ mod tests;
 use crate::boot::{self, BootError};
 use crate::bounds::DEAD_ROWS_PER_TICK;
 use crate::config::{NodeConfig, Sabotage};
-use crate::input::{FlushTask, Input, Inspection, Mended, Outputs, Persist};
+use crate::input::{FlushTask, Input, Inspection, Lost, Mended, Outputs, Persist};
 use crate::members::Roster;
 use crate::mending::Mending;
+use crate::recall::{Opened, Recall, Sighting, Witness};
 use crate::replica::{self, Context, Replica};
 use crate::slots::Slots;
-use crate::wire::node_of;
+use crate::wire::{PeerBody, PeerMessage, node_of};
 use quorate_consensus::{Config, Group, Membership, Restored};
 use quorate_env::{Instant, LogIndex, ReplicaId, Rng, ShardId, WallMs};
 use quorate_kv::{Error, KeyspaceId, Refusal, Unavailable};
@@ -30,6 +31,9 @@ const APPEND_BYTES_MAX: u64 = 2 << 20;
 /// Append messages in flight to one follower.
 const APPENDS_IN_FLIGHT_MAX: usize = 64;
 
+/// Splits a node's randomness for the names of its questions; shards use the numbers below.
+const RECALL_PURPOSE: u64 = 1 << 32;
+
 /// One node. See the crate's documentation for how it is driven.
 pub struct Node {
     config: NodeConfig,
@@ -39,6 +43,9 @@ pub struct Node {
     replicas: BTreeMap<ShardId, Replica>,
     /// Shards whose replica here cannot start yet: its log has rotted.
     mending: BTreeMap<ShardId, Mending>,
+    /// Shards whose replica here asks what others have seen of it.
+    recalling: BTreeMap<ShardId, Recall>,
+    witness: Witness,
     rng: Rng,
     dirty: BTreeSet<ShardId>,
     wall: WallMs,
@@ -63,16 +70,17 @@ impl Node {
         now: Instant,
         seed: u64,
     ) -> Result<Self, BootError> {
-        recovered.require_promises()?;
+        if config.sabotage != Some(Sabotage::TrustRottedPromises) {
+            recovered.require_promises()?;
+        }
         let mut slots = Slots::load(store.clone(), &FIRST_SHARDS)?;
         let procedures = Arc::new(Procedures::new());
         let rng = Rng::new(seed);
         let membership = Membership::of_voters(config.members.iter().map(|member| ReplicaId(member.id.0)));
         let mut roster = Roster::default();
-        let mut replicas = BTreeMap::new();
-        let mut mending = BTreeMap::new();
-        let mut records = Vec::new();
         let mut out = Outputs::default();
+        let mut recalling = BTreeMap::new();
+        let mut opened_now = Vec::new();
         for shard in FIRST_SHARDS {
             let log = recovered.shards.get(&shard);
             let found = boot::open_replica(shard, &store, &mut slots, log, &membership, &procedures)?;
@@ -84,35 +92,62 @@ impl Node {
                 let covered = covered as u64;
                 out.mended.push(Mended { shard, covered, ..Mended::default() });
             }
-            records.extend(found.repair.clone());
             let found = if config.sabotage == Some(Sabotage::LeadWithRot) { found.cut_off() } else { found };
-            if found.rotted.is_empty() && found.hole.is_none() {
-                replicas.insert(shard, start_replica(&config, shard, &found.restored, found.machine, now, &rng));
-            } else {
-                let remains = remains.and_then(|store| remains_of(shard, store));
-                mending.insert(shard, Mending::new(shard, ReplicaId(config.node.0), found, &config.known, remains)?);
+            let remains = remains.and_then(|store| remains_of(shard, store));
+            let opened = Opened { found, remains, watches: Vec::new() };
+            let ask = rng.split(RECALL_PURPOSE + shard.0).next_u64();
+            let ticks = if config.sabotage == Some(Sabotage::SkipRecall) { 0 } else { config.timing.recall_ticks };
+            match Recall::new(shard, ReplicaId(config.node.0), opened, &config.known, ask, ticks) {
+                Ok(recall) => drop(recalling.insert(shard, recall)),
+                Err(opened) => opened_now.push((shard, opened)),
             }
         }
         let roster = Arc::new(roster);
         out.roster = Some(roster.clone());
-        Ok(Self {
+        let mut node = Self {
             config,
             store,
             slots,
             procedures,
-            dirty: replicas.keys().copied().collect(),
-            replicas,
-            mending,
+            dirty: BTreeSet::new(),
+            replicas: BTreeMap::new(),
+            mending: BTreeMap::new(),
+            recalling,
+            witness: Witness::default(),
             rng,
             wall: WallMs(0),
             no_space: false,
             ticket: 1,
-            records,
+            records: Vec::new(),
             out,
             flushing: None,
             roster,
             misrouted: 0,
-        })
+        };
+        for (shard, opened) in opened_now {
+            node.admit(now, shard, opened)?;
+        }
+        Ok(node)
+    }
+
+    /// A replica's disk is believed: it starts, or is mended first.
+    fn admit(&mut self, now: Instant, shard: ShardId, opened: Opened) -> Result<(), BootError> {
+        let Opened { found, remains, watches } = opened;
+        self.records.extend(found.repair.clone());
+        if found.rotted.is_empty() && found.hole.is_none() {
+            let replica = start_replica(&self.config, shard, &found.restored, found.machine, now, &self.rng);
+            self.replicas.insert(shard, replica);
+            self.dirty.insert(shard);
+            for (key, request) in watches {
+                self.one(now, shard, |replica, cx| replica.watch(key, request, cx));
+            }
+        } else {
+            let id = ReplicaId(self.config.node.0);
+            let mut mending = Mending::new(shard, id, found, &self.config.known, remains)?;
+            watches.into_iter().for_each(|(key, request)| mending.watch(key, request));
+            self.mending.insert(shard, mending);
+        }
+        Ok(())
     }
 
     /// Takes one input. Nothing leaves the node before [`Node::drain`].
@@ -122,6 +157,7 @@ impl Node {
                 self.wall = self.wall.max(wall);
                 self.each(now, Replica::tick);
                 self.reshape(now);
+                self.recall_each(now, Recall::tick);
                 self.mend_each(now, |_, _| {});
                 if let Err(e) = self.slots.clear_some(DEAD_ROWS_PER_TICK) {
                     self.out.fatal.get_or_insert(e.to_string());
@@ -129,6 +165,16 @@ impl Node {
             }
             Input::Peer { from, message } => {
                 let known = node_of(message.from) == from && message.to == ReplicaId(self.config.node.0);
+                if known && self.is_here(message.shard) {
+                    self.witness.see(message.shard, message.from, &message.body);
+                    if let PeerBody::RecallAsk { ask } = message.body {
+                        return self.recount(&message, ask);
+                    }
+                }
+                if known && self.recalling.contains_key(&message.shard) {
+                    self.recall(now, message.shard, |recall, cx| recall.receive(message.from, &message.body, cx));
+                    return;
+                }
                 if known && self.mending.contains_key(&message.shard) {
                     self.mend(now, message.shard, |mending, cx| mending.receive(message.from, message.body, cx));
                     return;
@@ -139,7 +185,7 @@ impl Node {
                 }
                 self.one(now, message.shard, |replica, cx| replica.receive(message.from, message.body, cx));
             }
-            Input::PeerUp(_) => {}
+            Input::PeerUp(node) => self.recall_each(now, |recall, cx| recall.peer_up(node, cx)),
             Input::PeerDown(node) => self.each(now, |replica, _| replica.peer_down(node)),
             Input::Persisted { ticket } => {
                 self.each(now, |replica, cx| replica.persisted(ticket, cx));
@@ -159,7 +205,7 @@ impl Node {
                 let shard = request.shard();
                 if self.replicas.contains_key(&shard) {
                     self.one(now, shard, |replica, cx| replica.request(id, request, now + timeout, cx));
-                } else if self.mending.contains_key(&shard) {
+                } else if self.is_here(shard) {
                     self.out.replies.push((id, Err(Unavailable::NoLeader.into())));
                 } else {
                     self.out.replies.push((id, Err(Error::Refused(Refusal::KeyspaceNotFound))));
@@ -170,6 +216,8 @@ impl Node {
                     self.one(now, shard, |replica, cx| replica.watch(key, request, cx));
                 } else if let Some(mending) = self.mending.get_mut(&shard) {
                     mending.watch(key, request);
+                } else if let Some(recall) = self.recalling.get_mut(&shard) {
+                    recall.watch(key, request);
                 }
             }
         }
@@ -198,7 +246,7 @@ impl Node {
         // removal would lead there for ever.
         let elsewhere: Vec<Membership> =
             self.replicas.iter().filter(|(shard, _)| **shard != FIRST_SHARDS[0]).map(|(_, r)| r.membership()).collect();
-        let whole = self.mending.is_empty();
+        let whole = self.is_whole();
         let needed = |id: ReplicaId| !whole || elsewhere.iter().any(|group| group.contains(id));
         for shard in self.replicas.keys().copied().collect::<Vec<_>>() {
             let last = shard == FIRST_SHARDS[0] && self.config.sabotage != Some(Sabotage::LeaveSystemFirst);
@@ -206,7 +254,7 @@ impl Node {
             self.one(now, shard, |replica, cx| replica.reshape(&roster, &stays, cx));
         }
         let groups: Vec<Membership> = self.replicas.values().map(Replica::membership).collect();
-        if self.mending.is_empty() {
+        if whole {
             self.one(now, FIRST_SHARDS[0], |replica, cx| replica.move_rows(&roster, &groups, cx));
         }
     }
@@ -292,6 +340,53 @@ impl Node {
         }
     }
 
+    /// Says what was seen of a replica that starts.
+    fn recount(&mut self, question: &PeerMessage, ask: u64) {
+        let (shard, to) = (question.shard, question.from);
+        let blind = self.config.sabotage == Some(Sabotage::ForgetSightings);
+        let seen = if blind { Sighting::default() } else { self.witness.of(shard, to) };
+        let body = PeerBody::RecallAnswer { ask, seen };
+        self.out.messages.push((node_of(to), PeerMessage { shard, from: question.to, to, body }));
+    }
+
+    fn is_here(&self, shard: ShardId) -> bool {
+        self.replicas.contains_key(&shard) || self.mending.contains_key(&shard) || self.recalling.contains_key(&shard)
+    }
+
+    /// Lets a replica that asks what was seen of it go on, and admits it when it knows.
+    fn recall(&mut self, now: Instant, shard: ShardId, f: impl FnOnce(&mut Recall, &mut Context<'_>)) {
+        let Some(mut recall) = self.recalling.remove(&shard) else { return };
+        let mut cx = Context {
+            now,
+            wall: self.wall,
+            config: &self.config,
+            store: &self.store,
+            slots: &mut self.slots,
+            procedures: &self.procedures,
+            out: &mut self.out,
+            records: &mut self.records,
+            ticket: self.ticket,
+            no_space: self.no_space,
+        };
+        f(&mut recall, &mut cx);
+        if let Some(what) = recall.contradiction() {
+            self.out.lost = self.out.lost.or(Some(Lost::Acknowledged));
+            self.out.fatal.get_or_insert(format!("{} of {shard} has lost promises: {what}", self.config.node));
+        } else if recall.is_over() {
+            if let Err(e) = self.admit(now, shard, recall.finish()) {
+                self.out.fatal.get_or_insert(e.to_string());
+            }
+            return;
+        }
+        self.recalling.insert(shard, recall);
+    }
+
+    fn recall_each(&mut self, now: Instant, mut f: impl FnMut(&mut Recall, &mut Context<'_>)) {
+        for shard in self.recalling.keys().copied().collect::<Vec<_>>() {
+            self.recall(now, shard, &mut f);
+        }
+    }
+
     fn mend_each(&mut self, now: Instant, mut f: impl FnMut(&mut Mending, &mut Context<'_>)) {
         for shard in self.mending.keys().copied().collect::<Vec<_>>() {
             self.mend(now, shard, &mut f);
@@ -314,7 +409,7 @@ impl Node {
     /// Whether every replica here has all that it should have.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.mending.is_empty()
+        self.mending.is_empty() && self.recalling.is_empty()
     }
 
     /// The members' rows as this node knows them.
@@ -332,7 +427,9 @@ impl Node {
     /// A replica, for status pages and checkers.
     #[must_use]
     pub fn inspect(&self, shard: ShardId) -> Option<Inspection> {
-        self.replicas.get(&shard).map(Replica::inspect).or_else(|| self.mending.get(&shard).map(Mending::inspect))
+        let mending = || self.mending.get(&shard).map(Mending::inspect);
+        let recalling = || self.recalling.get(&shard).map(Recall::inspect);
+        self.replicas.get(&shard).map(Replica::inspect).or_else(mending).or_else(recalling)
     }
 }
 
@@ -364,5 +461,5 @@ fn start_replica(
         // Nobody to wait for.
         group.campaign();
     }
-    Replica::new(shard, id, group, machine, now, rng.split(shard.0 * 2 + 1))
+    Replica::new(shard, id, group, restored.hard_state.term, machine, now, rng.split(shard.0 * 2 + 1))
 }

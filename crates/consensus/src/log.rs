@@ -34,14 +34,17 @@ pub struct Restored {
     pub applied: SnapshotPoint,
     /// The members as of `applied`.
     pub membership: Membership,
+    /// The group goes on in this term, if the hard state's is lower.
+    pub at_least: Term,
 }
 
 impl Restored {
     /// What the group goes on from. If a snapshot was installed and the crash came before its hard state, no vote was given in the snapshot's
     /// term; but as long as only the rows say that this term was reached, nothing may be promised in it.
     pub(crate) fn promises(&self) -> HardState {
-        if self.hard_state.term < self.applied.term {
-            HardState { term: self.applied.term, vote: ReplicaId(0), commit: self.applied.index }
+        let term = self.applied.term.max(self.at_least);
+        if self.hard_state.term < term {
+            HardState { term, vote: ReplicaId(0), commit: self.hard_state.commit.max(self.applied.index) }
         } else {
             self.hard_state
         }

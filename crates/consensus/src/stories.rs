@@ -56,7 +56,7 @@ struct Disk {
 
 impl Disk {
     fn write(&mut self, ready: &Ready) {
-        let Restored { hard_state, start, entries, applied, membership } = &mut self.restored;
+        let Restored { hard_state, start, entries, applied, membership, .. } = &mut self.restored;
         if let Some(now) = ready.hard_state {
             *hard_state = now;
         }
@@ -471,7 +471,7 @@ fn a_term_that_only_the_rows_know_is_written_before_anything_is_promised_in_it()
     let applied = SnapshotPoint { index: LogIndex(5), term: Term(4) };
     let hard_state = HardState { term: Term(3), vote: ReplicaId(2), commit: LogIndex(2) };
     let membership = Membership::of_voters((1..=3).map(ReplicaId));
-    let restored = Restored { hard_state, start: applied, entries: Vec::new(), applied, membership };
+    let restored = Restored { hard_state, start: applied, applied, membership, ..Restored::default() };
     let mut leader = Group::new(&config(2), &restored, Rng::new(2));
     let mut group = Group::new(&config(1), &restored, Rng::new(1));
     assert_eq!(group.term(), Term(4));
