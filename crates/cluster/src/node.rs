@@ -125,6 +125,7 @@ impl Node {
             misrouted: 0,
         };
         for (shard, opened) in opened_now {
+            // A shard that is new here has promised nothing.
             node.admit(now, shard, opened)?;
         }
         Ok(node)
@@ -372,13 +373,17 @@ impl Node {
         if let Some(what) = recall.contradiction() {
             self.out.lost = self.out.lost.or(Some(Lost::Acknowledged));
             self.out.fatal.get_or_insert(format!("{} of {shard} has lost promises: {what}", self.config.node));
-        } else if recall.is_over() {
+        }
+        self.recalling.insert(shard, recall);
+        // The shards share a disk: what one of them finds lost, concerns all.
+        if self.out.lost.is_some() || !self.recalling.values().all(Recall::is_over) {
+            return;
+        }
+        for (shard, recall) in std::mem::take(&mut self.recalling) {
             if let Err(e) = self.admit(now, shard, recall.finish()) {
                 self.out.fatal.get_or_insert(e.to_string());
             }
-            return;
         }
-        self.recalling.insert(shard, recall);
     }
 
     fn recall_each(&mut self, now: Instant, mut f: impl FnMut(&mut Recall, &mut Context<'_>)) {

@@ -34,7 +34,7 @@ struct Inode {
     dirty: BTreeSet<usize>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
@@ -109,6 +109,52 @@ impl Disk {
         let named: BTreeSet<u64> = self.names.values().copied().collect();
         self.inodes.retain(|inode, _| named.contains(inode));
         torn
+    }
+
+    /// A disk that holds what is durable here now, and nothing else.
+    pub fn image(&self) -> Self {
+        let mut image = self.clone();
+        image.names = image.durable_names.clone();
+        image.name_changes.clear();
+        let named: BTreeSet<u64> = image.names.values().copied().collect();
+        image.inodes.retain(|inode, _| named.contains(inode));
+        for inode in image.inodes.values_mut() {
+            inode.data = inode.durable.clone();
+            inode.dirty.clear();
+        }
+        image
+    }
+
+    /// Writes to another place than is asked for, and makes it durable; none if there is no other.
+    pub fn misdirect(&mut self, file: FileName, offset: u64, bytes: &[u8], rng: &mut Rng) -> Option<()> {
+        let fits = |inode: &u64| self.inodes[inode].data.len() >= BLOCK + bytes.len();
+        let files: Vec<(FileName, u64)> =
+            self.names.iter().map(|(name, inode)| (*name, *inode)).filter(|(_, inode)| fits(inode)).collect();
+        let (other, inode) = *rng.pick(&files)?;
+        let inode = self.inodes.get_mut(&inode)?;
+        let places = (inode.data.len() - bytes.len()) / BLOCK;
+        // Near the beginning, where something is.
+        let at = BLOCK * rng.between(1, places.min(64) as u64) as usize;
+        if (other, at as u64) == (file, offset) {
+            return None;
+        }
+        inode.data[at..at + bytes.len()].copy_from_slice(bytes);
+        inode.durable[at..at + bytes.len()].copy_from_slice(bytes);
+        Some(())
+    }
+
+    /// Of a planted bug: nothing is left of a log behind a place.
+    pub fn cut(&mut self, file: FileName, offset: usize) {
+        let later: Vec<FileName> = self.names.keys().copied().filter(|name| *name > file).collect();
+        later.into_iter().for_each(|name| {
+            self.names.remove(&name);
+        });
+        if let Some(inode) = self.names.get(&file).and_then(|inode| self.inodes.get_mut(inode)) {
+            let from = offset.min(inode.data.len());
+            inode.data[from..].fill(0);
+            inode.durable[from..].fill(0);
+        }
+        self.durable_names = self.names.clone();
     }
 
     /// Garbles up to so many bytes of one of the last flushes of the log, where records are. What was there is returned.

@@ -7,6 +7,7 @@ mod faults;
 mod network;
 pub(crate) mod script;
 pub(crate) mod stage;
+mod twins;
 mod watches;
 mod wounds;
 
@@ -14,6 +15,7 @@ use crate::Options;
 use crate::checks::leases::LeaseCheck;
 use crate::checks::order::OrderCheck;
 use crate::checks::raft::RaftCheck;
+use crate::checks::recall::Seen;
 use crate::checks::watch::WatchCheck;
 use crate::client::{Client, SHARD};
 use crate::clock::Clock;
@@ -31,7 +33,7 @@ use crate::trace::{Loss, MessageId, TraceEvent};
 use bytes::Bytes;
 use disks::DiskTrouble;
 use quorate_cluster::{
-    BootError, BootMember, Input, Node, NodeConfig, Outputs, PeerBody, Persist, RequestId, Sabotage, Timing,
+    BootError, BootMember, Input, Lost, Node, NodeConfig, Outputs, PeerBody, Persist, RequestId, Sabotage, Timing,
     WatchRequest, wire,
 };
 use quorate_env::checksum::chain;
@@ -46,6 +48,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
+use twins::{Taken, Twin};
 use watches::REWATCH_US;
 use wounds::Wounds;
 
@@ -178,6 +181,7 @@ struct SimNode {
     /// Outputs after which it crashes.
     doomed: Option<u64>,
     trouble: DiskTrouble,
+    twin: Option<Twin>,
 }
 
 impl SimNode {
@@ -199,6 +203,7 @@ impl SimNode {
             older_meta: MetaRows::new(),
             doomed: None,
             trouble: DiskTrouble::default(),
+            twin: None,
         }
     }
 
@@ -242,6 +247,7 @@ struct World<'a> {
     next_key: WatcherKey,
     churn: churn::Churn,
     raft: RaftCheck,
+    seen: Seen,
     order: OrderCheck,
     leases: LeaseCheck,
     leaders_busy: BTreeMap<usize, bool>,
@@ -308,6 +314,7 @@ impl World<'_> {
             watchers: watchers.collect(),
             churn: churn::Churn::new(root.split(21)),
             raft: RaftCheck::new(plan.nodes),
+            seen: Seen::default(),
             order: OrderCheck::new(),
             leases: LeaseCheck::default(),
             next_message: 1,
@@ -432,6 +439,12 @@ impl World<'_> {
                         false => TraceEvent::Lose { message: id, why: Loss::Down },
                     });
                     let delicate = matches!(&message.body, PeerBody::Chunk { chunk, .. } if chunk.next.is_none());
+                    if up
+                        && !self.nodes[to].paused
+                        && let PeerBody::Raft(raft) = &message.body
+                    {
+                        self.seen.hear(to, from, message.shard, raft);
+                    }
                     self.feed(to, Input::Peer { from: id_of(from), message })?;
                     if delicate {
                         self.strike(to);
@@ -510,7 +523,7 @@ impl World<'_> {
             Event::Fault(fault) => self.fault(fault),
             Event::Heal => self.heal(),
             Event::Still { node, life } => {
-                if self.nodes[node].life == life {
+                if self.nodes[node].life == life && self.wounds.forgetful.is_none() {
                     self.still(node);
                 }
             }
@@ -556,11 +569,14 @@ impl World<'_> {
         self.trace(|| TraceEvent::Start { node: node_lane(node), life });
         let this = &mut self.nodes[node];
         this.life = life;
-        let promises_rotted = self.rot_promises(node, &identity);
-        if !promises_rotted {
+        let taken = self.take_twin(node, &identity);
+        let promises_lost = taken == Taken::PromisesLost
+            || (taken == Taken::No && !self.wounds.lacks(node) && self.rot_promises(node, &identity));
+        let mut remains = None;
+        if taken == Taken::No && !promises_lost {
             self.rot(node, &identity);
+            remains = self.damage(node);
         }
-        let remains = if promises_rotted { None } else { self.damage(node) };
         let this = &mut self.nodes[node];
         let files = this.disk.files();
         let (wal, recovered, ops) = if files.is_empty() {
@@ -569,7 +585,8 @@ impl World<'_> {
         } else {
             match Wal::recover(identity, LIMITS, files) {
                 Ok(found) => found,
-                Err(_) if promises_rotted => {
+                Err(why) if promises_lost && self.cut_refused(node, &why) => return self.start(node),
+                Err(_) if promises_lost => {
                     self.come_back_as_another(node);
                     return Ok(());
                 }
@@ -592,7 +609,7 @@ impl World<'_> {
         let now = this.clock.monotonic(self.now);
         let booted = match Node::boot(config, store, remains.as_ref(), &recovered, now, seed) {
             Ok(booted) => booted,
-            Err(BootError::Log(_)) if promises_rotted => {
+            Err(BootError::Log(_)) if promises_lost => {
                 self.come_back_as_another(node);
                 return Ok(());
             }
@@ -632,6 +649,12 @@ impl World<'_> {
         let Some(core) = &mut this.node else { return Ok(()) };
         core.step(now, input);
         let outputs = core.drain(now);
+        let (lost, forgotten) = (outputs.lost == Some(Lost::Acknowledged), self.wounds.has_forgotten(node));
+        if lost && forgotten {
+            self.found_out(node);
+            return Ok(());
+        }
+        demand(!lost, "nothing is lost without a fault", || format!("{:?}", outputs.fatal))?;
         let looks = SHARDS.map(|shard| (shard, core.inspect(shard).expect("a first shard")));
         if let Some(why) = outputs.fatal {
             return Err(Violation { rule: "replicas agree with themselves and each other", detail: why });
@@ -671,7 +694,7 @@ impl World<'_> {
     }
 
     fn carry_out(&mut self, node: usize, outputs: Outputs) -> Step {
-        let doomed = self.nodes[node].doomed;
+        let doomed = self.nodes[node].doomed.filter(|_| self.wounds.forgetful.is_none());
         let mut left = doomed.unwrap_or(u64::MAX);
         let mut spend = || {
             let some = left > 0;
@@ -733,6 +756,9 @@ impl World<'_> {
         if self.order.retries > 0 {
             self.mark("retry recognised");
         }
+        demand(self.wounds.forgetful.is_none(), "promises are remembered", || {
+            format!("nobody has found out what was forgotten: {:?}", self.wounds.forgetful)
+        })?;
         demand(self.to_prove.is_empty(), "every node serves again", || {
             let silent: Vec<String> = self.to_prove.iter().map(|node| id_of(*node).to_string()).collect();
             format!("not {}", silent.join(", "))

@@ -29,13 +29,19 @@ pub(crate) enum Fault {
     FullDisk,
     /// A node's disk fails an operation: its process ends, since nobody knows what the disk holds.
     DiskError,
+    /// An image of a node's disk is kept, and is its disk at a later start.
+    OldImage,
+    /// A node's disk says for a while that it has synced, and has not.
+    LyingDisk,
+    /// A write to a node's log goes to another place.
+    Misdirect,
     /// This node's process ends, because it is at a delicate moment (as "buggify" in Zhou et al., FoundationDB, SIGMOD 2021).
     Struck(usize),
 }
 
 impl Fault {
     /// Those that come by the clock.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Crash,
         Self::Cut,
         Self::Pause,
@@ -49,7 +55,15 @@ impl Fault {
         Self::DiskError,
         Self::Speed,
         Self::WallSpeed,
+        Self::OldImage,
+        Self::LyingDisk,
+        Self::Misdirect,
     ];
+
+    /// Whether it needs a second disk, and a model of a store, which can be copied.
+    pub const fn needs_twin(self) -> bool {
+        matches!(self, Self::OldImage | Self::LyingDisk | Self::Misdirect)
+    }
 
     /// What is counted when it happens.
     pub const fn mark(self) -> &'static str {
@@ -67,6 +81,9 @@ impl Fault {
             Self::SlowDisk => "slow disk",
             Self::FullDisk => "full disk",
             Self::DiskError => "disk error",
+            Self::OldImage => "old disk image",
+            Self::LyingDisk => "lying sync",
+            Self::Misdirect => "misdirected write",
             Self::Struck(_) => "crash at a delicate moment",
         }
     }
@@ -87,6 +104,9 @@ impl Fault {
             Self::SlowDisk => "a slow disk",
             Self::FullDisk => "a full disk",
             Self::DiskError => "a disk error",
+            Self::OldImage => "an old image of a disk",
+            Self::LyingDisk => "a disk that lies about its syncs",
+            Self::Misdirect => "a misdirected write",
             Self::Struck(_) => "a crash at a delicate moment",
         }
     }

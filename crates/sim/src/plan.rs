@@ -69,7 +69,8 @@ impl Plan {
 
     /// Whether nodes may have to come back as others.
     pub fn replaces(&self) -> bool {
-        self.churn_every_us.is_some() || self.promise_rot_per_mille > 0
+        let forgets = self.faults.keys().any(|fault| fault.needs_twin());
+        self.churn_every_us.is_some() || self.promise_rot_per_mille > 0 || forgets
     }
 
     pub fn draw(seed: u64) -> Self {
@@ -98,6 +99,10 @@ impl Plan {
         let mut clocks = Rng::new(seed).split(12);
         sometimes(&mut clocks, 300, Fault::Speed, 3 * second, 10 * second);
         sometimes(&mut clocks, 300, Fault::WallSpeed, 3 * second, 10 * second);
+        let mut twins = Rng::new(seed).split(15);
+        sometimes(&mut twins, 400, Fault::OldImage, 2 * second, 8 * second);
+        sometimes(&mut twins, 400, Fault::LyingDisk, 2 * second, 8 * second);
+        sometimes(&mut twins, 400, Fault::Misdirect, 2 * second, 8 * second);
         let stormy = rng.chance(600);
         let rate = |rng: &mut Rng, max: u64| if stormy { rng.between(0, max) } else { 0 };
         let mut plan = Self {
@@ -141,6 +146,9 @@ impl Plan {
         let mut promises = Rng::new(seed).split(13);
         plan.rot_several = promises.chance(600);
         plan.promise_rot_per_mille = if promises.chance(400) { promises.between(50, 300) } else { 0 };
+        if plan.real_store {
+            plan.faults.retain(|fault, _| !fault.needs_twin());
+        }
         // Every third seed; those that once found a bug are none of them.
         let mut churn_rng = Rng::new(seed).split(20);
         plan.churn_every_us = seed.is_multiple_of(3).then(|| churn_rng.between(second, 4 * second));

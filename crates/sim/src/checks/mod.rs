@@ -4,4 +4,5 @@ pub(crate) mod leases;
 pub(crate) mod members;
 pub(crate) mod order;
 pub(crate) mod raft;
+pub(crate) mod recall;
 pub(crate) mod watch;

@@ -118,7 +118,7 @@ impl World<'_> {
     /// Something about the members is to change.
     pub(super) fn churn(&mut self) -> Step {
         self.next_churn();
-        if self.calm || self.churn.pending.is_some() {
+        if self.calm || self.churn.pending.is_some() || self.wounds.forgetful.is_some() {
             return Ok(());
         }
         let members: Vec<usize> = self.lasting().into_iter().collect();
@@ -235,7 +235,7 @@ impl World<'_> {
                     }
                     None
                 }
-                Some(at) if self.now >= at => {
+                Some(at) if self.now >= at && self.wounds.forgetful.is_none() => {
                     if self.churn.led {
                         self.mark("leader removed");
                     }

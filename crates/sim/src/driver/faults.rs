@@ -1,6 +1,7 @@
 //! What fails, when, and what becomes of it.
 
 use super::disks::DiskTrouble;
+use super::twins::How;
 use super::{Event, Step, StoreKind, World};
 use crate::clock::Speed;
 use crate::fault::Fault;
@@ -27,10 +28,15 @@ impl World<'_> {
         if self.calm {
             return;
         }
+        if self.wounds.forgetful.is_some() {
+            // Nothing else fails until it is found out.
+            return self.schedule_fault(fault);
+        }
         self.played.faults.push((self.now, fault, self.rng.clone()));
         let node = self.rng.below(self.nodes.len() as u64) as usize;
-        // A crash is counted where it happens.
-        if !matches!(fault, Fault::Crash | Fault::PowerCut | Fault::DiskError | Fault::Struck(_)) {
+        // A crash is counted where it happens, and what a disk does where it shows.
+        let shows_later = fault.needs_twin();
+        if !shows_later && !matches!(fault, Fault::Crash | Fault::PowerCut | Fault::DiskError | Fault::Struck(_)) {
             self.mark(fault.mark());
             self.report.faults += 1;
         }
@@ -91,6 +97,21 @@ impl World<'_> {
                 self.after(1, Event::Space { node });
                 self.ease_later(node);
             }
+            Fault::OldImage => {
+                self.keep_image(node, How::OldImage);
+                self.note(node, "an image of its disk is kept");
+                self.crash_later(node, 4_000_000);
+            }
+            Fault::LyingDisk => {
+                self.keep_image(node, How::Lied);
+                self.note(node, "its disk says that it syncs, and does not");
+                self.ease_later(node);
+                self.crash_later(node, 1_500_000);
+            }
+            Fault::Misdirect => {
+                self.nodes[node].trouble.misdirects = true;
+                self.crash_later(node, 1_500_000);
+            }
             Fault::DiskError => self.nodes[node].trouble.fails = true,
             Fault::Struck(node) => self.crash(node, fault.mark()),
         }
@@ -105,6 +126,15 @@ impl World<'_> {
         let (struck, wait) = (self.rng.chance(200), self.rng.between(1, 100_000));
         // A script has it among its faults.
         if struck && self.script.is_none() {
+            self.after(wait, Event::Fault(Fault::Struck(node)));
+        }
+    }
+
+    /// The node's process ends within so many microseconds.
+    fn crash_later(&mut self, node: usize, within: u64) {
+        let wait = self.rng.between(1, within);
+        // A script has it among its faults.
+        if self.script.is_none() {
             self.after(wait, Event::Fault(Fault::Struck(node)));
         }
     }
@@ -172,6 +202,7 @@ impl World<'_> {
     /// A node's disk and clock are well again.
     pub(super) fn ease(&mut self, node: usize) -> Step {
         self.set_clock_right(node);
+        self.end_lie(node);
         let trouble = std::mem::take(&mut self.nodes[node].trouble);
         self.note(node, "its disk and clock are well");
         if trouble.full {
@@ -210,6 +241,7 @@ impl World<'_> {
             return;
         }
         self.set_clock_right(node);
+        self.seen.forget(node);
         let this = &mut self.nodes[node];
         this.life += 1;
         this.paused = false;
@@ -223,8 +255,10 @@ impl World<'_> {
         if let Some(syncing) = this.syncing.take() {
             // What was on its way to the disk got some way.
             let done = self.disk_rng.below(syncing.ops.len() as u64 + 1) as usize;
-            syncing.ops[..done].iter().for_each(|op| this.disk.run(op));
+            self.run_on_disk(node, &syncing.ops[..done]);
         }
+        self.crash_twin(node);
+        let this = &mut self.nodes[node];
         let lies = AppliedLies { bug, older: std::mem::take(&mut this.older_meta) };
         let torn = this.disk.crash(&mut self.disk_rng);
         match &mut this.store {

@@ -3,6 +3,7 @@
 //! ```text
 //!   entries rot, or the store is damaged ──> the node mends; others may rot meanwhile where a good copy is left ──> whole again
 //!   promises rot ──────────────────────────> the node does not start; it comes back as another, with an empty disk
+//!   the disk forgets (`twins`) ────────────> the node is found out by its peers, and does the same
 //! ```
 //!
 //! What a disk had said it held counts until its node is replaced: leaders counted it. So only one disk at a time may forget promises, and only
@@ -30,22 +31,42 @@ struct Lacks {
     rows: bool,
 }
 
+/// A node whose disk has forgotten promises, and that is not found out yet.
+#[derive(Debug)]
+pub(super) struct Forgetful {
+    pub node: usize,
+    /// Where it has forgotten some.
+    pub shards: BTreeSet<ShardId>,
+    /// Nobody's answers reach it: only its leader can tell.
+    pub deaf: bool,
+}
+
 /// See the top of this file.
 #[derive(Debug)]
 pub(super) struct Wounds {
-    rng: Rng,
+    pub rng: Rng,
+    pub forgetful: Option<Forgetful>,
     /// Until they are mended.
     lacking: BTreeMap<usize, Lacks>,
 }
 
 impl Wounds {
     pub fn new(rng: Rng) -> Self {
-        Self { rng, lacking: BTreeMap::new() }
+        Self { rng, forgetful: None, lacking: BTreeMap::new() }
     }
 
     /// Whether nothing is missing anywhere.
     pub fn is_none(&self) -> bool {
-        self.lacking.is_empty()
+        self.lacking.is_empty() && self.forgetful.is_none()
+    }
+
+    /// Whether a node has forgotten promises and is not found out yet.
+    pub fn has_forgotten(&self, node: usize) -> bool {
+        self.forgetful.as_ref().is_some_and(|forgetful| forgetful.node == node)
+    }
+
+    pub fn lack_entries(&mut self, node: usize, names: BTreeSet<Name>) {
+        self.lacking.entry(node).or_default().entries.extend(names);
     }
 
     pub fn lacks(&self, node: usize) -> bool {
@@ -75,7 +96,7 @@ impl Wounds {
 }
 
 /// The entries that a log names as rotted.
-fn names(found: &Recovered) -> BTreeSet<Name> {
+pub(super) fn names(found: &Recovered) -> BTreeSet<Name> {
     let of_shard = |(shard, log): (&ShardId, &quorate_storage::wal::RecoveredLog)| {
         let shard = *shard;
         log.rotted.iter().map(move |rotted| (shard, rotted.index, rotted.term)).collect::<Vec<_>>()
@@ -86,7 +107,7 @@ fn names(found: &Recovered) -> BTreeSet<Name> {
 impl World<'_> {
     /// At some starts the log has changed while nobody looked.
     pub(super) fn rot(&mut self, node: usize, identity: &WalIdentity) {
-        if self.calm || self.churn.is_fragile() {
+        if self.calm || self.churn.is_fragile() || self.wounds.forgetful.is_some() {
             return;
         }
         let keepers = self.not_retired();
@@ -104,8 +125,9 @@ impl World<'_> {
             hit
         };
         if hit {
-            let entries = rot::read(disk, identity, LIMITS).map(|found| names(&found)).unwrap_or_default();
-            wounds.lacking.entry(node).or_default().entries.extend(entries);
+            let entries =
+                rot::read(&self.nodes[node].disk, identity, LIMITS).map(|found| names(&found)).unwrap_or_default();
+            self.wounds.lack_entries(node, entries);
             self.mark("entry rotted");
             if !alone {
                 self.mark("rot at several nodes");
@@ -117,7 +139,8 @@ impl World<'_> {
 
     /// At some starts the store is damaged: an empty one is in its place, and what is left of it is returned.
     pub(super) fn damage(&mut self, node: usize) -> Option<Arc<dyn Store>> {
-        let free = self.wounds.all_but(node).next().is_none() && !self.churn.is_fragile();
+        let alone = self.wounds.all_but(node).next().is_none() && self.wounds.forgetful.is_none();
+        let free = alone && !self.churn.is_fragile();
         if self.calm || !free || !self.rot_rng.chance(self.plan.damage_per_mille) {
             return None;
         }
@@ -140,7 +163,7 @@ impl World<'_> {
     }
 
     /// Whether the cluster could do without everything that a node has: it would come back as another.
-    fn may_be_replaced(&self, node: usize) -> bool {
+    pub(super) fn may_be_replaced(&self, node: usize) -> bool {
         !self.calm && self.wounds.is_none() && self.may_come_back_as_another(node)
     }
 
@@ -157,6 +180,14 @@ impl World<'_> {
             self.note(node, "the promises in its log have rotted");
         }
         hit
+    }
+
+    /// A node that forgot has been found out, in time.
+    pub(super) fn found_out(&mut self, node: usize) {
+        let deaf = self.wounds.forgetful.take().is_some_and(|forgetful| forgetful.deaf);
+        self.net.spared = false;
+        self.mark(if deaf { "told of a commit that it had lost" } else { "told of promises that it had lost" });
+        self.come_back_as_another(node);
     }
 
     /// Whether every replica of a node has what it should have.
