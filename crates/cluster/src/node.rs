@@ -99,7 +99,7 @@ impl Node {
             let ticks = if config.sabotage == Some(Sabotage::SkipRecall) { 0 } else { config.timing.recall_ticks };
             match Recall::new(shard, ReplicaId(config.node.0), opened, &config.known, ask, ticks) {
                 Ok(recall) => drop(recalling.insert(shard, recall)),
-                Err(opened) => opened_now.push((shard, opened)),
+                Err(opened) => opened_now.push((shard, *opened)),
             }
         }
         let roster = Arc::new(roster);

@@ -134,12 +134,12 @@ impl Recall {
         known: &[NodeId],
         ask: u64,
         ticks: u32,
-    ) -> Result<Self, Opened> {
+    ) -> Result<Self, Box<Opened>> {
         let restored = &opened.found.restored;
         let fresh = restored.hard_state.term == Term(0) && restored.applied.index == LogIndex(0);
         let unheard: BTreeSet<ReplicaId> = restored.membership.all().into_iter().filter(|other| *other != id).collect();
         if fresh || unheard.is_empty() || ticks == 0 {
-            return Err(opened);
+            return Err(Box::new(opened));
         }
         let known = known.iter().map(|node| ReplicaId(node.0)).filter(|other| *other != id).collect();
         let Opened { found, remains, watches } = opened;

@@ -97,11 +97,11 @@ impl Plan {
         sometimes(&mut apart, 300, Fault::FullDisk, 3 * second, 10 * second);
         sometimes(&mut apart, 300, Fault::DiskError, 2 * second, 10 * second);
         let mut clocks = Rng::new(seed).split(12);
-        sometimes(&mut clocks, 300, Fault::Speed, 3 * second, 10 * second);
-        sometimes(&mut clocks, 300, Fault::WallSpeed, 3 * second, 10 * second);
-        let mut twins = Rng::new(seed).split(15);
+        sometimes(&mut clocks, 400, Fault::Speed, 3 * second, 10 * second);
+        sometimes(&mut clocks, 400, Fault::WallSpeed, 3 * second, 10 * second);
+        let mut twins = Rng::new(seed).split(14);
         sometimes(&mut twins, 400, Fault::OldImage, 2 * second, 8 * second);
-        sometimes(&mut twins, 400, Fault::LyingDisk, 2 * second, 8 * second);
+        sometimes(&mut twins, 500, Fault::LyingDisk, 2 * second, 8 * second);
         sometimes(&mut twins, 400, Fault::Misdirect, 2 * second, 8 * second);
         let stormy = rng.chance(600);
         let rate = |rng: &mut Rng, max: u64| if stormy { rng.between(0, max) } else { 0 };
@@ -145,7 +145,7 @@ impl Plan {
         }
         let mut promises = Rng::new(seed).split(13);
         plan.rot_several = promises.chance(600);
-        plan.promise_rot_per_mille = if promises.chance(400) { promises.between(50, 300) } else { 0 };
+        plan.promise_rot_per_mille = if promises.chance(500) { promises.between(100, 500) } else { 0 };
         if plan.real_store {
             plan.faults.retain(|fault, _| !fault.needs_twin());
         }

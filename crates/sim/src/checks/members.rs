@@ -7,7 +7,7 @@
 use crate::history::{Violation, demand};
 use bytes::Bytes;
 use quorate_cluster::bounds::PROMOTION_LAG_ENTRIES;
-use quorate_cluster::{Inspection, membership_hash};
+use quorate_cluster::{FIRST_SHARDS, Inspection, membership_hash};
 use quorate_consensus::{EntryKind, Membership, MembershipChange, Step};
 use quorate_env::{LogIndex, ReplicaId, ShardId, Term};
 use quorate_storage::wal::LogEntry;
@@ -63,9 +63,26 @@ impl MemberCheck {
         let change = MembershipChange::decode(payload)
             .map_err(|e| Violation { rule: "entries can be read", detail: format!("{shard} {index}: {e}") })?;
         if let Some(after) = change.after(self.at(shard, index)) {
+            self.leaves_last(shard, self.at(shard, index), &after)?;
             self.changes.entry(shard).or_default().insert(index, after);
         }
         Ok(Bytes::new())
+    }
+
+    /// A node learns from the system keyspace that it is to go: that is the last group that it leaves.
+    fn leaves_last(&self, shard: ShardId, before: &Membership, after: &Membership) -> Result<(), Violation> {
+        if shard != FIRST_SHARDS[0] {
+            return Ok(());
+        }
+        let gone: Vec<ReplicaId> = before.all().into_iter().filter(|id| !after.contains(*id)).collect();
+        for other in FIRST_SHARDS.into_iter().filter(|other| *other != shard) {
+            let members = self.at(other, LogIndex(u64::MAX));
+            let left_behind = gone.iter().find(|id| members.contains(**id));
+            demand(left_behind.is_none(), "who goes leaves the system keyspace last", || {
+                format!("{left_behind:?} has left {shard} and is still in {other}: {members:?}")
+            })?;
+        }
+        Ok(())
     }
 
     /// A replica handed a change to its disk, which the first one to do so proposed. `last` is the last entry that a replica's disk holds.
