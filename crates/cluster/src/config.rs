@@ -103,8 +103,6 @@ pub enum Sabotage {
     RecallTermsOnly,
     /// Tell a replica that starts that nothing was seen of it.
     ForgetSightings,
-    /// Start from a log whose promises have rotted, as if there had been none.
-    TrustRottedPromises,
     /// A flaw of the state machine.
     Machine(Flaw),
 }

@@ -70,9 +70,7 @@ impl Node {
         now: Instant,
         seed: u64,
     ) -> Result<Self, BootError> {
-        if config.sabotage != Some(Sabotage::TrustRottedPromises) {
-            recovered.require_promises()?;
-        }
+        recovered.require_promises()?;
         let mut slots = Slots::load(store.clone(), &FIRST_SHARDS)?;
         let procedures = Arc::new(Procedures::new());
         let rng = Rng::new(seed);

@@ -93,11 +93,6 @@ pub const PLANTED: &[Planted] = &[
     ),
     bug("forget-sightings", "nobody remembers what others promised", Node(Sabotage::ForgetSightings)),
     bug(
-        "trust-rotted-promises",
-        "a replica whose promises have rotted goes on as if it had made none",
-        Node(Sabotage::TrustRottedPromises),
-    ),
-    bug(
         "cut-refused-log",
         "a log of which a part cannot be read is cut off there, as if it were torn",
         Driver(DriverBug::CutRefusedLog),
