@@ -685,6 +685,12 @@ impl World<'_> {
                 self.leaders_busy.insert(node, busy);
             }
         }
+        let system = looks[0].1;
+        if let Some(persist) = &outputs.persist
+            && system.role == quorate_consensus::Role::Leader
+        {
+            self.raft.proposes(node, system.term, &persist.records)?;
+        }
         for lease in std::mem::take(&mut self.order.model.expired) {
             self.report.marks.entry("lease expired").and_modify(|n| *n += 1).or_insert(1);
             self.leases.expired(lease, self.now)?;

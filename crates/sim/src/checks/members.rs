@@ -63,24 +63,24 @@ impl MemberCheck {
         let change = MembershipChange::decode(payload)
             .map_err(|e| Violation { rule: "entries can be read", detail: format!("{shard} {index}: {e}") })?;
         if let Some(after) = change.after(self.at(shard, index)) {
-            self.leaves_last(shard, self.at(shard, index), &after)?;
             self.changes.entry(shard).or_default().insert(index, after);
         }
         Ok(Bytes::new())
     }
 
-    /// A node learns from the system keyspace that it is to go: that is the last group that it leaves.
-    fn leaves_last(&self, shard: ShardId, before: &Membership, after: &Membership) -> Result<(), Violation> {
-        if shard != FIRST_SHARDS[0] {
-            return Ok(());
-        }
-        let gone: Vec<ReplicaId> = before.all().into_iter().filter(|id| !after.contains(*id)).collect();
-        for other in FIRST_SHARDS.into_iter().filter(|other| *other != shard) {
-            let members = self.at(other, LogIndex(u64::MAX));
-            let left_behind = gone.iter().find(|id| members.contains(**id));
-            demand(left_behind.is_none(), "who goes leaves the system keyspace last", || {
-                format!("{left_behind:?} has left {shard} and is still in {other}: {members:?}")
-            })?;
+    /// A leader of the system keyspace's group proposes an entry, and has applied this much elsewhere. A node learns from the system keyspace that it
+    /// is to go: that is the last group that it leaves, as far as who lets it go can know.
+    pub fn leaves_last(&self, entry: &LogEntry, applied: impl Fn(ShardId) -> LogIndex) -> Result<(), Violation> {
+        let change = MembershipChange::decode(entry.payload.clone());
+        let Ok(MembershipChange::Enter(steps) | MembershipChange::Simple(steps)) = change else { return Ok(()) };
+        let gone = |step: &Step| if let Step::Remove(id) = step { Some(*id) } else { None };
+        for id in steps.iter().filter_map(gone) {
+            for other in FIRST_SHARDS.into_iter().skip(1) {
+                let members = self.at(other, applied(other));
+                demand(!members.contains(id), "who goes leaves the system keyspace last", || {
+                    format!("{id} is let go from {} and is still in {other}: {members:?}", entry.shard)
+                })?;
+            }
         }
         Ok(())
     }

@@ -4,8 +4,8 @@ use super::members::MemberCheck;
 use crate::driver::id_of;
 use crate::history::{Violation, demand};
 use bytes::Bytes;
-use quorate_cluster::Inspection;
-use quorate_consensus::Role;
+use quorate_cluster::{FIRST_SHARDS, Inspection};
+use quorate_consensus::{EntryKind, Role};
 use quorate_env::{LogIndex, ReplicaId, ShardId, Term};
 use quorate_storage::wal::{LogRecord, RecoveredLog};
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,6 +111,20 @@ impl RaftCheck {
                 self.members.proposed(entry, committed, last)?;
             }
             self.watched.entry((node, shard_of(record))).or_default().written.write(record);
+        }
+        Ok(())
+    }
+
+    /// A node that leads the system keyspace's group in `term` handed records to its disk, and looks as it was last observed.
+    pub fn proposes(&self, node: usize, term: Term, records: &[LogRecord]) -> Result<(), Violation> {
+        for record in records {
+            if let LogRecord::Entry(entry) = record
+                && entry.kind == EntryKind::Membership as u8
+                && (entry.shard, entry.term) == (FIRST_SHARDS[0], term)
+            {
+                let applied = |shard| self.watched.get(&(node, shard)).map_or(LogIndex(0), |watched| watched.applied);
+                self.members.leaves_last(entry, applied)?;
+            }
         }
         Ok(())
     }
