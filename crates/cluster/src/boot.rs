@@ -84,7 +84,6 @@ pub(crate) fn open_replica(
     log: Option<&RecoveredLog>,
     membership: &Membership,
     procedures: &Arc<Procedures>,
-    id: ReplicaId,
 ) -> Result<Found, BootError> {
     let machine = match slots.of(shard) {
         Some(slot) => Machine::open(store.clone(), slot, procedures.clone()).map_err(|e| BootError::Open(shard, e))?,
@@ -111,9 +110,10 @@ pub(crate) fn open_replica(
     for entry in &log.entries {
         entries.push(to_consensus(entry).ok_or(BootError::UnknownEntry(shard))?);
     }
-    let mut restored = Restored { hard_state, start, entries, applied, membership };
+    let mut restored = Restored { hard_state, start, entries, applied, membership, at_least: Term(0) };
     let mut rotted = log.rotted.clone();
-    let repair = if hole.is_none() { lay(shard, id, &mut restored, &mut rotted) } else { Vec::new() };
+    let replica = log.hard_state.map_or(ReplicaId(0), |hard_state| hard_state.replica);
+    let repair = if hole.is_none() { lay(shard, replica, &mut restored, &mut rotted) } else { Vec::new() };
     Ok(Found { machine, restored, rotted, hole, repair })
 }
 
@@ -130,30 +130,40 @@ pub(crate) fn point_and_membership(
 
 /// Cuts off the log what the state machine's rows stand for: all of it, if they contradict each other; otherwise what rotted, and what is
 /// before that. Returns what must be written to make that last.
-pub(crate) fn lay(shard: ShardId, id: ReplicaId, restored: &mut Restored, rotted: &mut Vec<Rotted>) -> Vec<LogRecord> {
+pub(crate) fn lay(
+    shard: ShardId,
+    replica: ReplicaId,
+    restored: &mut Restored,
+    rotted: &mut Vec<Rotted>,
+) -> Vec<LogRecord> {
     let applied = restored.applied;
-    let mut repair = Vec::new();
-    if restored.hard_state.term < applied.term {
-        // A snapshot was installed and the crash came before its hard state: no vote was given in that term. From now on it is promised, so the
-        // log must know it too: the store could be lost.
-        let HardState { term, vote, commit } =
-            HardState { term: applied.term, vote: ReplicaId(0), commit: applied.index };
-        restored.hard_state = HardState { term, vote, commit };
-        repair.push(LogRecord::HardState(wal::HardState { shard, replica: id, term, vote, commit }));
-    }
     let agrees = term_in(restored, rotted, applied.index) == Some(applied.term);
     let covered = rotted.iter().rfind(|rotted| rotted.index <= applied.index);
     let (start, discard_after) = match (agrees, covered) {
         (false, _) => (applied, true),
         // Applied entries are kept for followers that lag. As few of them go as can.
         (true, Some(last)) => (SnapshotPoint { index: last.index, term: last.term }, false),
-        (true, None) => return repair,
+        (true, None) => return Vec::new(),
     };
+    let ends_later = |index: LogIndex| discard_after && index > applied.index;
+    let cuts = restored.entries.last().is_some_and(|entry| ends_later(entry.index))
+        || rotted.last().is_some_and(|rotted| ends_later(rotted.index));
     restored.start = start;
     restored.entries.retain(|entry| !discard_after && entry.index > start.index);
     rotted.retain(|rotted| !discard_after && rotted.index > start.index);
-    repair.push(LogRecord::Start { shard, index: start.index, term: start.term, discard_after });
-    repair
+    let mut records = vec![LogRecord::Start { shard, index: start.index, term: start.term, discard_after }];
+    if cuts {
+        records.push(next_term(shard, replica, restored));
+    }
+    records
+}
+
+/// Goes to the next term, in which nothing was promised: what was acknowledged in this one is not all in the log any more (`recall`).
+pub(crate) fn next_term(shard: ShardId, replica: ReplicaId, restored: &mut Restored) -> LogRecord {
+    let term = Term(restored.hard_state.term.0 + 1);
+    restored.at_least = term;
+    let (vote, commit) = (ReplicaId(0), restored.hard_state.commit);
+    LogRecord::HardState(wal::HardState { shard, replica, term, vote, commit })
 }
 
 /// The term of the entry at `index`, if the log reaches it; a rotted entry's term is known.

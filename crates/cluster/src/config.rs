@@ -24,13 +24,15 @@ pub struct Timing {
     pub heartbeat_ticks: u32,
     /// Ticks of silence before an election; each wait is drawn from this to twice this.
     pub election_ticks: u32,
+    /// Ticks that a replica which starts waits for what others have seen of it.
+    pub recall_ticks: u32,
 }
 
 impl Default for Timing {
     /// Heartbeats each 100 ms, elections after 0.5 to 1 s of silence. A crashed process is noticed much earlier, by its closed
-    /// connection.
+    /// connection. Who starts waits at most 200 ms for answers.
     fn default() -> Self {
-        Self { tick: Duration::from_millis(20), heartbeat_ticks: 5, election_ticks: 25 }
+        Self { tick: Duration::from_millis(20), heartbeat_ticks: 5, election_ticks: 25, recall_ticks: 10 }
     }
 }
 
@@ -99,6 +101,12 @@ pub enum Sabotage {
     DecideUnprepared,
     /// Release what a silent coordinator has prepared without asking what was decided.
     PresumeAborted,
+    /// Take part at once, without asking what others have seen.
+    SkipRecall,
+    /// Of what others have seen, believe terms alone, not votes nor acknowledged entries.
+    RecallTermsOnly,
+    /// Tell a replica that starts that nothing was seen of it.
+    ForgetSightings,
     /// A flaw of the state machine.
     Machine(Flaw),
 }

@@ -36,6 +36,7 @@ mod mending;
 mod node;
 mod proposals;
 mod reads;
+mod recall;
 mod replica;
 mod reshape;
 mod slots;
@@ -49,5 +50,6 @@ pub use input::{
     WatchOutput, WatchRequest,
 };
 pub use node::{FIRST_SHARDS, Node};
+pub use recall::Sighting;
 pub use replica::membership_hash;
 pub use wire::{EntryCopy, PeerBody, PeerMessage};

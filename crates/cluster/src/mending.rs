@@ -202,7 +202,9 @@ impl Mending {
             | PeerBody::StateHash { .. }
             | PeerBody::StandingAsk { .. }
             | PeerBody::StandingAnswer { .. }
-            | PeerBody::RowsAsk { .. } => {}
+            | PeerBody::RowsAsk { .. }
+            | PeerBody::RecallAsk { .. }
+            | PeerBody::RecallAnswer { .. } => {}
         }
     }
 
@@ -310,6 +312,7 @@ impl Mending {
         {
             return;
         }
+        let led = search.lacks.values().any(|lack| *lack == Lack::Absent { in_term: own.term, leads: true });
         let entries = &mut self.restored.entries;
         entries.retain(|entry| entry.index < first);
         let shard = self.shard;
@@ -331,6 +334,11 @@ impl Mending {
         self.rotted.clear();
         self.searches.clear();
         self.write(record, cx);
+        if !led {
+            // A majority is beyond this term. What was acknowledged in it to a former leader is not all here any more.
+            let record = boot::next_term(self.shard, self.id, &mut self.restored);
+            self.write(record, cx);
+        }
     }
 
     /// Whether the log may hold a change of membership that is not applied: then who decides about an entry is not known here.

@@ -7,13 +7,14 @@ use crate::across::{Across, Ask, OWN_REQUESTS, Surroundings};
 use crate::boot::{self, BootError};
 use crate::bounds::DEAD_ROWS_PER_TICK;
 use crate::config::{NodeConfig, Sabotage};
-use crate::input::{FlushTask, Input, Inspection, Mended, Outputs, Persist, Request, RequestId};
+use crate::input::{FlushTask, Input, Inspection, Lost, Mended, Outputs, Persist, Request, RequestId};
 use crate::keyspaces::Keyspaces;
 use crate::members::Roster;
 use crate::mending::Mending;
+use crate::recall::{Opened, Recall, Sighting, Witness};
 use crate::replica::{Context, Replica, SystemRows};
 use crate::slots::Slots;
-use crate::wire::node_of;
+use crate::wire::{PeerBody, PeerMessage, node_of};
 use quorate_consensus::{Config, Group, Membership, Restored};
 use quorate_env::{Instant, LogIndex, ReplicaId, Rng, ShardId, WallMs};
 use quorate_kv::{Error, KeyspaceId, Refusal, Unavailable};
@@ -35,12 +36,18 @@ const APPEND_BYTES_MAX: u64 = 2 << 20;
 /// Append messages in flight to one follower.
 const APPENDS_IN_FLIGHT_MAX: usize = 64;
 
+/// Splits a node's randomness for the names of its questions; shards use the numbers below.
+const RECALL_PURPOSE: u64 = 1 << 32;
+
 /// One node. See the crate's documentation for how it is driven.
 pub struct Node {
     shared: Shared,
     replicas: BTreeMap<ShardId, Replica>,
     /// Shards whose replica here cannot start yet: its log has rotted.
     mending: BTreeMap<ShardId, Mending>,
+    /// Shards whose replica here asks what others have seen of it.
+    recalling: BTreeMap<ShardId, Recall>,
+    witness: Witness,
     /// Logs of shards that are not known to exist: the system keyspace's rows may not be here yet.
     logs: BTreeMap<ShardId, RecoveredLog>,
     /// A damaged store in whose place another was put, until every replica is whole.
@@ -114,6 +121,8 @@ impl Node {
             shared,
             replicas: BTreeMap::new(),
             mending: BTreeMap::new(),
+            recalling: BTreeMap::new(),
+            witness: Witness::default(),
             logs: recovered.shards.clone(),
             remains: remains.cloned(),
             across: Across::new(rng.split(ACROSS_RNG)),
@@ -135,9 +144,8 @@ impl Node {
     /// Opens or creates this node's replica of a shard. Those who are its members at the beginning are the same for all.
     fn open(&mut self, now: Instant, shard: ShardId, membership: &Membership) -> Result<(), BootError> {
         let log = self.logs.remove(&shard);
-        let Shared { config, store, slots, procedures, records, out, .. } = &mut self.shared;
-        let id = ReplicaId(config.node.0);
-        let found = boot::open_replica(shard, store, slots, log.as_ref(), membership, procedures, id)?;
+        let Shared { config, store, slots, procedures, out, .. } = &mut self.shared;
+        let found = boot::open_replica(shard, store, slots, log.as_ref(), membership, procedures)?;
         if shard == FIRST_SHARDS[0] {
             self.system = SystemRows::read(&found.machine).map_err(BootError::Roster)?;
         }
@@ -146,14 +154,35 @@ impl Node {
             let covered = covered as u64;
             out.mended.push(Mended { shard, covered, ..Mended::default() });
         }
-        records.extend(found.repair.clone());
         let found = if config.sabotage == Some(Sabotage::LeadWithRot) { found.cut_off() } else { found };
+        let remains = self.remains.as_ref().and_then(|store| remains_of(shard, store));
+        let opened = Opened { found, remains, watches: Vec::new() };
+        let ask = self.rng.split(RECALL_PURPOSE + shard.0).next_u64();
+        let ticks = if config.sabotage == Some(Sabotage::SkipRecall) { 0 } else { config.timing.recall_ticks };
+        match Recall::new(shard, ReplicaId(config.node.0), opened, &config.known, ask, ticks) {
+            Ok(recall) => drop(self.recalling.insert(shard, recall)),
+            // A shard that is new here has promised nothing.
+            Err(opened) => self.admit(now, shard, *opened)?,
+        }
+        Ok(())
+    }
+
+    /// A replica's disk is believed: it starts, or is mended first.
+    fn admit(&mut self, now: Instant, shard: ShardId, opened: Opened) -> Result<(), BootError> {
+        let Opened { found, remains, watches } = opened;
+        let Shared { config, records, .. } = &mut self.shared;
+        records.extend(found.repair.clone());
         if found.rotted.is_empty() && found.hole.is_none() {
-            self.replicas.insert(shard, start_replica(config, shard, &found.restored, found.machine, now, &self.rng));
+            let replica = start_replica(config, shard, &found.restored, found.machine, now, &self.rng);
+            self.replicas.insert(shard, replica);
             self.dirty.insert(shard);
+            for (key, request) in watches {
+                self.one(now, shard, |replica, cx| replica.watch(key, request, cx));
+            }
         } else {
-            let remains = self.remains.as_ref().and_then(|store| remains_of(shard, store));
-            self.mending.insert(shard, Mending::new(shard, id, found, &config.known, remains)?);
+            let mut mending = Mending::new(shard, ReplicaId(config.node.0), found, &config.known, remains)?;
+            watches.into_iter().for_each(|(key, request)| mending.watch(key, request));
+            self.mending.insert(shard, mending);
         }
         Ok(())
     }
@@ -163,7 +192,7 @@ impl Node {
         let keyspaces = self.system.keyspaces.clone();
         for row in keyspaces.made() {
             for (_, shard) in &row.keyspace.shards {
-                if !self.replicas.contains_key(shard) && !self.mending.contains_key(shard) {
+                if !self.is_here(*shard) {
                     self.open(now, *shard, &Membership::of_voters(row.founders.iter().copied()))?;
                 }
             }
@@ -178,6 +207,7 @@ impl Node {
                 self.shared.wall = self.shared.wall.max(wall);
                 self.each(now, Replica::tick);
                 self.reshape(now);
+                self.recall_each(now, Recall::tick);
                 self.mend_each(now, |_, _| {});
                 let orphans = self.replicas.values().filter_map(Replica::orphans).collect();
                 self.with_across(now, |across, at| across.tick(orphans, at));
@@ -187,6 +217,16 @@ impl Node {
             }
             Input::Peer { from, message } => {
                 let known = node_of(message.from) == from && message.to == ReplicaId(self.shared.config.node.0);
+                if known && self.is_here(message.shard) {
+                    self.witness.see(message.shard, message.from, &message.body);
+                    if let PeerBody::RecallAsk { ask } = message.body {
+                        return self.recount(&message, ask);
+                    }
+                }
+                if known && self.recalling.contains_key(&message.shard) {
+                    self.recall(now, message.shard, |recall, cx| recall.receive(message.from, &message.body, cx));
+                    return;
+                }
                 if known && self.mending.contains_key(&message.shard) {
                     self.mend(now, message.shard, |mending, cx| mending.receive(message.from, message.body, cx));
                     return;
@@ -197,7 +237,7 @@ impl Node {
                 }
                 self.one(now, message.shard, |replica, cx| replica.receive(message.from, message.body, cx));
             }
-            Input::PeerUp(_) => {}
+            Input::PeerUp(node) => self.recall_each(now, |recall, cx| recall.peer_up(node, cx)),
             Input::PeerDown(node) => self.each(now, |replica, _| replica.peer_down(node)),
             Input::Persisted { ticket } => {
                 self.each(now, |replica, cx| replica.persisted(ticket, cx));
@@ -222,6 +262,8 @@ impl Node {
                     self.one(now, shard, |replica, cx| replica.watch(key, request, cx));
                 } else if let Some(mending) = self.mending.get_mut(&shard) {
                     mending.watch(key, request);
+                } else if let Some(recall) = self.recalling.get_mut(&shard) {
+                    recall.watch(key, request);
                 }
             }
         }
@@ -261,7 +303,7 @@ impl Node {
             (Some(shard), request) if self.replicas.contains_key(&shard) => {
                 self.one(now, shard, |replica, cx| replica.request(id, request, deadline, cx));
             }
-            (Some(shard), _) if !self.mending.contains_key(&shard) => {
+            (Some(shard), _) if !self.is_here(shard) => {
                 self.shared.out.replies.push((id, Err(Error::Refused(Refusal::KeyspaceNotFound))));
             }
             _ => self.shared.out.replies.push((id, Err(Unavailable::NoLeader.into()))),
@@ -295,7 +337,7 @@ impl Node {
         // removal would lead there for ever.
         let elsewhere: Vec<Membership> =
             self.replicas.iter().filter(|(shard, _)| **shard != FIRST_SHARDS[0]).map(|(_, r)| r.membership()).collect();
-        let whole = self.mending.is_empty();
+        let whole = self.is_whole();
         let needed = |id: ReplicaId| !whole || elsewhere.iter().any(|group| group.contains(id));
         for shard in self.replicas.keys().copied().collect::<Vec<_>>() {
             let last = shard == FIRST_SHARDS[0] && self.shared.config.sabotage != Some(Sabotage::LeaveSystemFirst);
@@ -303,7 +345,7 @@ impl Node {
             self.one(now, shard, |replica, cx| replica.reshape(&roster, &stays, cx));
         }
         let groups: Vec<Membership> = self.replicas.values().map(Replica::membership).collect();
-        if self.mending.is_empty() {
+        if whole {
             self.one(now, FIRST_SHARDS[0], |replica, cx| replica.move_rows(&roster, &groups, cx));
         }
     }
@@ -373,6 +415,49 @@ impl Node {
         }
     }
 
+    /// Says what was seen of a replica that starts.
+    fn recount(&mut self, question: &PeerMessage, ask: u64) {
+        let (shard, to) = (question.shard, question.from);
+        let blind = self.shared.config.sabotage == Some(Sabotage::ForgetSightings);
+        let seen = if blind { Sighting::default() } else { self.witness.of(shard, to) };
+        let body = PeerBody::RecallAnswer { ask, seen };
+        self.shared.out.messages.push((node_of(to), PeerMessage { shard, from: question.to, to, body }));
+    }
+
+    fn is_here(&self, shard: ShardId) -> bool {
+        self.replicas.contains_key(&shard) || self.mending.contains_key(&shard) || self.recalling.contains_key(&shard)
+    }
+
+    /// Lets a replica that asks what was seen of it go on, and admits it when it knows.
+    fn recall(&mut self, now: Instant, shard: ShardId, f: impl FnOnce(&mut Recall, &mut Context<'_>)) {
+        let Some(mut recall) = self.recalling.remove(&shard) else { return };
+        let mut cx = self.shared.context(now);
+        f(&mut recall, &mut cx);
+        if let Some(what) = recall.contradiction() {
+            self.shared.out.lost = self.shared.out.lost.or(Some(Lost::Acknowledged));
+            self.shared
+                .out
+                .fatal
+                .get_or_insert(format!("{} of {shard} has lost promises: {what}", self.shared.config.node));
+        }
+        self.recalling.insert(shard, recall);
+        // The shards share a disk: what one of them finds lost, concerns all.
+        if self.shared.out.lost.is_some() || !self.recalling.values().all(Recall::is_over) {
+            return;
+        }
+        for (shard, recall) in std::mem::take(&mut self.recalling) {
+            if let Err(e) = self.admit(now, shard, recall.finish()) {
+                self.shared.out.fatal.get_or_insert(e.to_string());
+            }
+        }
+    }
+
+    fn recall_each(&mut self, now: Instant, mut f: impl FnMut(&mut Recall, &mut Context<'_>)) {
+        for shard in self.recalling.keys().copied().collect::<Vec<_>>() {
+            self.recall(now, shard, &mut f);
+        }
+    }
+
     fn mend_each(&mut self, now: Instant, mut f: impl FnMut(&mut Mending, &mut Context<'_>)) {
         for shard in self.mending.keys().copied().collect::<Vec<_>>() {
             self.mend(now, shard, &mut f);
@@ -395,7 +480,7 @@ impl Node {
     /// Whether every replica here has all that it should have.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.mending.is_empty()
+        self.mending.is_empty() && self.recalling.is_empty()
     }
 
     /// The members' rows as this node knows them.
@@ -413,7 +498,14 @@ impl Node {
     /// The shards that this node has replicas of, ascending.
     #[must_use]
     pub fn shards(&self) -> Vec<ShardId> {
-        self.replicas.keys().chain(self.mending.keys()).copied().collect::<BTreeSet<_>>().into_iter().collect()
+        self.replicas
+            .keys()
+            .chain(self.mending.keys())
+            .chain(self.recalling.keys())
+            .copied()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
     }
 
     /// Messages that reached the wrong node or replica.
@@ -431,7 +523,9 @@ impl Node {
     /// A replica, for status pages and checkers.
     #[must_use]
     pub fn inspect(&self, shard: ShardId) -> Option<Inspection> {
-        self.replicas.get(&shard).map(Replica::inspect).or_else(|| self.mending.get(&shard).map(Mending::inspect))
+        let mending = || self.mending.get(&shard).map(Mending::inspect);
+        let recalling = || self.recalling.get(&shard).map(Recall::inspect);
+        self.replicas.get(&shard).map(Replica::inspect).or_else(mending).or_else(recalling)
     }
 }
 
@@ -463,5 +557,5 @@ fn start_replica(
         // Nobody to wait for.
         group.campaign();
     }
-    Replica::new(shard, id, group, machine, now, rng.split(shard.0 * 2 + 1))
+    Replica::new(shard, id, group, restored.hard_state.term, machine, now, rng.split(shard.0 * 2 + 1))
 }

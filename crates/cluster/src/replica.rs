@@ -148,7 +148,15 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    pub fn new(shard: ShardId, id: ReplicaId, group: Group, machine: Machine, now: Instant, mut rng: Rng) -> Self {
+    pub fn new(
+        shard: ShardId,
+        id: ReplicaId,
+        group: Group,
+        durable_term: Term,
+        machine: Machine,
+        now: Instant,
+        mut rng: Rng,
+    ) -> Self {
         let session = SessionId(rng.next_u64());
         let hub = WatchHub::new(machine.meta().revision);
         let seen = (group.role(), group.term(), group.leader());
@@ -157,7 +165,7 @@ impl Replica {
         Self {
             shard,
             id,
-            durable_term: group.term(),
+            durable_term,
             group,
             machine,
             hub,
@@ -367,8 +375,12 @@ impl Replica {
             }
             PeerBody::StandingAsk { ask } => self.answer_standings(from, ask, cx),
             PeerBody::StandingAnswer { ask, standings } => self.accept_standings(ask, standings, cx),
-            // To a former life, whose log had rotted.
-            PeerBody::EntryAnswer { .. } | PeerBody::RowsOffer { .. } | PeerBody::Digest { .. } => {}
+            // To a former life, whose log had rotted, or to this one before it took part; the node itself says what it saw.
+            PeerBody::EntryAnswer { .. }
+            | PeerBody::RowsOffer { .. }
+            | PeerBody::Digest { .. }
+            | PeerBody::RecallAsk { .. }
+            | PeerBody::RecallAnswer { .. } => {}
         }
     }
 

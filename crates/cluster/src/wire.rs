@@ -4,6 +4,7 @@
 //! incarnation are settled once per connection, by its handshake.
 
 use crate::Standings;
+use crate::recall::Sighting;
 use quorate_consensus::Message;
 use quorate_env::{DecodeError, LogIndex, NodeId, Reader, ReplicaId, ShardId, Term, Writer};
 use quorate_kv::{Envelope, Error, Header, LeaseId, LeaseInfo, Read, Refusal, Revision, Unavailable};
@@ -137,6 +138,18 @@ pub enum PeerBody {
         /// Each replica.
         standings: Vec<Standings>,
     },
+    /// What did you see of me? The sender starts, and does not take part before it knows.
+    RecallAsk {
+        /// Names the answer, and the sender's life.
+        ask: u64,
+    },
+    /// The answer.
+    RecallAnswer {
+        /// The question.
+        ask: u64,
+        /// What the sender saw the receiver promise.
+        seen: Sighting,
+    },
 }
 
 /// What became of an entry at another replica.
@@ -255,6 +268,14 @@ impl PeerMessage {
                     [*voter, *alive, *in_sync].into_iter().for_each(|is| w.bool(is));
                 }
             }
+            PeerBody::RecallAsk { ask } => {
+                w.u8(17);
+                w.varint(*ask);
+            }
+            PeerBody::RecallAnswer { ask, seen: Sighting { term, voted, acknowledged: (in_term, index) } } => {
+                w.u8(18);
+                [*ask, term.0, voted.0, in_term.0, index.0].into_iter().for_each(|part| w.varint(part));
+            }
         }
     }
 
@@ -315,6 +336,15 @@ impl PeerMessage {
                 }
                 PeerBody::StandingAnswer { ask, standings }
             }
+            17 => PeerBody::RecallAsk { ask: r.varint("ask")? },
+            18 => PeerBody::RecallAnswer {
+                ask: r.varint("ask")?,
+                seen: Sighting {
+                    term: Term(r.varint("term")?),
+                    voted: Term(r.varint("voted")?),
+                    acknowledged: (Term(r.varint("acknowledged in")?), LogIndex(r.varint("acknowledged")?)),
+                },
+            },
             _ => return Err(r.error("message body")),
         };
         Ok(Self { shard, from, to, body })
@@ -445,6 +475,11 @@ mod tests {
             PeerBody::StandingAnswer {
                 ask: 9,
                 standings: vec![Standings { node: NodeId(3), voter: true, alive: false, in_sync: true }],
+            },
+            PeerBody::RecallAsk { ask: 300 },
+            PeerBody::RecallAnswer {
+                ask: 300,
+                seen: Sighting { term: Term(5), voted: Term(4), acknowledged: (Term(3), LogIndex(200)) },
             },
         ];
         let message = |body| PeerMessage { shard: ShardId(2), from: ReplicaId(1), to: ReplicaId(3), body };

@@ -82,6 +82,7 @@ pub struct Group {
     election_ticks: u32,
     /// Elections that this replica has started because its wait ran out.
     timeouts: u64,
+    /// As the log has it. What only the rows say is written before anything is promised on it.
     persisted_hard_state: HardState,
     /// As of the last ready.
     hard_state: HardState,
@@ -119,7 +120,7 @@ impl Group {
             election_ticks: config.election_ticks,
             timeouts: 0,
             persisted_hard_state: restored.hard_state,
-            hard_state: restored.hard_state,
+            hard_state: restored.promises(),
             changes: changes_in(&restored.entries).collect(),
             installing: None,
         };

@@ -8,7 +8,7 @@
 //! ```
 
 use crate::{Entry, HardState, Membership};
-use quorate_env::{LogIndex, Term};
+use quorate_env::{LogIndex, ReplicaId, Term};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError, eraftpb};
 use std::collections::VecDeque;
 
@@ -34,6 +34,21 @@ pub struct Restored {
     pub applied: SnapshotPoint,
     /// The members as of `applied`.
     pub membership: Membership,
+    /// The group goes on in this term, if the hard state's is lower.
+    pub at_least: Term,
+}
+
+impl Restored {
+    /// What the group goes on from. If a snapshot was installed and the crash came before its hard state, no vote was given in the snapshot's
+    /// term; but as long as only the rows say that this term was reached, nothing may be promised in it.
+    pub(crate) fn promises(&self) -> HardState {
+        let term = self.applied.term.max(self.at_least);
+        if self.hard_state.term < term {
+            HardState { term, vote: ReplicaId(0), commit: self.hard_state.commit.max(self.applied.index) }
+        } else {
+            self.hard_state
+        }
+    }
 }
 
 pub(crate) struct Log {
@@ -47,10 +62,11 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn new(restored: &Restored) -> Self {
+        let promises = restored.promises();
         let hard_state = eraftpb::HardState {
-            term: restored.hard_state.term.0,
-            vote: restored.hard_state.vote.0,
-            commit: restored.hard_state.commit.0.max(restored.applied.index.0),
+            term: promises.term.0,
+            vote: promises.vote.0,
+            commit: promises.commit.0.max(restored.applied.index.0),
             ..Default::default()
         };
         let mut log = Self {

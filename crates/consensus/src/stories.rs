@@ -56,7 +56,7 @@ struct Disk {
 
 impl Disk {
     fn write(&mut self, ready: &Ready) {
-        let Restored { hard_state, start, entries, applied, membership } = &mut self.restored;
+        let Restored { hard_state, start, entries, applied, membership, .. } = &mut self.restored;
         if let Some(now) = ready.hard_state {
             *hard_state = now;
         }
@@ -463,4 +463,26 @@ fn a_vote_is_part_of_what_the_disk_holds() {
     disk.write(&Ready { hard_state, ..Ready::default() });
     disk.write(&Ready::default());
     assert_eq!(Some(disk.restored.hard_state), hard_state);
+}
+
+#[test]
+fn a_term_that_only_the_rows_know_is_written_before_anything_is_promised_in_it() {
+    // A snapshot of term 4 was installed, and the crash came before the hard state.
+    let applied = SnapshotPoint { index: LogIndex(5), term: Term(4) };
+    let hard_state = HardState { term: Term(3), vote: ReplicaId(2), commit: LogIndex(2) };
+    let membership = Membership::of_voters((1..=3).map(ReplicaId));
+    let restored = Restored { hard_state, start: applied, applied, membership, ..Restored::default() };
+    let mut leader = Group::new(&config(2), &restored, Rng::new(2));
+    let mut group = Group::new(&config(1), &restored, Rng::new(1));
+    assert_eq!(group.term(), Term(4));
+    leader.campaign();
+    let asked: Vec<Message> =
+        std::iter::from_fn(|| leader.ready()).flat_map(|ready| ready.messages_after_persist).collect();
+    asked
+        .iter()
+        .filter(|message| message.to == ReplicaId(1))
+        .for_each(|message| group.step(message).expect("it is plausible"));
+    let ready = group.ready().expect("it answers");
+    assert_eq!(ready.hard_state.map(|hard_state| (hard_state.term, hard_state.vote)), Some((Term(4), ReplicaId(0))));
+    assert!(ready.messages.is_empty() && !ready.messages_after_persist.is_empty());
 }

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// The id of a member of a first configuration: the hash of its name, so that every node computes the same. Never 0. Whoever comes later
 /// gets a random one.
@@ -38,13 +38,15 @@ struct State {
 pub(crate) struct MemberTable {
     state: RwLock<State>,
     changed: watch::Sender<()>,
+    /// Somebody has connected.
+    arrived: Notify,
 }
 
 impl MemberTable {
     pub fn new(known: &[BootMember]) -> Arc<Self> {
         let base = known.iter().map(|member| (member.id, member.clone())).collect();
         let state = State { base, roster: Arc::default(), seen: BTreeMap::new() };
-        Arc::new(Self { state: RwLock::new(state), changed: watch::channel(()).0 })
+        Arc::new(Self { state: RwLock::new(state), changed: watch::channel(()).0, arrived: Notify::new() })
     }
 
     /// The rows have changed.
@@ -81,6 +83,12 @@ impl MemberTable {
     /// A node has connected with this disk.
     pub fn saw(&self, node: NodeId, incarnation: Incarnation) {
         self.write(|state| state.seen.insert(node, incarnation));
+        self.arrived.notify_waiters();
+    }
+
+    /// Returns when some node connects: whoever could not be reached may be there again, and waits for answers.
+    pub async fn arrival(&self) {
+        self.arrived.notified().await;
     }
 
     /// Whether a member of a first configuration has connected with another disk than this.

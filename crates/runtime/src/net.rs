@@ -246,6 +246,7 @@ impl Peers {
                 addresses: addresses.clone(),
                 lane: self.lane.clone(),
                 strangers: self.strangers.clone(),
+                table: self.table.clone(),
                 dir: self.dir.clone(),
                 name: self.name.clone(),
             };
@@ -274,13 +275,14 @@ struct Dialler {
     addresses: Vec<String>,
     lane: Sender<LaneInput>,
     strangers: Arc<Strangers>,
+    table: Arc<MemberTable>,
     dir: PathBuf,
     name: String,
 }
 
 impl Dialler {
     async fn dial(self, mut batches: mpsc::Receiver<Vec<PeerMessage>>) {
-        let Self { hello, peer, addresses, lane, strangers, dir, name } = self;
+        let Self { hello, peer, addresses, lane, strangers, table, dir, name } = self;
         let (mut pause, clock) = (REDIAL.0, Clock::start());
         for address in addresses.iter().cycle() {
             match open(hello, address).await {
@@ -315,8 +317,11 @@ impl Dialler {
                 }
                 Err(e) => tracing::debug!(%peer, address, "cannot connect: {e}"),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(REDIAL.1);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(REDIAL.1),
+                // Who starts asks its peers before it takes part, and they can answer only on connections of their own.
+                () = table.arrival() => tokio::time::sleep(REDIAL.0).await,
+            }
         }
     }
 }

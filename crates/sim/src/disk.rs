@@ -14,9 +14,6 @@ const SECTOR: usize = 512;
 const BLOCK: usize = 4096;
 const FLUSH_MAGIC: &[u8] = b"QFLU";
 
-/// How many of the last flushes may rot: what is older is mostly needed no more.
-const ROT_BACK: usize = 40;
-
 /// The sizes of a flush's and of a record's header, and where the former says how long the body is (docs/design/log-format.md).
 const FLUSH_HEADER: usize = 96;
 const RECORD_HEADER: usize = 64;
@@ -37,7 +34,7 @@ struct Inode {
     dirty: BTreeSet<usize>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
@@ -114,8 +111,54 @@ impl Disk {
         torn
     }
 
-    /// Garbles some bytes of one of the last flushes of the log, where records are. What was there is returned.
-    pub fn garble(&mut self, rng: &mut Rng) -> Option<Garbled> {
+    /// A disk that holds what is durable here now, and nothing else.
+    pub fn image(&self) -> Self {
+        let mut image = self.clone();
+        image.names = image.durable_names.clone();
+        image.name_changes.clear();
+        let named: BTreeSet<u64> = image.names.values().copied().collect();
+        image.inodes.retain(|inode, _| named.contains(inode));
+        for inode in image.inodes.values_mut() {
+            inode.data = inode.durable.clone();
+            inode.dirty.clear();
+        }
+        image
+    }
+
+    /// Writes to another place than is asked for, and makes it durable; none if there is no other.
+    pub fn misdirect(&mut self, file: FileName, offset: u64, bytes: &[u8], rng: &mut Rng) -> Option<()> {
+        let fits = |inode: &u64| self.inodes[inode].data.len() >= BLOCK + bytes.len();
+        let files: Vec<(FileName, u64)> =
+            self.names.iter().map(|(name, inode)| (*name, *inode)).filter(|(_, inode)| fits(inode)).collect();
+        let (other, inode) = *rng.pick(&files)?;
+        let inode = self.inodes.get_mut(&inode)?;
+        let places = (inode.data.len() - bytes.len()) / BLOCK;
+        // Near the beginning, where something is.
+        let at = BLOCK * rng.between(1, places.min(64) as u64) as usize;
+        if (other, at as u64) == (file, offset) {
+            return None;
+        }
+        inode.data[at..at + bytes.len()].copy_from_slice(bytes);
+        inode.durable[at..at + bytes.len()].copy_from_slice(bytes);
+        Some(())
+    }
+
+    /// Of a planted bug: nothing is left of a log behind a place.
+    pub fn cut(&mut self, file: FileName, offset: usize) {
+        let later: Vec<FileName> = self.names.keys().copied().filter(|name| *name > file).collect();
+        later.into_iter().for_each(|name| {
+            self.names.remove(&name);
+        });
+        if let Some(inode) = self.names.get(&file).and_then(|inode| self.inodes.get_mut(inode)) {
+            let from = offset.min(inode.data.len());
+            inode.data[from..].fill(0);
+            inode.durable[from..].fill(0);
+        }
+        self.durable_names = self.names.clone();
+    }
+
+    /// Garbles up to so many bytes of one of the last flushes of the log, where records are. What was there is returned.
+    pub fn garble(&mut self, back: usize, longest: u64, rng: &mut Rng) -> Option<Garbled> {
         let begins = |data: &[u8], block: &usize| data[*block..].starts_with(FLUSH_MAGIC);
         let flushes: Vec<(u64, usize)> = self
             .names
@@ -127,7 +170,7 @@ impl Disk {
             })
             .collect();
         let last = flushes.len().checked_sub(1)?;
-        let (inode, block) = flushes[rng.between(last.saturating_sub(ROT_BACK) as u64, last as u64) as usize];
+        let (inode, block) = flushes[rng.between(last.saturating_sub(back) as u64, last as u64) as usize];
         let hit = self.inodes.get_mut(&inode)?;
         let data = &mut hit.data;
         let body = u32::from_le_bytes(data[block + BODY_AT..][..4].try_into().ok()?) as usize;
@@ -136,7 +179,9 @@ impl Disk {
         }
         let first_payload = block + FLUSH_HEADER + RECORD_HEADER;
         let at = rng.between(first_payload as u64, (block + FLUSH_HEADER + body - 64) as u64) as usize;
-        let len = rng.between(2, 64) as usize;
+        let at = if longest == u64::MAX { block + FLUSH_HEADER } else { at };
+        let end = block + FLUSH_HEADER + body;
+        let len = if longest == u64::MAX { end - at } else { (rng.between(2, longest) as usize).min(end - at) };
         let before = data[at..at + len].to_vec();
         for byte in &mut data[at..at + len] {
             *byte ^= rng.between(0, 255) as u8;

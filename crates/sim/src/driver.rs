@@ -8,12 +8,15 @@ mod network;
 pub(crate) mod script;
 pub(crate) mod stage;
 mod tellers;
+mod twins;
 mod watches;
+mod wounds;
 
 use crate::Options;
 use crate::checks::leases::LeaseCheck;
 use crate::checks::order::OrderCheck;
 use crate::checks::raft::RaftCheck;
+use crate::checks::recall::Seen;
 use crate::checks::watch::WatchCheck;
 use crate::client::{Client, SHARD};
 use crate::clock::Clock;
@@ -31,8 +34,8 @@ use crate::trace::{Loss, MessageId, TraceEvent};
 use bytes::Bytes;
 use disks::DiskTrouble;
 use quorate_cluster::{
-    BootMember, Input, Inspection, Node, NodeConfig, Outputs, PeerBody, Persist, Request, RequestId, Sabotage, Timing,
-    WatchRequest, wire,
+    BootError, BootMember, Input, Inspection, Lost, Node, NodeConfig, Outputs, PeerBody, Persist, Request, RequestId,
+    Sabotage, Timing, WatchRequest, wire,
 };
 use quorate_env::checksum::chain;
 use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
@@ -46,7 +49,9 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
+use twins::{Taken, Twin};
 use watches::REWATCH_US;
+use wounds::Wounds;
 
 const SHARDS: [ShardId; 2] = [ShardId(1), SHARD];
 const CLUSTER: ClusterId = ClusterId(1);
@@ -197,6 +202,7 @@ struct SimNode {
     /// the system keyspace's rows, which may have to be read from its log first.
     opened: BTreeSet<ShardId>,
     logs: BTreeSet<ShardId>,
+    twin: Option<Twin>,
 }
 
 impl SimNode {
@@ -220,6 +226,7 @@ impl SimNode {
             trouble: DiskTrouble::default(),
             opened: BTreeSet::new(),
             logs: BTreeSet::new(),
+            twin: None,
         }
     }
 
@@ -250,8 +257,7 @@ struct World<'a> {
     disk_rng: Rng,
     watch_rng: Rng,
     rot_rng: Rng,
-    /// The node whose log has rotted, until it is mended: at most one, so that every entry has its other copies.
-    rotten: Option<usize>,
+    wounds: Wounds,
     nodes: Vec<SimNode>,
     net: Net,
     /// Deliveries that a clogged link holds.
@@ -265,6 +271,7 @@ struct World<'a> {
     churn: churn::Churn,
     bank: tellers::Bank,
     raft: RaftCheck,
+    seen: Seen,
     order: OrderCheck,
     leases: LeaseCheck,
     leaders_busy: BTreeMap<usize, bool>,
@@ -326,12 +333,13 @@ impl World<'_> {
             disk_rng: root.split(5),
             watch_rng: root.split(6),
             rot_rng: root.split(9),
-            rotten: None,
+            wounds: Wounds::new(root.split(14)),
             clients: (0..plan.clients as u64).map(|n| Client::new(n, root.split(100 + n))).collect(),
             watchers: watchers.collect(),
             churn: churn::Churn::new(root.split(21)),
             bank: tellers::Bank::new(plan.bank, &root),
             raft: RaftCheck::new(plan.nodes),
+            seen: Seen::default(),
             order: OrderCheck::new(),
             leases: LeaseCheck::default(),
             next_message: 1,
@@ -442,7 +450,8 @@ impl World<'_> {
             Event::Tick { node, life } => {
                 if self.nodes[node].life == life {
                     let wall = self.nodes[node].clock.wall(self.now);
-                    self.after(Timing::default().tick.as_micros() as u64, Event::Tick { node, life });
+                    let tick = self.nodes[node].clock.lasts(Timing::default().tick.as_micros() as u64);
+                    self.after(tick, Event::Tick { node, life });
                     self.feed(node, Input::Tick { wall })?;
                 }
             }
@@ -456,6 +465,12 @@ impl World<'_> {
                         false => TraceEvent::Lose { message: id, why: Loss::Down },
                     });
                     let delicate = matches!(&message.body, PeerBody::Chunk { chunk, .. } if chunk.next.is_none());
+                    if up
+                        && !self.nodes[to].paused
+                        && let PeerBody::Raft(raft) = &message.body
+                    {
+                        self.seen.hear(to, from, message.shard, raft);
+                    }
                     self.feed(to, Input::Peer { from: id_of(from), message })?;
                     if delicate {
                         self.strike(to);
@@ -540,7 +555,7 @@ impl World<'_> {
             Event::Fault(fault) => self.fault(fault),
             Event::Heal => self.heal(),
             Event::Still { node, life } => {
-                if self.nodes[node].life == life {
+                if self.nodes[node].life == life && self.wounds.forgetful.is_none() {
                     self.still(node);
                 }
             }
@@ -586,15 +601,29 @@ impl World<'_> {
         self.trace(|| TraceEvent::Start { node: node_lane(node), life });
         let this = &mut self.nodes[node];
         this.life = life;
-        self.rot(node, &identity);
-        let remains = self.damage(node);
+        let taken = self.take_twin(node, &identity);
+        let promises_lost = taken == Taken::PromisesLost
+            || (taken == Taken::No && !self.wounds.lacks(node) && self.rot_promises(node, &identity));
+        let mut remains = None;
+        if taken == Taken::No && !promises_lost {
+            self.rot(node, &identity);
+            remains = self.damage(node);
+        }
         let this = &mut self.nodes[node];
         let files = this.disk.files();
         let (wal, recovered, ops) = if files.is_empty() {
             let (wal, ops) = Wal::create(identity, LIMITS);
             (wal, Default::default(), ops)
         } else {
-            Wal::recover(identity, LIMITS, files).map_err(|e| failed(&e))?
+            match Wal::recover(identity, LIMITS, files) {
+                Ok(found) => found,
+                Err(why) if promises_lost && self.cut_refused(node, &why) => return self.start(node),
+                Err(_) if promises_lost => {
+                    self.come_back_as_another(node);
+                    return Ok(());
+                }
+                Err(e) => return Err(failed(&e)),
+            }
         };
         ops.iter().for_each(|op| this.disk.run(op));
         this.wal = Some(wal);
@@ -607,14 +636,22 @@ impl World<'_> {
                 opened
             }
         };
+        let this = &mut self.nodes[node];
+        let seed = self.rng.next_u64();
+        let now = this.clock.monotonic(self.now);
+        let booted = match Node::boot(config, store, remains.as_ref(), &recovered, now, seed) {
+            Ok(booted) => booted,
+            Err(BootError::Log(_)) if promises_lost => {
+                self.come_back_as_another(node);
+                return Ok(());
+            }
+            Err(e) => return Err(failed(&e)),
+        };
         for (shard, log) in &recovered.shards {
             self.raft.recovered(node, *shard, log)?;
         }
         let this = &mut self.nodes[node];
-        let seed = self.rng.next_u64();
-        let now = this.clock.monotonic(self.now);
-        let booted = Node::boot(config, store, remains.as_ref(), &recovered, now, seed).map_err(|e| failed(&e))?;
-        let looks: Vec<(ShardId, Inspection)> = looks(&booted);
+        let looks = looks(&booted);
         this.node = Some(booted);
         this.opened.clear();
         this.logs = recovered.shards.keys().copied().collect();
@@ -632,7 +669,7 @@ impl World<'_> {
         if self.nodes[node].life > 1 && self.raft.was_joint_at(shard, look.applied) {
             self.mark("crash in a joint configuration");
         }
-        demand(look.rotted == 0 || self.rotten == Some(node), "nothing is lost without a fault", || {
+        demand(look.rotted == 0 || self.wounds.lacks(node), "nothing is lost without a fault", || {
             format!("{} of {shard} lacks entries or rows that its disk should hold", id_of(node))
         })
     }
@@ -649,6 +686,12 @@ impl World<'_> {
         let Some(core) = &mut this.node else { return Ok(()) };
         core.step(now, input);
         let outputs = core.drain(now);
+        let (lost, forgotten) = (outputs.lost == Some(Lost::Acknowledged), self.wounds.has_forgotten(node));
+        if lost && forgotten {
+            self.found_out(node);
+            return Ok(());
+        }
+        demand(!lost, "nothing is lost without a fault", || format!("{:?}", outputs.fatal))?;
         let looks = looks(core);
         if let Some(why) = outputs.fatal {
             return Err(Violation { rule: "replicas agree with themselves and each other", detail: why });
@@ -662,10 +705,8 @@ impl World<'_> {
                 self.came_up(node, *shard, look)?;
             }
         }
-        let unknown = !self.nodes[node].logs.is_subset(&self.nodes[node].opened);
-        if self.rotten == Some(node) && !unknown && looks.iter().all(|(_, look)| look.rotted == 0) {
-            self.rotten = None;
-        }
+        self.look_for_mended(node);
+        let system = looks[0].1;
         for (shard, look) in looks {
             if let Some(recorder) = &mut self.recorder {
                 recorder.look(self.now, node, shard, &look);
@@ -689,6 +730,11 @@ impl World<'_> {
                 self.leaders_busy.insert(node, busy);
             }
         }
+        if let Some(persist) = &outputs.persist
+            && system.role == quorate_consensus::Role::Leader
+        {
+            self.raft.proposes(node, system.term, &persist.records)?;
+        }
         for lease in std::mem::take(&mut self.order.model.expired) {
             self.report.marks.entry("lease expired").and_modify(|n| *n += 1).or_insert(1);
             self.leases.expired(lease, self.now)?;
@@ -698,7 +744,7 @@ impl World<'_> {
     }
 
     fn carry_out(&mut self, node: usize, outputs: Outputs) -> Step {
-        let doomed = self.nodes[node].doomed;
+        let doomed = self.nodes[node].doomed.filter(|_| self.wounds.forgetful.is_none());
         let mut left = doomed.unwrap_or(u64::MAX);
         let mut spend = || {
             let some = left > 0;
@@ -765,6 +811,9 @@ impl World<'_> {
         if self.order.retries > 0 {
             self.mark("retry recognised");
         }
+        demand(self.wounds.forgetful.is_none(), "promises are remembered", || {
+            format!("nobody has found out what was forgotten: {:?}", self.wounds.forgetful)
+        })?;
         demand(self.to_prove.is_empty(), "every node serves again", || {
             let silent: Vec<String> = self.to_prove.iter().map(|node| id_of(*node).to_string()).collect();
             format!("not {}", silent.join(", "))

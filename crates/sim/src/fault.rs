@@ -19,19 +19,29 @@ pub(crate) enum Fault {
     Jump,
     /// A node's monotonic clock stands still; the node goes on.
     Freeze,
+    /// A node's monotonic clock runs at double or half speed, and its ticks with it.
+    Speed,
+    /// A node's wall clock does.
+    WallSpeed,
     /// A node's syncs and flushes take many times as long.
     SlowDisk,
     /// A node's disk is full, and has room again later.
     FullDisk,
     /// A node's disk fails an operation: its process ends, since nobody knows what the disk holds.
     DiskError,
+    /// An image of a node's disk is kept, and is its disk at a later start.
+    OldImage,
+    /// A node's disk says for a while that it has synced, and has not.
+    LyingDisk,
+    /// A write to a node's log goes to another place.
+    Misdirect,
     /// This node's process ends, because it is at a delicate moment (as "buggify" in Zhou et al., FoundationDB, SIGMOD 2021).
     Struck(usize),
 }
 
 impl Fault {
     /// Those that come by the clock.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 16] = [
         Self::Crash,
         Self::Cut,
         Self::Pause,
@@ -43,7 +53,17 @@ impl Fault {
         Self::SlowDisk,
         Self::FullDisk,
         Self::DiskError,
+        Self::Speed,
+        Self::WallSpeed,
+        Self::OldImage,
+        Self::LyingDisk,
+        Self::Misdirect,
     ];
+
+    /// Whether it needs a second disk, and a model of a store, which can be copied.
+    pub const fn needs_twin(self) -> bool {
+        matches!(self, Self::OldImage | Self::LyingDisk | Self::Misdirect)
+    }
 
     /// What is counted when it happens.
     pub const fn mark(self) -> &'static str {
@@ -56,9 +76,14 @@ impl Fault {
             Self::Stutter => "stutter",
             Self::Jump => "wall clock jump",
             Self::Freeze => "frozen clock",
+            Self::Speed => "clock at a wrong speed",
+            Self::WallSpeed => "wall clock at a wrong speed",
             Self::SlowDisk => "slow disk",
             Self::FullDisk => "full disk",
             Self::DiskError => "disk error",
+            Self::OldImage => "old disk image",
+            Self::LyingDisk => "lying sync",
+            Self::Misdirect => "misdirected write",
             Self::Struck(_) => "crash at a delicate moment",
         }
     }
@@ -74,9 +99,14 @@ impl Fault {
             Self::Stutter => "a stutter",
             Self::Jump => "a jump of a wall clock",
             Self::Freeze => "a frozen clock",
+            Self::Speed => "a clock at a wrong speed",
+            Self::WallSpeed => "a wall clock at a wrong speed",
             Self::SlowDisk => "a slow disk",
             Self::FullDisk => "a full disk",
             Self::DiskError => "a disk error",
+            Self::OldImage => "an old image of a disk",
+            Self::LyingDisk => "a disk that lies about its syncs",
+            Self::Misdirect => "a misdirected write",
             Self::Struck(_) => "a crash at a delicate moment",
         }
     }

@@ -32,6 +32,8 @@ pub(crate) struct Net {
     pub weather: Weather,
     cuts: BTreeSet<(usize, usize)>,
     clogs: BTreeSet<(usize, usize)>,
+    /// For a while nothing is lost, and nothing takes much longer than the rest.
+    pub spared: bool,
     rng: Rng,
 }
 
@@ -46,7 +48,7 @@ pub(crate) enum Fate {
 
 impl Net {
     pub fn new(weather: Weather, rng: Rng) -> Self {
-        Self { weather, cuts: BTreeSet::new(), clogs: BTreeSet::new(), rng }
+        Self { weather, cuts: BTreeSet::new(), clogs: BTreeSet::new(), spared: false, rng }
     }
 
     /// A message of so many bytes is sent.
@@ -54,7 +56,8 @@ impl Net {
         if self.clogs.contains(&(from, to)) {
             return Fate::Held;
         }
-        if self.cuts.contains(&(from, to)) || self.rng.chance(self.weather.drop_per_mille) {
+        let dropped = self.rng.chance(self.weather.drop_per_mille) && !self.spared;
+        if self.cuts.contains(&(from, to)) || dropped {
             return Fate::Arrives(Vec::new());
         }
         Fate::Arrives(self.arrivals(from, to, bytes))
@@ -68,7 +71,7 @@ impl Net {
         let length = if self.weather.uneven { 1 + (from * 5 + to * 3) as u64 % 7 } else { 1 };
         let mut arrivals = Vec::new();
         for _ in 0..copies {
-            let far = self.rng.chance(self.weather.straggler_per_mille);
+            let far = self.rng.chance(self.weather.straggler_per_mille) && !self.spared;
             arrivals.push(self.rng.between(low, high) * length * if far { 20 } else { 1 } + transfer);
         }
         arrivals
@@ -86,6 +89,11 @@ impl Net {
 
     pub fn is_cut(&self, from: usize, to: usize) -> bool {
         self.cuts.contains(&(from, to))
+    }
+
+    /// Whether no link is cut or clogged.
+    pub fn is_whole(&self) -> bool {
+        self.cuts.is_empty() && self.clogs.is_empty()
     }
 
     pub fn heal(&mut self) {

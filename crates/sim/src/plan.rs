@@ -24,6 +24,10 @@ pub(crate) struct Plan {
     /// Of a thousand restarts, those at which the log has rotted, and those at which the store is damaged.
     pub rot_per_mille: u64,
     pub damage_per_mille: u64,
+    /// Whether logs may rot at several nodes at once, at different places.
+    pub rot_several: bool,
+    /// Of a thousand restarts, those at which promises have rotted.
+    pub promise_rot_per_mille: u64,
     pub sync_us: (u64, u64),
     pub flush_us: (u64, u64),
     pub think_us: (u64, u64),
@@ -59,6 +63,8 @@ impl Plan {
             churn_every_us: None,
             rot_per_mille: 0,
             damage_per_mille: 0,
+            rot_several: false,
+            promise_rot_per_mille: 0,
             sync_us: (100, 1_000),
             flush_us: (1_000, 10_000),
             think_us: (1_000, 20_000),
@@ -69,6 +75,12 @@ impl Plan {
             real_store: false,
             bank: None,
         }
+    }
+
+    /// Whether nodes may have to come back as others.
+    pub fn replaces(&self) -> bool {
+        let forgets = self.faults.keys().any(|fault| fault.needs_twin());
+        self.churn_every_us.is_some() || self.promise_rot_per_mille > 0 || forgets
     }
 
     pub fn draw(seed: u64) -> Self {
@@ -94,6 +106,13 @@ impl Plan {
         sometimes(&mut apart, 300, Fault::SlowDisk, 3 * second, 10 * second);
         sometimes(&mut apart, 300, Fault::FullDisk, 3 * second, 10 * second);
         sometimes(&mut apart, 300, Fault::DiskError, 2 * second, 10 * second);
+        let mut clocks = Rng::new(seed).split(12);
+        sometimes(&mut clocks, 400, Fault::Speed, 3 * second, 10 * second);
+        sometimes(&mut clocks, 400, Fault::WallSpeed, 3 * second, 10 * second);
+        let mut twins = Rng::new(seed).split(14);
+        sometimes(&mut twins, 400, Fault::OldImage, 2 * second, 8 * second);
+        sometimes(&mut twins, 500, Fault::LyingDisk, 2 * second, 8 * second);
+        sometimes(&mut twins, 400, Fault::Misdirect, 2 * second, 8 * second);
         let stormy = rng.chance(600);
         let rate = |rng: &mut Rng, max: u64| if stormy { rng.between(0, max) } else { 0 };
         let mut plan = Self {
@@ -114,6 +133,8 @@ impl Plan {
             churn_every_us: None,
             rot_per_mille: 0,
             damage_per_mille: 0,
+            rot_several: false,
+            promise_rot_per_mille: 0,
             sync_us: (rng.between(50, 300), rng.between(500, 15_000)),
             flush_us: (1_000, rng.between(5_000, 500_000)),
             think_us: (1_000, rng.between(10_000, 100_000)),
@@ -132,6 +153,12 @@ impl Plan {
             plan.damage_per_mille = rot_rng.between(300, 800);
             // Many chunks, so that some are the same on both sides.
             plan.chunk_bytes = plan.chunk_bytes.min(rot_rng.between(256, 1_024) as usize);
+        }
+        let mut promises = Rng::new(seed).split(13);
+        plan.rot_several = promises.chance(600);
+        plan.promise_rot_per_mille = if promises.chance(500) { promises.between(100, 500) } else { 0 };
+        if plan.real_store {
+            plan.faults.retain(|fault, _| !fault.needs_twin());
         }
         // Every third seed; those that once found a bug are none of them.
         let mut bank_rng = Rng::new(seed).split(50);

@@ -23,6 +23,8 @@ pub(crate) enum DriverBug {
     AppliedTooOld,
     /// A batch of watch events is dropped.
     LoseWatchEvents,
+    /// A log that cannot be read is cut off where it cannot, as if it were torn.
+    CutRefusedLog,
     /// A node whose disk was wiped comes back under its old id.
     ReturnAsOld,
 }
@@ -82,6 +84,19 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::LeaveSystemFirst),
     ),
     bug("trust-remains", "what is left in a damaged store is believed unread", Node(Sabotage::TrustRemains)),
+    // What a disk forgets.
+    bug("skip-recall", "a replica that starts does not ask what others saw it promise", Node(Sabotage::SkipRecall)),
+    bug(
+        "recall-terms-only",
+        "a replica that starts does not believe that it voted, or acknowledged more than it has",
+        Node(Sabotage::RecallTermsOnly),
+    ),
+    bug("forget-sightings", "nobody remembers what others promised", Node(Sabotage::ForgetSightings)),
+    bug(
+        "cut-refused-log",
+        "a log of which a part cannot be read is cut off there, as if it were torn",
+        Driver(DriverBug::CutRefusedLog),
+    ),
     // Members.
     bug(
         "return-as-old",

@@ -37,6 +37,10 @@ const RULES: &[(&str, &str)] = &[
         "A replica is given its vote when it holds about all that is committed. Otherwise the group would wait for it, or trust in copies that are not there.",
     ),
     (
+        "who goes leaves the system keyspace last",
+        "A node learns from the system keyspace that it is to go. If it left that first, it could lead another group for ever and not know.",
+    ),
+    (
         "members are what was asked for",
         "Once all faults have ended, who was added or came back votes, and who was removed is gone.",
     ),

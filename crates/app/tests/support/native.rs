@@ -16,7 +16,9 @@ pub fn request(endpoint: &str, method: &str, path: &str, key: Option<&str>, body
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let key = key.map_or(String::new(), |key| format!("Idempotency-Key: {key}\r\n"));
     let length = body.len();
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{key}Content-Length: {length}\r\n\r\n");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{key}Content-Length: {length}\r\n\r\n"
+    );
     stream.write_all((head + &body).as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;

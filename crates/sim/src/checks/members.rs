@@ -7,7 +7,7 @@
 use crate::history::{Violation, demand};
 use bytes::Bytes;
 use quorate_cluster::bounds::PROMOTION_LAG_ENTRIES;
-use quorate_cluster::{Inspection, membership_hash};
+use quorate_cluster::{FIRST_SHARDS, Inspection, membership_hash};
 use quorate_consensus::{EntryKind, Membership, MembershipChange, Step};
 use quorate_env::{LogIndex, ReplicaId, ShardId, Term};
 use quorate_storage::wal::LogEntry;
@@ -66,6 +66,23 @@ impl MemberCheck {
             self.changes.entry(shard).or_default().insert(index, after);
         }
         Ok(Bytes::new())
+    }
+
+    /// A leader of the system keyspace's group proposes an entry, and has applied this much elsewhere. A node learns from the system keyspace that it
+    /// is to go: that is the last group that it leaves, as far as who lets it go can know.
+    pub fn leaves_last(&self, entry: &LogEntry, applied: impl Fn(ShardId) -> LogIndex) -> Result<(), Violation> {
+        let change = MembershipChange::decode(entry.payload.clone());
+        let Ok(MembershipChange::Enter(steps) | MembershipChange::Simple(steps)) = change else { return Ok(()) };
+        let gone = |step: &Step| if let Step::Remove(id) = step { Some(*id) } else { None };
+        for id in steps.iter().filter_map(gone) {
+            for other in FIRST_SHARDS.into_iter().skip(1) {
+                let members = self.at(other, applied(other));
+                demand(!members.contains(id), "who goes leaves the system keyspace last", || {
+                    format!("{id} is let go from {} and is still in {other}: {members:?}", entry.shard)
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// A replica handed a change to its disk, which the first one to do so proposed. `last` is the last entry that a replica's disk holds.

@@ -4,5 +4,6 @@ pub(crate) mod leases;
 pub(crate) mod members;
 pub(crate) mod order;
 pub(crate) mod raft;
+pub(crate) mod recall;
 pub(crate) mod serial;
 pub(crate) mod watch;

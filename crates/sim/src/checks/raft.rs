@@ -4,11 +4,11 @@ use super::members::MemberCheck;
 use crate::driver::id_of;
 use crate::history::{Violation, demand};
 use bytes::Bytes;
-use quorate_cluster::Inspection;
-use quorate_consensus::Role;
+use quorate_cluster::{FIRST_SHARDS, Inspection};
+use quorate_consensus::{EntryKind, Role};
 use quorate_env::{LogIndex, ReplicaId, ShardId, Term};
 use quorate_storage::wal::{LogRecord, RecoveredLog};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What an entry is: its term, its kind in the words of consensus, its payload.
 type Held = (Term, u8, Bytes);
@@ -78,6 +78,8 @@ pub(crate) struct RaftCheck {
     leaders: BTreeMap<(ShardId, Term), usize>,
     committed: BTreeMap<ShardId, Vec<Held>>,
     hashes: BTreeMap<(ShardId, LogIndex), u64>,
+    /// Nodes whose disks have forgotten what they had said they held. It counts until they come back as others: leaders counted it.
+    forgiven: BTreeSet<usize>,
 }
 
 impl RaftCheck {
@@ -88,7 +90,13 @@ impl RaftCheck {
             leaders: BTreeMap::new(),
             committed: BTreeMap::new(),
             hashes: BTreeMap::new(),
+            forgiven: BTreeSet::new(),
         }
+    }
+
+    /// A node's disk forgets, by a fault that its peers must find out.
+    pub fn forgive(&mut self, node: usize) {
+        self.forgiven.insert(node);
     }
 
     /// A node handed records to its disk.
@@ -107,6 +115,20 @@ impl RaftCheck {
         Ok(())
     }
 
+    /// A node that leads the system keyspace's group in `term` handed records to its disk, and looks as it was last observed.
+    pub fn proposes(&self, node: usize, term: Term, records: &[LogRecord]) -> Result<(), Violation> {
+        for record in records {
+            if let LogRecord::Entry(entry) = record
+                && entry.kind == EntryKind::Membership as u8
+                && (entry.shard, entry.term) == (FIRST_SHARDS[0], term)
+            {
+                let applied = |shard| self.watched.get(&(node, shard)).map_or(LogIndex(0), |watched| watched.applied);
+                self.members.leaves_last(entry, applied)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the members as of an entry were on their way from one set of voters to another.
     pub fn was_joint_at(&self, shard: ShardId, index: LogIndex) -> bool {
         self.members.at(shard, index).is_joint()
@@ -114,9 +136,17 @@ impl RaftCheck {
 
     /// Its disk said that they are durable.
     pub fn synced(&mut self, node: usize, records: &[LogRecord]) {
+        if self.forgiven.contains(&node) {
+            return;
+        }
         for record in records {
             self.watched.entry((node, shard_of(record))).or_default().durable.write(record);
         }
+    }
+
+    /// Whether a node's disk holds an entry, or what it did.
+    pub fn holds_durably(&self, node: usize, shard: ShardId, index: LogIndex, term: Term) -> bool {
+        self.watched.get(&(node, shard)).is_some_and(|watched| watched.durable.holds(index, term))
     }
 
     /// It gave a vote or acknowledged entries in `term`.
@@ -136,26 +166,28 @@ impl RaftCheck {
         })
     }
 
-    /// It starts again with what its disk holds.
-    pub fn recovered(&mut self, node: usize, shard: ShardId, log: &RecoveredLog) -> Result<(), Violation> {
+    /// Whether a log has everything that the node's disk had said it held, and knows what it promised.
+    pub fn remembers(&self, node: usize, shard: ShardId, log: &RecoveredLog) -> Result<(), Violation> {
+        let Some(watched) = self.watched.get(&(node, shard)) else { return Ok(()) };
         let name = id_of(node);
-        let mut found =
-            Shadow { start: log.start.0, term: log.hard_state.map_or(Term(0), |h| h.term), ..Shadow::default() };
-        found.entries = log.entries.iter().map(|e| (e.index, (e.term, e.kind, e.payload.clone()))).collect();
-        let watched = self.watched.entry((node, shard)).or_default();
         let held = log.hard_state.map(|held| (held.term, held.vote));
-        let forgot = |(term, candidate)| held.is_some_and(|(now, vote)| now == term && vote != candidate);
+        let forgot =
+            |(term, candidate)| held.is_none_or(|(now, vote)| now < term || (now == term && vote != candidate));
         demand(!watched.vote.is_some_and(forgot), "promises are remembered", || {
             format!("node {node} {shard} voted {:?} and came back with {held:?}", watched.vote)
         })?;
+        demand(held.map_or(Term(0), |(term, _)| term) >= watched.promised, "promises are remembered", || {
+            format!("{name} {shard} promised in {} and came back with {held:?}", watched.promised)
+        })?;
         // What rotted and is known by name is not lost, but is held only when it was mended.
+        let found: BTreeMap<LogIndex, Term> = log.entries.iter().map(|entry| (entry.index, entry.term)).collect();
         let rotted: BTreeMap<LogIndex, Term> = log.rotted.iter().map(|rotted| (rotted.index, rotted.term)).collect();
         for (index, (term, ..)) in &watched.durable.entries {
-            match found.entries.get(index).map(|(term, ..)| term).or(rotted.get(index)) {
+            match found.get(index).or(rotted.get(index)) {
                 Some(t) if t == term => {}
                 // A later write replaced the tail from here on, and happened to survive.
                 Some(t) if t > term => break,
-                _ if *index <= found.start => {}
+                _ if *index <= log.start.0 => {}
                 now => {
                     return Err(Violation {
                         rule: "durable entries survive",
@@ -166,8 +198,23 @@ impl RaftCheck {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// It starts again with what its disk holds.
+    pub fn recovered(&mut self, node: usize, shard: ShardId, log: &RecoveredLog) -> Result<(), Violation> {
+        let forgiven = self.forgiven.contains(&node);
+        if !forgiven {
+            self.remembers(node, shard, log)?;
+        }
+        let mut found =
+            Shadow { start: log.start.0, term: log.hard_state.map_or(Term(0), |h| h.term), ..Shadow::default() };
+        found.entries = log.entries.iter().map(|e| (e.index, (e.term, e.kind, e.payload.clone()))).collect();
+        let watched = self.watched.entry((node, shard)).or_default();
         watched.written = found.clone();
-        watched.durable = found;
+        if !forgiven {
+            watched.durable = found;
+        }
         watched.applied = LogIndex(0);
         Ok(())
     }
@@ -178,7 +225,8 @@ impl RaftCheck {
         let watched = self.watched.entry((node, shard)).or_default();
         watched.applied = now.applied;
         watched.term = now.term;
-        demand(now.term >= watched.promised, "promises are remembered", || {
+        let forgiven = self.forgiven.contains(&node);
+        demand(forgiven || now.term >= watched.promised, "promises are remembered", || {
             format!("{name} {shard} promised in {} and came back in {}", watched.promised, now.term)
         })
     }

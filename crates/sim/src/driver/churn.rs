@@ -2,7 +2,8 @@
 //!
 //! The operator writes the members' rows like any client, through some node, and again until it is certain; the nodes do the rest. Who comes
 //! is a node more, with an id that nobody had: also who comes back after its disk was wiped. Who is gone never starts again. At most one
-//! member at a time is without its disk, and none while another's log has rotted: more than that no cluster can survive.
+//! member at a time is without its disk, and none while another's log has rotted: more than that no cluster can survive. Who finds that its disk
+//! has lost promises comes back in the same way.
 
 use super::{Event, SHARDS, SimNode, Step, StoreKind, World, id_of};
 use crate::client::SHARD;
@@ -99,7 +100,7 @@ impl World<'_> {
     }
 
     pub(super) fn begin_churn(&mut self) {
-        if self.plan.churn_every_us.is_some() && self.script.is_none_or(|script| script.churns) {
+        if self.plan.replaces() && self.script.is_none_or(|script| script.churns) {
             self.after(LOOK_US, Event::Operator);
             self.next_churn();
         }
@@ -117,7 +118,7 @@ impl World<'_> {
     /// Something about the members is to change.
     pub(super) fn churn(&mut self) -> Step {
         self.next_churn();
-        if self.calm || self.churn.pending.is_some() {
+        if self.calm || self.churn.pending.is_some() || self.wounds.forgetful.is_some() {
             return Ok(());
         }
         let members: Vec<usize> = self.lasting().into_iter().collect();
@@ -133,7 +134,7 @@ impl World<'_> {
                 self.churn.led = leads(&node);
                 Doing::Remove { node }
             }
-            _ if self.churn.came < COMERS_MAX && self.rotten.is_none() && !self.is_rotten() => {
+            _ if self.churn.came < COMERS_MAX && self.wounds.is_none() && !self.is_rotten() => {
                 self.mark("disk wiped");
                 if self.driver_bug() == Some(DriverBug::ReturnAsOld) {
                     self.crash(chosen, "disk wiped");
@@ -174,6 +175,21 @@ impl World<'_> {
     fn retire(&mut self, node: usize, what: &'static str) {
         self.churn.retired.insert(node);
         self.crash(node, what);
+    }
+
+    /// Whether nothing else is about to change, so that a node may be replaced by another.
+    pub(super) fn may_come_back_as_another(&self, node: usize) -> bool {
+        self.churn.pending.is_none() && self.churn.came < COMERS_MAX && !self.churn.is_retired(node)
+    }
+
+    /// What a node has promised is lost. It puts its disk aside and joins anew, as a server does by itself.
+    pub(super) fn come_back_as_another(&mut self, node: usize) {
+        self.retire(node, "disk put aside");
+        self.to_prove.remove(&node);
+        self.mark("came back as another");
+        self.note(node, "its disk is put aside; it comes back as another");
+        let doing = Doing::Replace { node, by: self.come() };
+        self.churn.pending = Some(Pending { doing, asked: None, written: false, off_at: None });
     }
 
     /// The operator looks how things go.
@@ -219,7 +235,7 @@ impl World<'_> {
                     }
                     None
                 }
-                Some(at) if self.now >= at => {
+                Some(at) if self.now >= at && self.wounds.forgetful.is_none() => {
                     if self.churn.led {
                         self.mark("leader removed");
                     }

@@ -24,11 +24,13 @@ pub(super) struct DiskTrouble {
     pub log_full: bool,
     /// The next operation fails.
     pub fails: bool,
+    /// The next write goes elsewhere.
+    pub misdirects: bool,
 }
 
 impl Default for DiskTrouble {
     fn default() -> Self {
-        Self { slow: 1, full: false, log_full: false, fails: false }
+        Self { slow: 1, full: false, log_full: false, fails: false, misdirects: false }
     }
 }
 
@@ -43,7 +45,7 @@ impl World<'_> {
     /// Whether an operation that would be done now is not: its node's process ends with the disk error, or it is tried again.
     pub(super) fn disk_refuses(&mut self, node: usize, again: Event) -> bool {
         let DiskTrouble { full, log_full, fails, .. } = self.nodes[node].trouble;
-        if fails {
+        if fails && self.wounds.forgetful.is_none() {
             self.crash(node, "disk error");
             return true;
         }
@@ -103,11 +105,8 @@ impl World<'_> {
         }
         let this = &mut self.nodes[node];
         let Some(syncing) = this.syncing.take() else { return Ok(()) };
-        for op in &syncing.ops {
-            if !skipped(op) {
-                this.disk.run(op);
-            }
-        }
+        let ops: Vec<DiskOp> = syncing.ops.iter().filter(|op| !skipped(op)).cloned().collect();
+        self.run_on_disk(node, &ops);
         self.raft.synced(node, &syncing.records);
         self.trace(|| TraceEvent::SyncEnd { node: node_lane(node), ticket: syncing.ticket });
         self.start_sync(node);

@@ -1,16 +1,15 @@
 //! What fails, when, and what becomes of it.
 
 use super::disks::DiskTrouble;
-use super::{Event, LIMITS, Step, StoreKind, World, memory_folder};
+use super::twins::How;
+use super::{Event, Step, StoreKind, World};
+use crate::clock::Speed;
 use crate::fault::Fault;
 use crate::lies::AppliedLies;
 use crate::net::{CALM, Net};
-use crate::rot;
 use crate::trace::recorder::node_lane;
 use crate::trace::{TraceEvent, Way};
 use quorate_cluster::Input;
-use quorate_storage::store::{ModelStore, Store};
-use quorate_storage::wal::WalIdentity;
 use std::sync::Arc;
 
 impl World<'_> {
@@ -29,10 +28,15 @@ impl World<'_> {
         if self.calm {
             return;
         }
+        if self.wounds.forgetful.is_some() {
+            // Nothing else fails until it is found out.
+            return self.schedule_fault(fault);
+        }
         self.played.faults.push((self.now, fault, self.rng.clone()));
         let node = self.rng.below(self.nodes.len() as u64) as usize;
-        // A crash is counted where it happens.
-        if !matches!(fault, Fault::Crash | Fault::PowerCut | Fault::DiskError | Fault::Struck(_)) {
+        // A crash is counted where it happens, and what a disk does where it shows.
+        let shows_later = fault.needs_twin();
+        if !shows_later && !matches!(fault, Fault::Crash | Fault::PowerCut | Fault::DiskError | Fault::Struck(_)) {
             self.mark(fault.mark());
             self.report.faults += 1;
         }
@@ -69,8 +73,15 @@ impl World<'_> {
                 self.trace(|| TraceEvent::ClockJump { node: node_lane(node) });
             }
             Fault::Freeze => {
+                self.set_clock_right(node);
                 self.nodes[node].clock.freeze(self.now);
                 self.note(node, "its monotonic clock stands still");
+                self.ease_later(node);
+            }
+            Fault::Speed | Fault::WallSpeed => {
+                let speed = if self.rng.chance(500) { Speed::Double } else { Speed::Half };
+                let text = self.run_at(node, speed, fault);
+                self.note(node, text);
                 self.ease_later(node);
             }
             Fault::SlowDisk => {
@@ -86,6 +97,21 @@ impl World<'_> {
                 self.after(1, Event::Space { node });
                 self.ease_later(node);
             }
+            Fault::OldImage => {
+                self.keep_image(node, How::OldImage);
+                self.note(node, "an image of its disk is kept");
+                self.crash_later(node, 4_000_000);
+            }
+            Fault::LyingDisk => {
+                self.keep_image(node, How::Lied);
+                self.note(node, "its disk says that it syncs, and does not");
+                self.ease_later(node);
+                self.crash_later(node, 1_500_000);
+            }
+            Fault::Misdirect => {
+                self.nodes[node].trouble.misdirects = true;
+                self.crash_later(node, 1_500_000);
+            }
             Fault::DiskError => self.nodes[node].trouble.fails = true,
             Fault::Struck(node) => self.crash(node, fault.mark()),
         }
@@ -100,6 +126,15 @@ impl World<'_> {
         let (struck, wait) = (self.rng.chance(200), self.rng.between(1, 100_000));
         // A script has it among its faults.
         if struck && self.script.is_none() {
+            self.after(wait, Event::Fault(Fault::Struck(node)));
+        }
+    }
+
+    /// The node's process ends within so many microseconds.
+    fn crash_later(&mut self, node: usize, within: u64) {
+        let wait = self.rng.between(1, within);
+        // A script has it among its faults.
+        if self.script.is_none() {
             self.after(wait, Event::Fault(Fault::Struck(node)));
         }
     }
@@ -134,6 +169,31 @@ impl World<'_> {
         self.trace(|| TraceEvent::Pause { node: node_lane(node) });
     }
 
+    /// One of a node's clocks runs at a wrong speed. Says what is said of that.
+    fn run_at(&mut self, node: usize, speed: Speed, fault: Fault) -> &'static str {
+        let clock = &mut self.nodes[node].clock;
+        if fault == Fault::WallSpeed {
+            clock.run_wall_at(self.now, speed);
+            return match speed {
+                Speed::Double => "its wall clock runs at double speed",
+                Speed::Half => "its wall clock runs at half speed",
+            };
+        }
+        clock.run_at(self.now, speed);
+        self.leases.hurries(node, speed == Speed::Double, self.now);
+        let (mark, text) = match speed {
+            Speed::Double => ("clock at double speed", "its monotonic clock runs at double speed"),
+            Speed::Half => ("clock at half speed", "its monotonic clock runs at half speed"),
+        };
+        self.mark(mark);
+        text
+    }
+
+    fn set_clock_right(&mut self, node: usize) {
+        self.nodes[node].clock.set_right(self.now);
+        self.leases.hurries(node, false, self.now);
+    }
+
     fn ease_later(&mut self, node: usize) {
         let wait = self.rng.between(500_000, 5_000_000);
         self.after(wait, Event::Ease { node });
@@ -141,7 +201,8 @@ impl World<'_> {
 
     /// A node's disk and clock are well again.
     pub(super) fn ease(&mut self, node: usize) -> Step {
-        self.nodes[node].clock.thaw(self.now);
+        self.set_clock_right(node);
+        self.end_lie(node);
         let trouble = std::mem::take(&mut self.nodes[node].trouble);
         self.note(node, "its disk and clock are well");
         if trouble.full {
@@ -150,7 +211,7 @@ impl World<'_> {
         Ok(())
     }
 
-    fn note(&mut self, node: usize, text: &str) {
+    pub(super) fn note(&mut self, node: usize, text: &str) {
         self.trace(|| TraceEvent::Note { node: node_lane(node), text: text.into() });
     }
 
@@ -174,54 +235,18 @@ impl World<'_> {
         Ok(())
     }
 
-    /// At some starts the log has changed while nobody looked.
-    pub(super) fn rot(&mut self, node: usize, identity: &WalIdentity) {
-        let free = self.rotten.is_none_or(|rotten| rotten == node) && !self.churn.is_fragile();
-        if self.calm || !free || !self.rot_rng.chance(self.plan.rot_per_mille) {
-            return;
-        }
-        if rot::strike(&mut self.nodes[node].disk, identity, LIMITS, &mut self.rot_rng) {
-            self.rotten = Some(node);
-            self.mark("entry rotted");
-            self.report.faults += 1;
-        }
-    }
-
-    /// At some starts the store is damaged: an empty one is in its place, and what is left of it is returned.
-    pub(super) fn damage(&mut self, node: usize) -> Option<Arc<dyn Store>> {
-        let free = self.rotten.is_none_or(|rotten| rotten == node) && !self.churn.is_fragile();
-        if self.calm || !free || !self.rot_rng.chance(self.plan.damage_per_mille) {
-            return None;
-        }
-        self.rotten = Some(node);
-        self.mark("store damaged");
-        self.report.faults += 1;
-        self.note(node, "its store is damaged");
-        match &mut self.nodes[node].store {
-            StoreKind::Model(store) => {
-                let remains = rot::remains(store, &mut self.rot_rng);
-                *store = Arc::new(ModelStore::new());
-                // Of some nothing can be read at all.
-                self.rot_rng.chance(700).then_some(remains)
-            }
-            StoreKind::Real { dir, .. } => {
-                *dir = memory_folder();
-                None
-            }
-        }
-    }
-
     pub(super) fn crash(&mut self, node: usize, what: &'static str) {
-        let (bug, now) = (self.driver_bug(), self.now);
-        let this = &mut self.nodes[node];
-        if this.node.take().is_none() {
+        let bug = self.driver_bug();
+        if self.nodes[node].node.take().is_none() {
             return;
         }
+        self.set_clock_right(node);
+        self.seen.forget(node);
+        let this = &mut self.nodes[node];
         this.life += 1;
         this.paused = false;
         this.parked.clear();
         this.doomed = None;
-        this.clock.thaw(now);
         this.trouble = DiskTrouble::default();
         this.queue.clear();
         this.flushing = None;
@@ -230,8 +255,10 @@ impl World<'_> {
         if let Some(syncing) = this.syncing.take() {
             // What was on its way to the disk got some way.
             let done = self.disk_rng.below(syncing.ops.len() as u64 + 1) as usize;
-            syncing.ops[..done].iter().for_each(|op| this.disk.run(op));
+            self.run_on_disk(node, &syncing.ops[..done]);
         }
+        self.crash_twin(node);
+        let this = &mut self.nodes[node];
         let lies = AppliedLies { bug, older: std::mem::take(&mut this.older_meta) };
         let torn = this.disk.crash(&mut self.disk_rng);
         match &mut this.store {

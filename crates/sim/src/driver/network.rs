@@ -1,6 +1,7 @@
 //! Messages on their way between nodes.
 
-use super::{Event, Step, World};
+use super::{Event, Step, World, id_of};
+use crate::history::demand;
 use crate::net::Fate;
 use crate::trace::{Loss, TraceEvent};
 use bytes::Bytes;
@@ -17,6 +18,12 @@ impl World<'_> {
                     MessageKind::AppendResponse | MessageKind::RequestVoteResponse => !raft.reject,
                     _ => false,
                 };
+                let asks = raft.kind == MessageKind::RequestVote;
+                let forgot = self.wounds.forgetful.as_ref().filter(|forgetful| forgetful.node == from);
+                let forgot = forgot.is_some_and(|forgetful| forgetful.shards.contains(&message.shard));
+                demand(!(forgot && (promise || asks)), "promises are remembered", || {
+                    format!("{} of {} has forgotten promises and makes new ones", id_of(from), message.shard)
+                })?;
                 if promise {
                     self.raft.promised(from, message.shard, raft.term);
                 }
@@ -42,7 +49,12 @@ impl World<'_> {
         self.hash(&frame);
         let first = self.next_message;
         self.next_message += messages.len() as u64;
-        let fate = self.net.send(from, to_node, frame.len());
+        let deaf = self.wounds.forgetful.as_ref().is_some_and(|forgetful| forgetful.deaf && forgetful.node == to_node);
+        let answers = messages.iter().any(|message| matches!(message.body, PeerBody::RecallAnswer { .. }));
+        let fate = match self.net.send(from, to_node, frame.len()) {
+            Fate::Arrives(_) if deaf && answers => Fate::Arrives(Vec::new()),
+            fate => fate,
+        };
         if let Some(recorder) = &mut self.recorder {
             recorder.sent(self.now, from, to_node, first, messages);
             if matches!(&fate, Fate::Arrives(when) if when.is_empty()) {

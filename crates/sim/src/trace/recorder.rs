@@ -24,7 +24,7 @@ pub(crate) struct Recorder {
 impl Recorder {
     pub fn new(seed: u64, planted: Option<&Planted>, plan: &Plan) -> Self {
         let sabotage = planted.map_or_else(String::new, |planted| format!(" --break {}", planted.name));
-        let comers = if plan.churn_every_us.is_some() { COMERS_MAX } else { 0 };
+        let comers = if plan.replaces() { COMERS_MAX } else { 0 };
         let nodes = (0..plan.nodes + comers).map(node_lane);
         let tellers = plan.bank.map_or(0, |bank| bank.tellers);
         let clients = (0..plan.clients as u64 + tellers).map(Lane::Client);

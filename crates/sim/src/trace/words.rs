@@ -61,6 +61,12 @@ pub(crate) fn said(body: &PeerBody) -> Said {
             };
             other("StandingAnswer", format!("{ask}: {}", list(standings.iter().map(one))))
         }
+        PeerBody::RecallAsk { ask } => other("RecallAsk", format!("{ask}")),
+        PeerBody::RecallAnswer { ask, seen } => {
+            let (in_term, index) = seen.acknowledged;
+            let text = format!("{ask}: {}, voted in {}, {index} acknowledged in {in_term}", seen.term, seen.voted);
+            other("RecallAnswer", text)
+        }
         PeerBody::StateHash { applied, hash } => other("StateHash", format!("at {applied} is {hash:016x}")),
     }
 }

@@ -1,0 +1,266 @@
+//! Whether a replica that starts still has what it promised, as far as others can tell.
+//!
+//! A disk that was rolled back to an older image, or that said *synced* and was not, looks whole: nothing in it is damaged, it is merely old. Who
+//! goes on from it may vote twice in a term, and lacks entries that a leader counted. Only others can know. So each replica remembers, in
+//! memory, what it saw every other one promise, and one that starts asks before it takes part:
+//!
+//! ```text
+//!   starts ──> "what did you see of me?" ──┬── all members have answered, or time is up ──> mends if it must, and takes part
+//!     mute; answers others that ask so     └── somebody saw more than the disk has ───────> comes back as another member
+//! ```
+//!
+//! **What counts as seen.** Only what is sent after it is durable: an answer to an append or a heartbeat, a vote given, a vote asked for (whoever
+//! asks has voted for itself). Not what a leader sends, nor pre-votes: neither says what is on the sender's disk.
+//!
+//! **What contradicts.** Let the hard state that was found be of term `h`, with vote `v`, and the log end at `l`. The disk of an id only grows, but for
+//! the log's end, so something is lost if
+//!
+//! - a promise was seen in a term above `h`: terms are durable before anything is promised in them, and never go back;
+//! - a vote in `h` was given to the one who saw it, and `v` is another;
+//! - an append was acknowledged in `h` up to an index above `l`. Whoever acknowledged in `h` had the log of `h`'s leader up to there. That leader's
+//!   log only grows, and it is the only one who may cut others' logs in `h`; so what was acknowledged in `h` is never cut while the
+//!   term is `h`. (Who cuts its own log for another reason, because it learned that its end was never committed, goes to the next term with it:
+//!   `mending`, `boot`.) An acknowledgement in a term below `h` proves nothing: a later leader may have replaced that end.
+//!
+//! The third needs no case for terms above `h`: the first covers it. All that a disk forgets when it goes back to an earlier moment is found by these
+//! three: if the term was the same then, the votes and acknowledgements of that term are missing; if not, the term is.
+//!
+//! **What it cannot know.** Memories end with their process, and an answer may come too late. What nobody remembers who answers within the bound, nobody
+//! finds: then the replica takes part. Who was the leader has promised itself more than others can see. It is a net under broken disks, not a proof.
+
+use crate::boot::Found;
+use crate::config::Sabotage;
+use crate::input::{Inspection, WatchRequest};
+use crate::replica::{Context, membership_hash};
+use crate::wire::{PeerBody, PeerMessage, node_of};
+use quorate_consensus::{HardState, MessageKind, Role};
+use quorate_env::{LogIndex, NodeId, ReplicaId, ShardId, Term};
+use quorate_shard::{Remains, WatcherKey};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What one replica has seen another promise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sighting {
+    /// The highest term in which it promised anything.
+    pub term: Term,
+    /// The last term in which it voted for the one who saw it.
+    pub voted: Term,
+    /// The last term in which it acknowledged an append to the one who saw it, and the highest index that it did then.
+    pub acknowledged: (Term, LogIndex),
+}
+
+impl Sighting {
+    /// Adds what a message says.
+    fn add(&mut self, body: &PeerBody) {
+        let PeerBody::Raft(message) = body else { return };
+        match message.kind {
+            MessageKind::AppendResponse if !message.reject => {
+                self.acknowledged = self.acknowledged.max((message.term, message.index));
+            }
+            MessageKind::RequestVoteResponse if !message.reject => self.voted = self.voted.max(message.term),
+            MessageKind::AppendResponse
+            | MessageKind::RequestVoteResponse
+            | MessageKind::RequestVote
+            | MessageKind::HeartbeatResponse => {}
+            _ => return,
+        }
+        self.term = self.term.max(message.term);
+    }
+
+    /// What of it is not on a disk with these promises and this end of the log, whose replica `by` was seen by the one that says so.
+    fn contradiction(&self, by: ReplicaId, found: HardState, last: LogIndex) -> Option<String> {
+        let HardState { term, vote, .. } = found;
+        let (acknowledged_in, index) = self.acknowledged;
+        if self.term > term {
+            Some(format!("{by} saw it promise in {}, and its disk knows only {term}", self.term))
+        } else if self.voted == term && term > Term(0) && vote != by {
+            Some(format!("it voted for {by} in {term}, and its disk does not know"))
+        } else if acknowledged_in == term && index > last {
+            Some(format!("it acknowledged entries up to {index} to {by} in {term}, and its disk has only {last}"))
+        } else {
+            None
+        }
+    }
+}
+
+/// What this node has seen others promise since its process began.
+#[derive(Default)]
+pub(crate) struct Witness {
+    seen: BTreeMap<(ShardId, ReplicaId), Sighting>,
+}
+
+impl Witness {
+    pub fn see(&mut self, shard: ShardId, from: ReplicaId, body: &PeerBody) {
+        self.seen.entry((shard, from)).or_default().add(body);
+    }
+
+    pub fn of(&self, shard: ShardId, replica: ReplicaId) -> Sighting {
+        self.seen.get(&(shard, replica)).copied().unwrap_or_default()
+    }
+}
+
+/// A replica that asks what others have seen of it. See the top of this file.
+pub(crate) struct Recall {
+    shard: ShardId,
+    id: ReplicaId,
+    found: Found,
+    remains: Option<Remains>,
+    /// Names this life's questions.
+    ask: u64,
+    /// Members that have not answered.
+    unheard: BTreeSet<ReplicaId>,
+    /// Others who may know, and need not be waited for.
+    known: BTreeSet<ReplicaId>,
+    ticks_left: u32,
+    contradiction: Option<String>,
+    watches: Vec<(WatcherKey, WatchRequest)>,
+}
+
+/// What a replica starts with.
+pub(crate) struct Opened {
+    pub found: Found,
+    pub remains: Option<Remains>,
+    /// Asked for meanwhile.
+    pub watches: Vec<(WatcherKey, WatchRequest)>,
+}
+
+impl Recall {
+    /// # Errors
+    /// If there is nothing to remember or nobody to ask: the replica may start.
+    pub fn new(
+        shard: ShardId,
+        id: ReplicaId,
+        opened: Opened,
+        known: &[NodeId],
+        ask: u64,
+        ticks: u32,
+    ) -> Result<Self, Box<Opened>> {
+        let restored = &opened.found.restored;
+        let fresh = restored.hard_state.term == Term(0) && restored.applied.index == LogIndex(0);
+        let unheard: BTreeSet<ReplicaId> = restored.membership.all().into_iter().filter(|other| *other != id).collect();
+        if fresh || unheard.is_empty() || ticks == 0 {
+            return Err(Box::new(opened));
+        }
+        let known = known.iter().map(|node| ReplicaId(node.0)).filter(|other| *other != id).collect();
+        let Opened { found, remains, watches } = opened;
+        Ok(Self { shard, id, found, remains, ask, unheard, known, ticks_left: ticks, contradiction: None, watches })
+    }
+
+    /// Whether everybody has answered or has had time to.
+    pub fn is_over(&self) -> bool {
+        self.unheard.is_empty() || self.ticks_left == 0
+    }
+
+    /// What the disk has lost, as somebody saw.
+    pub fn contradiction(&self) -> Option<&String> {
+        self.contradiction.as_ref()
+    }
+
+    pub fn finish(self) -> Opened {
+        Opened { found: self.found, remains: self.remains, watches: self.watches }
+    }
+
+    /// A watch is attached when there is something to attach it to.
+    pub fn watch(&mut self, key: WatcherKey, request: WatchRequest) {
+        match request {
+            WatchRequest::Attach { .. } => self.watches.push((key, request)),
+            WatchRequest::Detach => self.watches.retain(|(waiting, _)| *waiting != key),
+            WatchRequest::Progress => {}
+        }
+    }
+
+    /// Time passed: everybody who has not answered is asked again.
+    pub fn tick(&mut self, cx: &mut Context<'_>) {
+        self.ticks_left = self.ticks_left.saturating_sub(1);
+        let asked: Vec<ReplicaId> = self.unheard.union(&self.known).copied().collect();
+        asked.into_iter().for_each(|to| self.ask(to, cx));
+    }
+
+    /// A connection to a node stands: it is asked at once.
+    pub fn peer_up(&self, node: NodeId, cx: &mut Context<'_>) {
+        let peer = ReplicaId(node.0);
+        if self.unheard.contains(&peer) || self.known.contains(&peer) {
+            self.ask(peer, cx);
+        }
+    }
+
+    fn ask(&self, to: ReplicaId, cx: &mut Context<'_>) {
+        let body = PeerBody::RecallAsk { ask: self.ask };
+        cx.out.messages.push((node_of(to), PeerMessage { shard: self.shard, from: self.id, to, body }));
+    }
+
+    /// For consensus this replica is down: it listens to nothing but answers.
+    pub fn receive(&mut self, from: ReplicaId, body: &PeerBody, cx: &Context<'_>) {
+        let PeerBody::RecallAnswer { ask, seen } = body else { return };
+        if *ask != self.ask {
+            return;
+        }
+        self.unheard.remove(&from);
+        self.known.remove(&from);
+        let mut seen = *seen;
+        if cx.sabotaged(Sabotage::RecallTermsOnly) {
+            (seen.voted, seen.acknowledged) = Default::default();
+        }
+        let contradiction = seen.contradiction(from, self.promises(), self.last());
+        self.contradiction = self.contradiction.take().or(contradiction);
+    }
+
+    /// What the disk says, or would if what is found wrong with it were already put right.
+    fn promises(&self) -> HardState {
+        let restored = &self.found.restored;
+        match restored.hard_state {
+            found if found.term >= restored.at_least => found,
+            found => HardState { term: restored.at_least, vote: ReplicaId(0), ..found },
+        }
+    }
+
+    fn last(&self) -> LogIndex {
+        let restored = &self.found.restored;
+        let readable = restored.entries.last().map_or(restored.start.index, |entry| entry.index);
+        self.found.rotted.last().map_or(readable, |rotted| rotted.index.max(readable))
+    }
+
+    pub fn inspect(&self) -> Inspection {
+        let (restored, meta) = (&self.found.restored, self.found.machine.meta());
+        let whole = self.found.rotted.is_empty() && self.found.hole.is_none();
+        Inspection {
+            replica: self.id,
+            role: Role::Follower,
+            term: restored.hard_state.term.max(restored.applied.term),
+            leader: None,
+            committed: restored.hard_state.commit.max(meta.applied),
+            applied: meta.applied,
+            state_hash: meta.state_hash,
+            revision: meta.revision,
+            log_start: restored.start.index,
+            last: self.last(),
+            held_back: false,
+            voter: restored.membership.is_voter(self.id),
+            membership: membership_hash(&restored.membership),
+            rotted: if whole { 0 } else { self.found.rotted.len().max(1) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_contradicts_a_disk_that_has_less_and_no_other() {
+        let found = HardState { term: Term(5), vote: ReplicaId(2), commit: LogIndex(0) };
+        let judge = |seen: Sighting| seen.contradiction(ReplicaId(1), found, LogIndex(10)).is_some();
+        let seen = |term, voted, in_term, index| Sighting {
+            term: Term(term),
+            voted: Term(voted),
+            acknowledged: (Term(in_term), LogIndex(index)),
+        };
+        assert!(!judge(Sighting::default()));
+        assert!(!judge(seen(5, 0, 5, 10)), "all of it is here");
+        assert!(judge(seen(6, 0, 0, 0)), "a later term");
+        assert!(judge(seen(5, 0, 5, 11)), "an entry of this term");
+        assert!(!judge(seen(4, 0, 4, 11)), "a later leader may have cut it");
+        assert!(judge(seen(5, 5, 0, 0)), "it voted for another");
+        assert!(!judge(seen(4, 4, 0, 0)), "an earlier vote");
+    }
+}
