@@ -137,7 +137,7 @@ mod tests {
     use quorate_kv::KeyspaceKind;
 
     fn names() -> Names {
-        let shards = vec![(bytes::Bytes::new(), ShardId(17))];
+        let shards = vec![(Bytes::new(), ShardId(17))];
         let (id, kind) = (KeyspaceId(16), KeyspaceKind::Ranged);
         Names(vec![Keyspace { id, name: "orders".into(), kind, shards }])
     }

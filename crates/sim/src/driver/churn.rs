@@ -5,7 +5,7 @@
 //! member at a time is without its disk, and none while another's log has rotted: more than that no cluster can survive. Who finds that its disk
 //! has lost promises comes back in the same way.
 
-use super::{Event, SHARDS, SimNode, Step, StoreKind, World, id_of};
+use super::{Event, SHARDS, SimNode, Step, StoreKind, World, id_of, looks};
 use crate::client::SHARD;
 use crate::disk::Disk;
 use crate::history::{Violation, demand};
@@ -155,10 +155,8 @@ impl World<'_> {
 
     /// Whether some log is being mended.
     fn is_rotten(&self) -> bool {
-        let mends = |node: &SimNode| {
-            let node = node.node.as_ref();
-            node.is_some_and(|node| SHARDS.iter().any(|shard| node.inspect(*shard).is_some_and(|look| look.rotted > 0)))
-        };
+        let mends =
+            |node: &SimNode| node.node.as_ref().is_some_and(|node| looks(node).iter().any(|(_, look)| look.rotted > 0));
         self.nodes.iter().any(mends)
     }
 

@@ -13,7 +13,7 @@
 //! Until who forgot is found out, nothing else fails: a witness that is lost takes what it saw with it, and then nobody could know.
 
 use super::wounds::{Forgetful, names};
-use super::{LIMITS, SHARDS, StoreKind, World};
+use super::{LIMITS, StoreKind, World};
 use crate::disk::Disk;
 use crate::planted::DriverBug;
 use quorate_consensus::Role;
@@ -169,7 +169,7 @@ impl World<'_> {
             let log = found.shards.get(shard).cloned().unwrap_or_default();
             self.raft.remembers(node, *shard, &log).is_err()
         };
-        let shards: BTreeSet<ShardId> = SHARDS.into_iter().filter(forgets).collect();
+        let shards: BTreeSet<ShardId> = self.all_shards().into_iter().filter(forgets).collect();
         let rotted = !names(&found).is_empty();
         match (shards.is_empty(), rotted) {
             (true, true) if self.wounds.is_none() && !self.churn.is_fragile() => Verdict::Rotted(found),
@@ -190,7 +190,8 @@ impl World<'_> {
 
     /// What becomes of a node that forgot, if it will be found out.
     fn forgetful(&self, node: usize, found: &Recovered, shards: BTreeSet<ShardId>) -> Option<Forgetful> {
-        let logs = SHARDS.map(|shard| (shard, found.shards.get(&shard).cloned().unwrap_or_default()));
+        let log = |shard| (shard, found.shards.get(&shard).cloned().unwrap_or_default());
+        let logs: Vec<_> = self.all_shards().into_iter().map(log).collect();
         // What looks like a node that never took part is taken for one.
         if logs.iter().any(|(_, log)| log.hard_state.is_none()) {
             return None;
