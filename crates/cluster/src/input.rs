@@ -50,6 +50,8 @@ pub enum Input {
         /// Whether writes that need more of it must be refused.
         exhausted: bool,
     },
+    /// The node is about to stop: where it leads, another is to lead. Goes on until [`crate::Node::may_stop`], and for a bounded time.
+    Leave,
     /// The node stops: whoever waits for a command is told what is known of it.
     Stop,
     /// A client asks.
@@ -127,6 +129,13 @@ pub enum Request {
         /// Of which shard.
         shard: ShardId,
     },
+    /// Another is to lead. Only the leader can be asked.
+    MoveLeader {
+        /// Which shard.
+        shard: ShardId,
+        /// Who.
+        to: NodeId,
+    },
 }
 
 impl Request {
@@ -141,7 +150,8 @@ impl Request {
             | Self::Leases { shard }
             | Self::Status { shard }
             | Self::Collected { shard }
-            | Self::Standings { shard } => *shard,
+            | Self::Standings { shard }
+            | Self::MoveLeader { shard, .. } => *shard,
         }
     }
 }
@@ -189,6 +199,8 @@ pub enum Reply {
     Collected,
     /// To [`Request::Standings`].
     Standings(Vec<Standings>),
+    /// To [`Request::MoveLeader`]: who was asked for leads.
+    Moved,
 }
 
 /// How a group's leader sees one of its replicas.
@@ -278,6 +290,8 @@ pub struct Outputs {
     pub mended: Vec<Mended>,
     /// The members' rows, when they have changed: whom to connect to.
     pub roster: Option<Arc<Roster>>,
+    /// To whom leaderships are offered, because this node's disk is far slower than theirs.
+    pub too_slow: Vec<(ShardId, NodeId)>,
     /// The replica's state contradicts itself or its peers: stop the process and say this.
     pub fatal: Option<String>,
     /// What the disk has lost, if that is what is fatal.
@@ -337,6 +351,8 @@ pub struct Inspection {
     pub last: LogIndex,
     /// Whether it takes no more writes until the disk has caught up.
     pub held_back: bool,
+    /// Whether it takes no more writes until a replica that it brings up has made a step.
+    pub waits_for_newcomer: bool,
     /// Whether it votes, as far as it knows.
     pub voter: bool,
     /// A hash of the membership that it goes by.

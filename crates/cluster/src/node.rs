@@ -153,6 +153,7 @@ impl Node {
                     self.mend_each(now, |mending, cx| mending.flushed(ticket, cx));
                 }
             }
+            Input::Leave => self.each(now, |replica, cx| replica.leave(cx)),
             Input::Stop => self.each(now, Replica::stop),
             Input::Space { exhausted } => self.no_space = exhausted,
             Input::Request { id, timeout, request } => {
@@ -311,6 +312,13 @@ impl Node {
         &self.config
     }
 
+    /// After [`Input::Leave`]: whether nobody needs this node any more, as far as it knows.
+    #[must_use]
+    pub fn may_stop(&self, now: Instant) -> bool {
+        let heard = replica::heard_lately(&self.config, now);
+        self.replicas.values().all(|replica| replica.may_stop(heard))
+    }
+
     /// Whether every replica here has all that it should have.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -359,7 +367,7 @@ fn start_replica(
         inflight_max: APPENDS_IN_FLIGHT_MAX,
         uncommitted_bytes_max: u64::MAX,
     };
-    let mut group = Group::new(&group_config, restored, rng.split(shard.0 * 2));
+    let mut group = Group::new(&group_config, restored);
     if restored.membership.all_voters() == [id] {
         // Nobody to wait for.
         group.campaign();

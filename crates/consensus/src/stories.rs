@@ -27,7 +27,7 @@ use crate::{
     Role, Snapshot, SnapshotPoint, Step,
 };
 use goldenscript::{ArgumentConsumer, Context};
-use quorate_env::{LogIndex, ReplicaId, Rng, Term};
+use quorate_env::{LogIndex, ReplicaId, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt::Write as _;
@@ -127,7 +127,7 @@ impl Teller {
         let replica = self.replicas.get_mut(&id).expect("a replica");
         replica.applied = replica.disk.restored.applied;
         replica.membership = replica.disk.restored.membership.clone();
-        replica.group = Some(Group::new(&config(id), &replica.disk.restored, Rng::new(id)));
+        replica.group = Some(Group::new(&config(id), &replica.disk.restored));
     }
 
     /// Lets a replica do whatever it can do now.
@@ -263,7 +263,7 @@ impl goldenscript::Runner for Teller {
             }
             "lost" => {
                 let id = number(&mut args)?;
-                self.group(id)?.leader_lost(1);
+                self.group(id)?.leader_lost();
                 self.pump(id);
             }
             "tick" => {

@@ -23,9 +23,9 @@ mod watch;
 pub use command::{Command, CommandId, Envelope, LeaseId, Outcome, ProcedureId, SessionId};
 pub use db::{
     Applied, BoxFuture, Consistency, Db, Header, Identity, KeyspaceHash, KeyspaceId, LeaseInfo, Member, MemberChange,
-    Read, Status,
+    Read, Repairs, Status,
 };
-pub use error::{Error, MemberRefusal, Refusal, Unavailable};
+pub use error::{Error, MemberRefusal, MoveRefusal, Refusal, Unavailable};
 pub use keys::{KeyRange, RangeEnd};
 pub use txn::{
     Compare, CompareOp, DeleteOp, DeleteResult, Expected, KeyValue, Op, OpResult, PutOp, PutResult, RangeOp,

@@ -4,18 +4,20 @@
 
 use crate::admin;
 use crate::damage::OnDamage;
-use crate::driver::{LaneInput, stop_process};
+use crate::driver::{LaneInput, LaneStats, stop_process};
 use crate::members::MemberTable;
 use crate::watch;
 use quorate_cluster::{BootMember, FIRST_SHARDS, Reply, Request, Standings};
 use quorate_env::{LogIndex, NodeId, ShardId, Term};
 use quorate_kv::{
     Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Identity, KeyRange, KeyValue, KeyspaceHash,
-    KeyspaceId, LeaseId, LeaseInfo, Member, MemberChange, Op, RangeOp, RangeResult, Read, Refusal, Revision, Status,
-    Txn, Unavailable, WatchControl, WatchEvents, limits,
+    KeyspaceId, LeaseId, LeaseInfo, Member, MemberChange, MoveRefusal, Op, RangeOp, RangeResult, Read, Refusal,
+    Repairs, Revision, Status, Txn, Unavailable, WatchControl, WatchEvents, limits,
 };
 use quorate_shard::MachineError;
+use quorate_storage::store::{Healed, LsmStore};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -28,6 +30,8 @@ pub(crate) struct RuntimeDb {
     first: Vec<BootMember>,
     timeout: Duration,
     damage: OnDamage,
+    store: Arc<LsmStore>,
+    stats: Arc<LaneStats>,
 }
 
 impl RuntimeDb {
@@ -38,8 +42,10 @@ impl RuntimeDb {
         first: Vec<BootMember>,
         timeout: Duration,
         damage: OnDamage,
+        store: Arc<LsmStore>,
+        stats: Arc<LaneStats>,
     ) -> Self {
-        Self { identity, lane, members, first, timeout, damage }
+        Self { identity, lane, members, first, timeout, damage, store, stats }
     }
 
     /// A view that cannot be read means that this copy is damaged: it must not answer anything any more.
@@ -223,6 +229,27 @@ impl Db for RuntimeDb {
 
     fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<NodeId, Error>> {
         Box::pin(admin::change(self, &self.first, change))
+    }
+
+    fn repairs(&self) -> Repairs {
+        let Healed { bits, pages, versions, sums, failures } = self.store.healed();
+        let entries = self.stats.mended.load(Ordering::Relaxed);
+        let fetched_bytes = self.stats.mended_bytes.load(Ordering::Relaxed);
+        Repairs { bits, pages, files: versions + sums, failures, entries, fetched_bytes }
+    }
+
+    fn move_leader(&self, keyspace: KeyspaceId, to: NodeId) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            match self.ask(Request::MoveLeader { shard: shard_of(keyspace), to }).await {
+                Err(Error::Unavailable(Unavailable::Timeout)) => return Err(Refusal::Move(MoveRefusal::TooLong).into()),
+                asked => drop(asked?),
+            };
+            // The other groups follow where they can: whoever moves a leader wants the node free of it.
+            for shard in FIRST_SHARDS.into_iter().filter(|shard| *shard != shard_of(keyspace)) {
+                let _ = self.ask(Request::MoveLeader { shard, to }).await;
+            }
+            Ok(())
+        })
     }
 
     fn members(&self, consistency: Consistency) -> BoxFuture<'_, Result<Vec<Member>, Error>> {

@@ -25,13 +25,17 @@ pub(crate) enum Fault {
     FullDisk,
     /// A node's disk fails an operation: its process ends, since nobody knows what the disk holds.
     DiskError,
+    /// A node is told to stop, and starts again later.
+    PlannedStop,
+    /// Whoever leads is asked to let another lead.
+    MoveLeader,
     /// This node's process ends, because it is at a delicate moment (as "buggify" in Zhou et al., FoundationDB, SIGMOD 2021).
     Struck(usize),
 }
 
 impl Fault {
     /// Those that come by the clock.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Crash,
         Self::Cut,
         Self::Pause,
@@ -43,6 +47,8 @@ impl Fault {
         Self::SlowDisk,
         Self::FullDisk,
         Self::DiskError,
+        Self::PlannedStop,
+        Self::MoveLeader,
     ];
 
     /// What is counted when it happens.
@@ -59,6 +65,8 @@ impl Fault {
             Self::SlowDisk => "slow disk",
             Self::FullDisk => "full disk",
             Self::DiskError => "disk error",
+            Self::PlannedStop => "planned stop",
+            Self::MoveLeader => "leader asked to hand over",
             Self::Struck(_) => "crash at a delicate moment",
         }
     }
@@ -77,6 +85,8 @@ impl Fault {
             Self::SlowDisk => "a slow disk",
             Self::FullDisk => "a full disk",
             Self::DiskError => "a disk error",
+            Self::PlannedStop => "a planned stop",
+            Self::MoveLeader => "a leader that is to hand over",
             Self::Struck(_) => "a crash at a delicate moment",
         }
     }

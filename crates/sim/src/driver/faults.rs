@@ -25,14 +25,14 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn fault(&mut self, fault: Fault) {
+    pub(super) fn fault(&mut self, fault: Fault) -> Step {
         if self.calm {
-            return;
+            return Ok(());
         }
         self.played.faults.push((self.now, fault, self.rng.clone()));
         let node = self.rng.below(self.nodes.len() as u64) as usize;
         // A crash is counted where it happens.
-        if !matches!(fault, Fault::Crash | Fault::PowerCut | Fault::DiskError | Fault::Struck(_)) {
+        if !matches!(fault, Fault::Crash | Fault::PowerCut | Fault::DiskError | Fault::PlannedStop | Fault::Struck(_)) {
             self.mark(fault.mark());
             self.report.faults += 1;
         }
@@ -87,9 +87,12 @@ impl World<'_> {
                 self.ease_later(node);
             }
             Fault::DiskError => self.nodes[node].trouble.fails = true,
+            Fault::PlannedStop => self.begin_stop(node)?,
+            Fault::MoveLeader => self.move_leader(node)?,
             Fault::Struck(node) => self.crash(node, fault.mark()),
         }
         self.schedule_fault(fault);
+        Ok(())
     }
 
     /// A node is at a delicate moment: something becomes true that is not durable yet.
