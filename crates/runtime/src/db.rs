@@ -22,6 +22,13 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
+/// What a handle needs to know of this node's disk.
+pub(crate) struct OwnDisk {
+    pub damage: OnDamage,
+    pub store: Arc<LsmStore>,
+    pub stats: Arc<LaneStats>,
+}
+
 pub(crate) struct RuntimeDb {
     identity: Identity,
     lane: Sender<LaneInput>,
@@ -29,9 +36,7 @@ pub(crate) struct RuntimeDb {
     /// The first configuration.
     first: Vec<BootMember>,
     timeout: Duration,
-    damage: OnDamage,
-    store: Arc<LsmStore>,
-    stats: Arc<LaneStats>,
+    disk: OwnDisk,
 }
 
 impl RuntimeDb {
@@ -41,18 +46,16 @@ impl RuntimeDb {
         members: Arc<MemberTable>,
         first: Vec<BootMember>,
         timeout: Duration,
-        damage: OnDamage,
-        store: Arc<LsmStore>,
-        stats: Arc<LaneStats>,
+        disk: OwnDisk,
     ) -> Self {
-        Self { identity, lane, members, first, timeout, damage, store, stats }
+        Self { identity, lane, members, first, timeout, disk }
     }
 
     /// A view that cannot be read means that this copy is damaged: it must not answer anything any more.
     fn readable<T>(&self, result: Result<Result<T, Refusal>, MachineError>) -> Result<T, Error> {
         match result {
             Ok(result) => Ok(result?),
-            Err(e) if e.is_damage() => self.damage.store(&e.to_string()),
+            Err(e) if e.is_damage() => self.disk.damage.store(&e.to_string()),
             Err(e) => stop_process(&format!("the store cannot be read: {e}")),
         }
     }
@@ -232,9 +235,9 @@ impl Db for RuntimeDb {
     }
 
     fn repairs(&self) -> Repairs {
-        let Healed { bits, pages, versions, sums, failures } = self.store.healed();
-        let entries = self.stats.mended.load(Ordering::Relaxed);
-        let fetched_bytes = self.stats.mended_bytes.load(Ordering::Relaxed);
+        let Healed { bits, pages, versions, sums, failures } = self.disk.store.healed();
+        let entries = self.disk.stats.mended.load(Ordering::Relaxed);
+        let fetched_bytes = self.disk.stats.mended_bytes.load(Ordering::Relaxed);
         Repairs { bits, pages, files: versions + sums, failures, entries, fetched_bytes }
     }
 

@@ -5,7 +5,7 @@
 
 use crate::clock::Clock;
 use crate::damage::OnDamage;
-use crate::db::RuntimeDb;
+use crate::db::{OwnDisk, RuntimeDb};
 use crate::disk::{
     DataDir, DiskError, DiskOptions, LogWriter, Owner, Rot, ScrubPace, Scrubbed, Scrubber, Space, SpaceGauge,
     StoreThread, rebuild,
@@ -210,9 +210,7 @@ impl Runtime {
             members.clone(),
             first.clone(),
             options.request_timeout,
-            damage.clone(),
-            opened.store.clone(),
-            stats.clone(),
+            OwnDisk { damage: damage.clone(), store: opened.store.clone(), stats: stats.clone() },
         ));
         if let Some(listener) = peer_listener {
             let gate = Gate { hello, table: members.clone(), db: db.clone(), token: options.token, first };
