@@ -124,8 +124,7 @@ impl Plan {
         plan.unflushed_bytes_max = plan.flush_bytes * Rng::new(seed).split(7).between(1, 4);
         let mut hold_rng = Rng::new(seed).split(41);
         if hold_rng.chance(500) {
-            // About what a log holds between two flushes.
-            plan.log_hold_bytes = plan.log_keep_bytes + plan.flush_bytes * hold_rng.between(5, 30) / 10;
+            plan.log_hold_bytes = plan.log_keep_bytes + hold_rng.between(16 << 10, 256 << 10);
         }
         let mut rot_rng = Rng::new(seed).split(8);
         plan.rot_per_mille = if rot_rng.chance(500) { rot_rng.between(100, 600) } else { 0 };

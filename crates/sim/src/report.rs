@@ -54,7 +54,6 @@ pub const MARKS: &[&str] = &[
     "snapshot installed",
     "store flushed",
     "writes wait for the disk",
-    "writes wait for a newcomer",
     "history read by a watch",
     "watch compacted",
     "watch from the past",
