@@ -4,7 +4,7 @@ use crate::client::connect;
 use crate::failure::Failure;
 use quorate_etcd::proto::etcdserverpb::kv_client::KvClient;
 use quorate_etcd::proto::etcdserverpb::maintenance_client::MaintenanceClient;
-use quorate_etcd::proto::etcdserverpb::{HashKvRequest, RangeRequest, StatusRequest};
+use quorate_etcd::proto::etcdserverpb::{HashKvRequest, MoveLeaderRequest, RangeRequest, StatusRequest};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -178,6 +178,22 @@ impl Cluster {
         (0..self.len()).for_each(|node| self.kill(node));
     }
 
+    /// SIGTERM: it is told to stop.
+    pub fn terminate(&self, node: usize) {
+        self.signal(node, Signal::TERM);
+    }
+
+    /// Asks a node that leads to let another lead; whether that came about.
+    pub async fn move_leader(&self, from: usize, to: usize) -> bool {
+        let endpoints = self.endpoints();
+        let (Some(leader), Some(heir)) = (connect(&endpoints[from]).await, connect(&endpoints[to]).await) else {
+            return false;
+        };
+        let Ok(status) = MaintenanceClient::new(heir).status(StatusRequest {}).await else { return false };
+        let target_id = status.into_inner().header.map_or(0, |header| header.member_id);
+        MaintenanceClient::new(leader).move_leader(MoveLeaderRequest { target_id }).await.is_ok()
+    }
+
     /// SIGSTOP: it answers nothing, and its connections stay.
     pub fn pause(&self, node: usize) {
         self.signal(node, Signal::STOP);
@@ -224,7 +240,7 @@ impl Cluster {
                 return Ok(status);
             }
             if Instant::now() > deadline {
-                return Err(Failure::NotAsPromised(format!("n{} goes on with a disk that failed", node + 1)));
+                return Err(Failure::NotAsPromised(format!("n{} goes on, and was to end", node + 1)));
             }
             tokio::time::sleep(POLL).await;
         }

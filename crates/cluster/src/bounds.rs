@@ -31,11 +31,21 @@ pub const UNFLUSHED_BYTES_MAX: u64 = 4 * FLUSH_BYTES;
 /// Bytes of applied and flushed entries that stay in the log for followers that lag a little.
 pub const LOG_KEEP_BYTES: u64 = 8 << 20;
 
-/// Bytes of entries that stay in the log for a follower that is connected and lags; beyond it, it gets a snapshot.
-pub const LOG_LAG_BYTES_MAX: u64 = 64 << 20;
+/// The part of [`LOG_HOLD_BYTES`] that stays in the log for a follower that is connected and lags; beyond it, it gets a snapshot.
+pub const LOG_LAG_PART: u64 = 4;
 
 /// Bytes of rows in one chunk of a snapshot.
 pub const CHUNK_BYTES: usize = 512 << 10;
+
+/// Chunks of a snapshot that are under way to its receiver at one time.
+pub const CHUNKS_UNDER_WAY: usize = 4;
+
+/// Bytes of entries that stay in the log for a replica that is being brought up by a snapshot and makes progress. From half of it on, writers get
+/// what the replica leaves them (`replica::catching`); a replica that still falls behind gets another snapshot.
+pub const LOG_HOLD_BYTES: u64 = 256 << 20;
+
+/// A replica that is being brought up and makes no step in this time does not hold up writers.
+pub const STEP_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Compacted events collected in one step, so that collecting never delays a heartbeat.
 pub const GARBAGE_EVENTS_PER_TICK: usize = 2_000;
@@ -60,6 +70,12 @@ pub const PROMOTION_LAG_ENTRIES: u64 = 64 * ENTRIES_IN_FLIGHT_MAX;
 /// A replica counts as alive if it has answered within so many election timeouts.
 pub const HEARD_LATELY_ELECTIONS: u32 = 2;
 
+/// Between two times that a leader offers its place to another because it is badly placed itself: the other may be no better off.
+pub const HAND_OVER_PAUSE: Duration = Duration::from_secs(10);
+
+/// A node that stops waits at most this long until others lead in its place and its clients have their outcomes.
+pub const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// State hashes kept for comparison with a peer's.
 pub const HASHES_KEPT: usize = 4_096;
 
@@ -80,6 +96,6 @@ pub const ORPHAN_AFTER: Duration = Duration::from_secs(1);
 /// and a half, many times what a step may take; at some 60 bytes for each it costs a few MiB.
 pub const FENCE_ENTRIES: u64 = 100_000;
 
-const _: () = assert!(LOG_KEEP_BYTES < LOG_LAG_BYTES_MAX);
+const _: () = assert!(LOG_KEEP_BYTES < LOG_HOLD_BYTES / LOG_LAG_PART);
 const _: () = assert!(quorate_kv::limits::BATCH_BYTES_MAX < PENDING_BYTES_MAX);
 const _: () = assert!(PENDING_BYTES_MAX <= QUEUE_BYTES_MAX);

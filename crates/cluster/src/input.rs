@@ -52,6 +52,8 @@ pub enum Input {
         /// Whether writes that need more of it must be refused.
         exhausted: bool,
     },
+    /// The node is about to stop: where it leads, another is to lead. Goes on until [`crate::Node::may_stop`], and for a bounded time.
+    Leave,
     /// The node stops: whoever waits for a command is told what is known of it.
     Stop,
     /// A client asks.
@@ -138,6 +140,13 @@ pub enum Request {
         /// Which.
         tx: TxId,
     },
+    /// Another is to lead. Only the leader can be asked.
+    MoveLeader {
+        /// Which shard.
+        shard: ShardId,
+        /// Who.
+        to: NodeId,
+    },
 }
 
 impl Request {
@@ -153,7 +162,8 @@ impl Request {
             | Self::Leases { shard }
             | Self::Status { shard }
             | Self::Collected { shard }
-            | Self::Standings { shard } => Some(*shard),
+            | Self::Standings { shard }
+            | Self::MoveLeader { shard, .. } => Some(*shard),
         }
     }
 }
@@ -205,6 +215,8 @@ pub enum Reply {
     Transacted(TransactionResult),
     /// To [`Request::Settle`]; `None` if it is too long ago to tell.
     Settled(Option<Decision>),
+    /// To [`Request::MoveLeader`]: who was asked for leads.
+    Moved,
 }
 
 /// How a group's leader sees one of its replicas.
@@ -296,6 +308,8 @@ pub struct Outputs {
     pub roster: Option<Arc<Roster>>,
     /// The keyspaces, when they have changed. Their shards have replicas here by then.
     pub keyspaces: Option<Arc<Keyspaces>>,
+    /// To whom leaderships are offered, because this node's disk is far slower than theirs.
+    pub too_slow: Vec<(ShardId, NodeId)>,
     /// The replica's state contradicts itself or its peers: stop the process and say this.
     pub fatal: Option<String>,
     /// What the disk has lost, if that is what is fatal.
@@ -355,6 +369,8 @@ pub struct Inspection {
     pub last: LogIndex,
     /// Whether it takes no more writes until the disk has caught up.
     pub held_back: bool,
+    /// Whether it takes no more writes until a replica that it brings up has made a step.
+    pub waits_for_newcomer: bool,
     /// Whether it votes, as far as it knows.
     pub voter: bool,
     /// A hash of the membership that it goes by.

@@ -34,6 +34,7 @@ mod lease_clock;
 pub mod members;
 mod mending;
 mod node;
+mod pace;
 mod proposals;
 mod reads;
 mod recall;

@@ -534,6 +534,7 @@ impl Mending {
             log_start: self.restored.start.index,
             last,
             held_back: false,
+            waits_for_newcomer: false,
             voter: self.restored.membership.is_voter(self.id),
             membership: membership_hash(&self.restored.membership),
             // What was put back is there when it is durable.

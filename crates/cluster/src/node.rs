@@ -12,7 +12,7 @@ use crate::keyspaces::Keyspaces;
 use crate::members::Roster;
 use crate::mending::Mending;
 use crate::recall::{Opened, Recall, Sighting, Witness};
-use crate::replica::{Context, Replica, SystemRows};
+use crate::replica::{self, Context, Replica, SystemRows};
 use crate::slots::Slots;
 use crate::wire::{PeerBody, PeerMessage, node_of};
 use quorate_consensus::{Config, Group, Membership, Restored};
@@ -251,6 +251,7 @@ impl Node {
                     self.mend_each(now, |mending, cx| mending.flushed(ticket, cx));
                 }
             }
+            Input::Leave => self.each(now, |replica, cx| replica.leave(cx)),
             Input::Stop => {
                 self.across.stop();
                 self.each(now, Replica::stop);
@@ -477,6 +478,13 @@ impl Node {
         &self.shared.config
     }
 
+    /// After [`Input::Leave`]: whether nobody needs this node any more, as far as it knows.
+    #[must_use]
+    pub fn may_stop(&self, now: Instant) -> bool {
+        let heard = replica::heard_lately(&self.shared.config, now);
+        self.replicas.values().all(|replica| replica.may_stop(heard))
+    }
+
     /// Whether every replica here has all that it should have.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -552,7 +560,7 @@ fn start_replica(
         inflight_max: APPENDS_IN_FLIGHT_MAX,
         uncommitted_bytes_max: u64::MAX,
     };
-    let mut group = Group::new(&group_config, restored, rng.split(shard.0 * 2));
+    let mut group = Group::new(&group_config, restored);
     if restored.membership.all_voters() == [id] {
         // Nobody to wait for.
         group.campaign();

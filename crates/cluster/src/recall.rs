@@ -237,6 +237,7 @@ impl Recall {
             held_back: false,
             voter: restored.membership.is_voter(self.id),
             membership: membership_hash(&restored.membership),
+            waits_for_newcomer: false,
             rotted: if whole { 0 } else { self.found.rotted.len().max(1) },
         }
     }

@@ -4,13 +4,18 @@
 //! applied, *applied* before its client is answered. A snapshot's rows are durable in the store before the log forgets what they
 //! replace.
 
+mod catching;
+mod handing;
 mod reshaping;
 mod sabotage;
 mod standings;
 mod system;
 
 use crate::across::Orphans;
-use crate::bounds::{GARBAGE_EVENTS_PER_TICK, HASH_EXCHANGE, HASHES_KEPT, LOG_LAG_BYTES_MAX, PENDING_READS_MAX, RETRY};
+use crate::bounds::{
+    CHUNKS_UNDER_WAY, GARBAGE_EVENTS_PER_TICK, HASH_EXCHANGE, HASHES_KEPT, HEARD_LATELY_ELECTIONS, PENDING_READS_MAX,
+    RETRY,
+};
 use crate::config::{NodeConfig, Sabotage};
 use crate::input::{Inspection, LeaseAnswer, Lost, Outputs, Reply, Request, RequestId, WatchOutput, WatchRequest};
 use crate::lease_clock::LeaseClock;
@@ -19,6 +24,8 @@ use crate::reads::Reads;
 use crate::slots::Slots;
 use crate::transfer::{self, Incoming, OutgoingSet};
 use crate::wire::{EntryCopy, PeerBody, PeerMessage, node_of};
+use catching::Catching;
+use handing::Handing;
 use quorate_consensus::{
     Entry, EntryKind, Group, Membership, Message, MessageKind, Ready, Role, Snapshot, SnapshotPoint,
 };
@@ -38,9 +45,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 pub(crate) use system::SystemRows;
-
-/// Ticks between the elections that replicas start when their leader's process is gone: longer than an election takes.
-const CAMPAIGN_GAP_TICKS: u32 = 3;
 
 /// What a replica works with during one step.
 pub(crate) struct Context<'a> {
@@ -64,10 +68,21 @@ impl Context<'_> {
         self.config.sabotage == Some(what)
     }
 
+    /// Whoever was heard from since then counts as alive.
+    pub fn heard_lately(&self) -> Instant {
+        heard_lately(self.config, self.now)
+    }
+
     /// The clock that leases are measured on.
     pub fn lease_now(&self) -> Instant {
         if self.sabotaged(Sabotage::LeaseByWallClock) { Instant(self.wall.0 * 1_000_000) } else { self.now }
     }
+}
+
+/// Whoever was heard from since then counts as alive.
+pub(crate) fn heard_lately(config: &NodeConfig, now: Instant) -> Instant {
+    let patience = config.timing.tick * config.timing.election_ticks * HEARD_LATELY_ELECTIONS;
+    Instant(now.0.saturating_sub(patience.as_nanos() as u64))
 }
 
 /// Who wants to know about a lease.
@@ -130,6 +145,8 @@ pub(crate) struct Replica {
     next_ask: u64,
     standing_asks: StandingAsks,
     reshaping: Reshaping,
+    handing: Handing,
+    catching: Catching,
     awaiting: VecDeque<Awaiting>,
     hold: Option<Hold>,
     outgoing: OutgoingSet,
@@ -143,6 +160,8 @@ pub(crate) struct Replica {
     leader_changes: u64,
     /// Writes wait until the store has been flushed.
     held_back: bool,
+    /// Writes wait for a replica that is being brought up.
+    waits_for_newcomer: bool,
     fatal: Option<String>,
     lost: Option<Lost>,
 }
@@ -178,6 +197,8 @@ impl Replica {
             next_ask,
             standing_asks: StandingAsks::new(next_ask),
             reshaping: Reshaping::default(),
+            handing: Handing::default(),
+            catching: Catching::default(),
             awaiting: VecDeque::new(),
             hold: None,
             outgoing: OutgoingSet::new(rng.next_u64() >> 16),
@@ -190,6 +211,7 @@ impl Replica {
             seen,
             leader_changes: u64::from(seen.2.is_some()),
             held_back: false,
+            waits_for_newcomer: false,
             fatal: None,
             lost: None,
         }
@@ -208,12 +230,7 @@ impl Replica {
         self.tick_garbage(cx);
         self.tick_hashes(cx);
         self.move_standing_asks(cx);
-        if cx.no_space && self.group.role() == Role::Leader {
-            let other = self.group.membership().voters.into_iter().find(|voter| *voter != self.id);
-            if let Some(other) = other {
-                self.group.transfer_leader(other);
-            }
-        }
+        self.tick_handing(cx);
         if cx.sabotaged(Sabotage::CompactUnflushed) && self.group.log_start().index < self.machine.meta().applied {
             self.compact_log(self.machine.meta().applied, cx);
         }
@@ -266,6 +283,7 @@ impl Replica {
     }
 
     fn tick_transfers(&mut self, cx: &mut Context<'_>) {
+        self.catching.forget_idle(cx.now);
         for replica in self.outgoing.expire(cx.now) {
             self.group.snapshot_sent(replica, false);
         }
@@ -309,10 +327,7 @@ impl Replica {
     pub fn peer_down(&mut self, node: NodeId) {
         match self.group.leader() {
             Some(leader) if node_of(leader) == node => {
-                // One after the other: two that campaign at once split the vote, and then wait out a whole timeout.
-                let survivors = self.group.membership().all_voters().into_iter().filter(|voter| *voter != leader);
-                let rank = survivors.take_while(|voter| *voter < self.id).count() as u32;
-                self.group.leader_lost(1 + CAMPAIGN_GAP_TICKS * rank);
+                self.group.leader_lost();
             }
             _ if self.group.role() == Role::Leader => self.group.unreachable(ReplicaId(node.0)),
             _ => {}
@@ -369,7 +384,7 @@ impl Replica {
             }
             PeerBody::RowsAsk { index } => {
                 if self.machine.meta().applied >= index {
-                    let transfer = self.outgoing.offer(cx.now, from, self.machine.view());
+                    let transfer = self.outgoing.offer(cx.now, from, self.machine.view(), 1);
                     self.send(from, PeerBody::RowsOffer { transfer }, cx);
                 }
             }
@@ -433,6 +448,7 @@ impl Replica {
         if self.outgoing.contains(from) && !self.group.awaits_snapshot(from) {
             self.outgoing.done(from);
         }
+        self.catching.acknowledges(from, self.group.matched(from), self.group.committed(), cx.now);
     }
 
     // ---- what clients ask
@@ -477,6 +493,7 @@ impl Replica {
             Request::Status { .. } => Ok(Reply::Status(self.status(cx))),
             Request::Standings { .. } => return self.ask_standings(id, deadline, cx),
             Request::Transact(_) | Request::Settle { .. } => unreachable!("the node carries these through"),
+            Request::MoveLeader { to, .. } => return self.ask_to_move(id, to, deadline, cx),
             Request::Collected { .. } => {
                 if self.garbage {
                     self.collected_waiters.push((id, deadline));
@@ -532,6 +549,7 @@ impl Replica {
         self.held_back = cx.store.memory_bytes() >= cx.config.unflushed_bytes_max;
         loop {
             self.notice_leadership(cx);
+            self.waits_for_newcomer = self.must_wait_for_newcomer(cx);
             self.move_commands(cx);
             self.move_asks(cx);
             self.confirm_blindly(cx.config.sabotage);
@@ -546,6 +564,7 @@ impl Replica {
                 self.abandon_incoming(cx);
             }
             self.release_reads(cx);
+            self.watch_pace(cx);
             if !progressed {
                 break;
             }
@@ -565,9 +584,12 @@ impl Replica {
                 self.proposals.drop_queue();
                 self.clock.stop();
                 self.outgoing.clear();
+                self.catching.clear();
                 self.forget_standings();
+                self.forget_pace();
             }
             self.leader_changes += u64::from(now.2.is_some() && now.2 != leader);
+            self.answer_moves(cx);
             if (term, leader) != (now.1, now.2) {
                 self.proposals.resend_all();
                 self.reads.restart();
@@ -593,8 +615,14 @@ impl Replica {
                     }
                 }
             }
-            _ if self.held_back => {}
-            _ => self.proposals.propose(cx.now, cx.wall, &mut self.group),
+            _ if self.held_back || self.waits_for_newcomer => {}
+            _ => {
+                let last = self.group.last_index();
+                self.proposals.propose(cx.now, cx.wall, &mut self.group);
+                if self.group.last_index() > last {
+                    self.catching.proposed();
+                }
+            }
         }
     }
 
@@ -857,18 +885,25 @@ impl Replica {
 
     /// Sends the rows from `cursor` on, or only what they hash to.
     fn send_chunk(&mut self, to: ReplicaId, transfer: u64, cursor: &bytes::Bytes, digest: bool, cx: &mut Context<'_>) {
-        let chunk = match self.outgoing.find(to, transfer) {
-            Some(outgoing) => {
-                outgoing.used = cx.now;
-                outgoing.export.chunk(cursor, cx.config.chunk_bytes)
-            }
-            None => Ok(None),
+        let Some(outgoing) = self.outgoing.find(to, transfer) else {
+            return self.send(to, PeerBody::TransferGone { transfer }, cx);
         };
-        match chunk {
-            Ok(Some(Chunk { next, hash, .. })) if digest => {
-                self.send(to, PeerBody::Digest { transfer, cursor: cursor.clone(), next, hash }, cx);
+        outgoing.used = cx.now;
+        let bytes_max = cx.config.chunk_bytes;
+        let bodies = if digest {
+            outgoing.export.chunk(cursor, bytes_max).map(|chunk| {
+                let Chunk { next, hash, .. } = chunk?;
+                Some(vec![PeerBody::Digest { transfer, cursor: cursor.clone(), next, hash }])
+            })
+        } else {
+            let body = |(cursor, chunk)| PeerBody::Chunk { transfer, cursor, chunk };
+            outgoing.asked(cx.now, cursor, bytes_max).map(|chunks| Some(chunks?.into_iter().map(body).collect()))
+        };
+        match bodies {
+            Ok(Some(bodies)) => {
+                self.catching.fetches(to, cx.now);
+                bodies.into_iter().for_each(|body| self.send(to, body, cx));
             }
-            Ok(Some(chunk)) => self.send(to, PeerBody::Chunk { transfer, cursor: cursor.clone(), chunk }, cx),
             Ok(None) => self.send(to, PeerBody::TransferGone { transfer }, cx),
             Err(e) => self.fail(&e),
         }
@@ -938,10 +973,7 @@ impl Replica {
             });
         }
         if self.hold.is_none() {
-            let mut target = durable.min(self.group.log_cut_for(cx.config.log_keep_bytes));
-            if self.group.role() == Role::Leader && self.group.log_bytes() < LOG_LAG_BYTES_MAX {
-                target = target.min(self.group.matched_by_active());
-            }
+            let target = self.log_cut(durable, cx);
             if target > self.group.log_start().index {
                 self.compact_log(target, cx);
             }
@@ -1009,7 +1041,9 @@ impl Replica {
                         continue;
                     }
                 }
-                snapshot.data = transfer::descriptor(self.outgoing.offer(cx.now, message.to, self.machine.view()));
+                self.catching.offered(message.to, snapshot.index, cx.now);
+                let offered = self.outgoing.offer(cx.now, message.to, self.machine.view(), CHUNKS_UNDER_WAY);
+                snapshot.data = transfer::descriptor(offered);
             }
             let counted = sabotage::counted_as_stored(&message, cx.config.sabotage);
             self.send(message.to, PeerBody::Raft(message), cx);
@@ -1080,6 +1114,7 @@ impl Replica {
             log_start: self.group.log_start().index,
             last: self.group.last_index(),
             held_back: self.held_back,
+            waits_for_newcomer: self.waits_for_newcomer,
             voter: membership.is_voter(self.id),
             membership: membership_hash(&membership),
             rotted: 0,

@@ -1,19 +1,62 @@
 //! Snapshots on their way: what this node sends to replicas that lag, and what it receives.
 //!
 //! The leader's snapshot message only says that a snapshot exists; the receiver then *pulls* the rows, chunk by chunk, so that a lost
-//! message costs a retry and a slow receiver is never flooded. Consensus learns of the snapshot when all rows are here and verified.
+//! message costs a retry and a slow receiver is never flooded. Each ask says what has arrived, and a few chunks beyond it are under way, so
+//! that neither side waits for the other's answer. Consensus learns of the snapshot when all rows are here and verified.
 
 use crate::bounds::{RETRY, TRANSFER_IDLE};
+use bytes::Bytes;
 use quorate_consensus::Message;
 use quorate_env::{Instant, NodeId, Reader, ReplicaId, Writer};
-use quorate_shard::{Export, Import, View};
-use std::collections::BTreeMap;
+use quorate_shard::{Chunk, Export, Import, MachineError, View};
+use std::collections::{BTreeMap, VecDeque};
 
 /// A snapshot that a replica may fetch from here.
 pub(crate) struct Outgoing {
     pub transfer: u64,
     pub export: Export,
     pub used: Instant,
+    /// Where the chunks begin that are under way, the first of which was asked for; and the one to be sent after them.
+    under_way: VecDeque<Bytes>,
+    next: Option<Bytes>,
+    /// When chunks were last sent.
+    sent: Instant,
+    /// How many may be under way.
+    window: usize,
+}
+
+impl Outgoing {
+    /// The chunks to send now that everything before `cursor` has arrived, each with where it begins. `None` if the cursor is not one that was
+    /// handed out lately.
+    pub fn asked(
+        &mut self,
+        now: Instant,
+        cursor: &Bytes,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<(Bytes, Chunk)>>, MachineError> {
+        match self.under_way.iter().position(|begun| begun == cursor) {
+            Some(arrived) if arrived > 0 => drop(self.under_way.drain(..arrived)),
+            None if self.next.as_ref() == Some(cursor) => self.under_way.clear(),
+            // The network has doubled the question.
+            Some(_) if now.since(self.sent) < RETRY / 2 => return Ok(Some(Vec::new())),
+            // Asked for again: it was lost, and who knows what came of the others.
+            _ => {
+                self.under_way.clear();
+                self.next = Some(cursor.clone());
+            }
+        }
+        let mut chunks = Vec::new();
+        while self.under_way.len() < self.window
+            && let Some(next) = self.next.clone()
+        {
+            let Some(chunk) = self.export.chunk(&next, bytes_max)? else { return Ok(None) };
+            self.next = chunk.next.clone();
+            self.under_way.push_back(next.clone());
+            self.sent = now;
+            chunks.push((next, chunk));
+        }
+        Ok(Some(chunks))
+    }
 }
 
 /// Snapshots that are being fetched from here, one per receiver.
@@ -29,10 +72,12 @@ impl OutgoingSet {
         Self { next: first, by_replica: BTreeMap::new() }
     }
 
-    /// Offers `view` to `to`, in place of what was offered before. Returns the transfer's number.
-    pub fn offer(&mut self, now: Instant, to: ReplicaId, view: View) -> u64 {
+    /// Offers `view` to `to`, in place of what was offered before, with at most `window` chunks under way. Returns the transfer's number.
+    pub fn offer(&mut self, now: Instant, to: ReplicaId, view: View, window: usize) -> u64 {
         self.next += 1;
-        self.by_replica.insert(to, Outgoing { transfer: self.next, export: Export::new(view), used: now });
+        let (under_way, next, export) = (VecDeque::new(), None, Export::new(view));
+        self.by_replica
+            .insert(to, Outgoing { transfer: self.next, export, used: now, under_way, next, sent: now, window });
         self.next
     }
 
@@ -88,7 +133,7 @@ impl Incoming {
 }
 
 /// What travels in a snapshot message.
-pub(crate) fn descriptor(transfer: u64) -> bytes::Bytes {
+pub(crate) fn descriptor(transfer: u64) -> Bytes {
     let mut w = Writer::new();
     w.u64(transfer);
     w.finish().into()

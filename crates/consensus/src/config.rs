@@ -7,7 +7,7 @@ use quorate_env::ReplicaId;
 pub struct Config {
     /// Which replica this is.
     pub replica: ReplicaId,
-    /// Ticks without a leader's message before an election; each wait is drawn from `election_ticks..2 * election_ticks`.
+    /// Ticks without a leader's message before an election, at the least; each replica waits a little longer than the one before it.
     pub election_ticks: u32,
     /// Ticks between a leader's heartbeats.
     pub heartbeat_ticks: u32,

@@ -1,8 +1,10 @@
 //! The group itself: the engine, its log, and the order in which its wishes are handed out.
 
 use crate::log::{Log, Restored, SnapshotPoint};
-use crate::{Config, Entry, EntryKind, HardState, Membership, MembershipChange, Message, MessageKind, Snapshot};
-use quorate_env::{DecodeError, LogIndex, ReplicaId, Rng, Term};
+use crate::{
+    Config, Entry, EntryKind, HardState, Membership, MembershipChange, Message, MessageKind, Snapshot, patience,
+};
+use quorate_env::{DecodeError, LogIndex, ReplicaId, Term};
 use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use std::fmt;
 
@@ -78,10 +80,7 @@ impl Ready {
 /// One replica's part in one consensus group.
 pub struct Group {
     node: RawNode<Log>,
-    rng: Rng,
     election_ticks: u32,
-    /// Elections that this replica has started because its wait ran out.
-    timeouts: u64,
     /// As the log has it. What only the rows say is written before anything is promised on it.
     persisted_hard_state: HardState,
     /// As of the last ready.
@@ -99,10 +98,11 @@ impl Group {
     /// # Panics
     /// If the configuration contradicts itself or the restored parts contradict each other.
     #[must_use]
-    pub fn new(config: &Config, restored: &Restored, rng: Rng) -> Self {
+    pub fn new(config: &Config, restored: &Restored) -> Self {
         let engine = raft::Config {
             id: config.replica.0,
             election_tick: config.election_ticks as usize,
+            max_election_tick: patience::ticks_max(config.election_ticks) as usize,
             heartbeat_tick: config.heartbeat_ticks as usize,
             applied: restored.applied.index.0,
             max_size_per_msg: config.append_bytes_max,
@@ -116,9 +116,7 @@ impl Group {
         let node = RawNode::new(&engine, Log::new(restored), &logger).expect("a consistent configuration");
         let mut group = Self {
             node,
-            rng,
             election_ticks: config.election_ticks,
-            timeouts: 0,
             persisted_hard_state: restored.hard_state,
             hard_state: restored.promises(),
             changes: changes_in(&restored.entries).collect(),
@@ -128,17 +126,20 @@ impl Group {
         group
     }
 
-    /// The engine draws its timeout from the thread's randomness, at moments that cannot all be seen from outside. So ours is no draw but
-    /// a function of the seed, the term and the timeouts so far, and is put in place after every step.
+    /// The engine draws its timeout from the thread's randomness, at moments that cannot all be seen from outside. Ours is no draw
+    /// (`patience`), and is put in place after every step.
     fn set_timeout(&mut self) {
-        let wait = self.wait();
+        let wait = self.wait().max(self.election_ticks as usize);
         self.node.raft.set_randomized_election_timeout(wait);
     }
 
     fn wait(&self) -> usize {
-        let low = u64::from(self.election_ticks);
-        let purpose = self.node.raft.term.wrapping_mul(0x1_0000_0001).wrapping_add(self.timeouts);
-        self.rng.split(purpose).between(low, 2 * low - 1) as usize
+        patience::ticks(self.role(), self.place(), self.election_ticks) as usize
+    }
+
+    fn place(&self) -> u32 {
+        let own = ReplicaId(self.node.raft.id);
+        patience::place(own, &self.membership().all_voters(), self.leader(), self.term())
     }
 
     /// One tick of time passed.
@@ -146,9 +147,9 @@ impl Group {
         if self.installing.is_some() {
             return;
         }
-        let runs_out = self.node.raft.election_elapsed + 1 >= self.wait();
-        if runs_out && self.role() != Role::Leader {
-            self.timeouts += 1;
+        if self.role() != Role::Leader && self.node.raft.election_elapsed + 1 >= self.wait() {
+            // The engine knows no wait as short as that of one who only asks.
+            self.node.raft.election_elapsed = self.node.raft.randomized_election_timeout();
         }
         self.node.tick();
         self.set_timeout();
@@ -182,17 +183,17 @@ impl Group {
         self.node.read_index(context);
     }
 
-    /// The process of the leader is gone (its connection closed): do not wait out the timeout. After `ticks` more ticks this
-    /// replica asks for pre-votes, unless a leader shows up first.
-    pub fn leader_lost(&mut self, ticks: u32) {
+    /// The process of the leader is gone (its connection closed): do not wait out the timeout. Soon, and one after the other, the
+    /// followers ask for pre-votes, unless a leader shows up first.
+    pub fn leader_lost(&mut self) {
         if matches!(self.role(), Role::Leader | Role::Candidate) {
             return;
         }
+        let ticks = patience::ticks_after_loss(self.place()) as usize;
         let term = self.node.raft.term;
         self.node.raft.become_follower(term, raft::INVALID_ID);
         self.set_timeout();
-        let whole = self.wait();
-        self.node.raft.election_elapsed = whole - (ticks as usize).min(whole);
+        self.node.raft.election_elapsed = self.wait().saturating_sub(ticks);
     }
 
     /// Starts an election now.

@@ -5,8 +5,8 @@
 //! [`Group::ready`] gives back what must be persisted, sent and applied, in that order of obligation.
 //!
 //! What this crate adds around the engine, each because it bit somebody:
-//! - The election timeout is a function of our seed, put in place after every step that may have redrawn it from the thread's
-//!   randomness.
+//! - The election timeout is ours: each replica has its own, by its place among the voters, so that no two ask for votes at once. It is put in place
+//!   after every step that may have redrawn it from the thread's randomness.
 //! - Messages are encoded by us ([`Message::encode`]); the engine's protobuf 2 decoder never sees bytes from outside.
 //! - Only quorum-confirmed reads (`ReadIndex`); the engine's lease reads have no clock in them and are never used.
 //! - Changes of membership are encoded by us too ([`MembershipChange`]) and enter the log past the engine's own door, which would
@@ -17,6 +17,7 @@ mod group;
 mod log;
 mod membership;
 mod message;
+mod patience;
 #[cfg(test)]
 mod stories;
 

@@ -27,7 +27,7 @@ use crate::{
     Role, Snapshot, SnapshotPoint, Step,
 };
 use goldenscript::{ArgumentConsumer, Context};
-use quorate_env::{LogIndex, ReplicaId, Rng, Term};
+use quorate_env::{LogIndex, ReplicaId, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt::Write as _;
@@ -127,7 +127,7 @@ impl Teller {
         let replica = self.replicas.get_mut(&id).expect("a replica");
         replica.applied = replica.disk.restored.applied;
         replica.membership = replica.disk.restored.membership.clone();
-        replica.group = Some(Group::new(&config(id), &replica.disk.restored, Rng::new(id)));
+        replica.group = Some(Group::new(&config(id), &replica.disk.restored));
     }
 
     /// Lets a replica do whatever it can do now.
@@ -263,7 +263,7 @@ impl goldenscript::Runner for Teller {
             }
             "lost" => {
                 let id = number(&mut args)?;
-                self.group(id)?.leader_lost(1);
+                self.group(id)?.leader_lost();
                 self.pump(id);
             }
             "tick" => {
@@ -472,8 +472,8 @@ fn a_term_that_only_the_rows_know_is_written_before_anything_is_promised_in_it()
     let hard_state = HardState { term: Term(3), vote: ReplicaId(2), commit: LogIndex(2) };
     let membership = Membership::of_voters((1..=3).map(ReplicaId));
     let restored = Restored { hard_state, start: applied, applied, membership, ..Restored::default() };
-    let mut leader = Group::new(&config(2), &restored, Rng::new(2));
-    let mut group = Group::new(&config(1), &restored, Rng::new(1));
+    let mut leader = Group::new(&config(2), &restored);
+    let mut group = Group::new(&config(1), &restored);
     assert_eq!(group.term(), Term(4));
     leader.campaign();
     let asked: Vec<Message> =

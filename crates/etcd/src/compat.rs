@@ -50,7 +50,7 @@ pub const CALLS: &[(&str, &str, State, &str)] = &[
     ("etcdserverpb.Maintenance", "Hash", State::Partly, "comparable between Quorate's members, not with etcd's"),
     ("etcdserverpb.Maintenance", "HashKV", State::Partly, "comparable between Quorate's members, not with etcd's"),
     ("etcdserverpb.Maintenance", "Snapshot", State::Absent, ""),
-    ("etcdserverpb.Maintenance", "MoveLeader", State::Absent, ""),
+    ("etcdserverpb.Maintenance", "MoveLeader", State::Full, ""),
     ("etcdserverpb.Maintenance", "Downgrade", State::Absent, ""),
     ("etcdserverpb.Auth", "AuthEnable", State::Absent, ""),
     ("etcdserverpb.Auth", "AuthDisable", State::Absent, ""),

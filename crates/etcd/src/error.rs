@@ -1,6 +1,6 @@
 //! The core's errors in etcd's codes and texts. Clients match on both, so they are etcd's to the byte.
 
-use quorate_kv::{Error, MemberRefusal, Refusal, Unavailable};
+use quorate_kv::{Error, MemberRefusal, MoveRefusal, Refusal, Unavailable};
 use tonic::{Code, Status};
 
 /// An error that etcd defines.
@@ -46,6 +46,11 @@ pub(crate) const NOT_ENOUGH_STARTED: EtcdError =
     EtcdError(Code::FailedPrecondition, "etcdserver: re-configuration failed due to not enough started members");
 pub(crate) const UNHEALTHY: EtcdError = EtcdError(Code::Unavailable, "etcdserver: unhealthy cluster");
 
+pub(crate) const NOT_LEADER: EtcdError = EtcdError(Code::FailedPrecondition, "etcdserver: not leader");
+pub(crate) const BAD_TRANSFEREE: EtcdError = EtcdError(Code::FailedPrecondition, "etcdserver: bad leader transferee");
+pub(crate) const TRANSFER_TIMEOUT: EtcdError =
+    EtcdError(Code::Unavailable, "etcdserver: request timed out, leader transfer took too long");
+
 impl From<EtcdError> for Status {
     fn from(e: EtcdError) -> Self {
         Status::new(e.0, e.1)
@@ -72,6 +77,11 @@ pub(crate) fn status(error: &Error) -> Status {
                 MemberRefusal::TooManyLearners => TOO_MANY_LEARNERS,
                 MemberRefusal::LastVoter => NOT_ENOUGH_STARTED,
                 MemberRefusal::Unhealthy => UNHEALTHY,
+            },
+            Refusal::Move(refusal) => match refusal {
+                MoveRefusal::NotLeader => NOT_LEADER,
+                MoveRefusal::BadTarget => BAD_TRANSFEREE,
+                MoveRefusal::TooLong => TRANSFER_TIMEOUT,
             },
             // Whoever holds the lock lets go of it soon: a client that retries will pass.
             Refusal::Locked { .. } | Refusal::Aborted { .. } => return Status::unavailable(refusal.to_string()),

@@ -7,9 +7,10 @@ use crate::proto::etcdserverpb::maintenance_server::Maintenance;
 use crate::proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, AuthStatusRequest, AuthStatusResponse, AuthenticateRequest,
     AuthenticateResponse, DefragmentRequest, DefragmentResponse, HashKvRequest, HashKvResponse, HashRequest,
-    HashResponse, ResponseHeader, StatusRequest, StatusResponse, alarm_request,
+    HashResponse, MoveLeaderRequest, MoveLeaderResponse, ResponseHeader, StatusRequest, StatusResponse, alarm_request,
 };
 use crate::{Options, translate};
+use quorate_env::NodeId;
 use quorate_kv::{Db, KeyspaceId, Revision};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -98,6 +99,14 @@ impl Maintenance for MaintenanceService {
     async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
         let answer = self.hash_of(None).await.map(|r| HashResponse { header: r.header, hash: r.hash });
         self.metrics.count(Method::Hash, answer)
+    }
+
+    /// Moves every group that this node leads: whoever asks for it wants the node free of leadership.
+    async fn move_leader(&self, r: Request<MoveLeaderRequest>) -> Result<Response<MoveLeaderResponse>, Status> {
+        let to = NodeId(r.into_inner().target_id);
+        let moved = self.db.move_leader(KEYSPACE, to).await.map_err(|e| status(&e));
+        // As with etcd, the header is empty.
+        self.metrics.count(Method::MoveLeader, moved.map(|()| MoveLeaderResponse { header: None }))
     }
 
     async fn hash_kv(&self, r: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {

@@ -1,7 +1,7 @@
 //! Counters, in Prometheus' text form, under etcd's names where the meaning is the same.
 
 use crate::compat::CALLS;
-use quorate_kv::{Consistency, Db, KeyspaceId};
+use quorate_kv::{Consistency, Db, KeyspaceId, Repairs};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +27,7 @@ pub(crate) enum Method {
     Status,
     Hash,
     HashKv,
+    MoveLeader,
     Alarm,
     Defragment,
     AuthStatus,
@@ -35,7 +36,7 @@ pub(crate) enum Method {
     LeaseKeepAlive,
 }
 
-const METHODS: [(Method, &str, &str); 23] = [
+const METHODS: [(Method, &str, &str); 24] = [
     (Method::Range, "etcdserverpb.KV", "Range"),
     (Method::Put, "etcdserverpb.KV", "Put"),
     (Method::DeleteRange, "etcdserverpb.KV", "DeleteRange"),
@@ -53,6 +54,7 @@ const METHODS: [(Method, &str, &str); 23] = [
     (Method::Status, "etcdserverpb.Maintenance", "Status"),
     (Method::Hash, "etcdserverpb.Maintenance", "Hash"),
     (Method::HashKv, "etcdserverpb.Maintenance", "HashKV"),
+    (Method::MoveLeader, "etcdserverpb.Maintenance", "MoveLeader"),
     (Method::Alarm, "etcdserverpb.Maintenance", "Alarm"),
     (Method::Defragment, "etcdserverpb.Maintenance", "Defragment"),
     (Method::AuthStatus, "etcdserverpb.Auth", "AuthStatus"),
@@ -138,6 +140,17 @@ pub(crate) async fn page(db: &Arc<dyn Db>, metrics: &Metrics) -> String {
     }
     if let Ok(members) = db.members(Consistency::Serializable).await {
         line("quorate_members", "gauge", "Members of the cluster.", members.len() as u64);
+    }
+    let Repairs { bits, pages, files, failures, entries, fetched_bytes } = db.repairs();
+    for (what, help, count) in [
+        ("pages_by_bit", "Pages of the store in which a bit was flipped back.", bits),
+        ("pages", "Pages of the store that were made again from their group.", pages),
+        ("files", "Files about the store that were restored or made again.", files),
+        ("failures", "Times that something in the store could not be healed in its place.", failures),
+        ("log_entries", "Entries of the log that had rotted and are mended.", entries),
+        ("fetched_bytes", "Bytes of rows that were lost here and fetched from other nodes.", fetched_bytes),
+    ] {
+        line(&format!("quorate_repair_{what}_total"), "counter", help, count);
     }
     let writes =
         [Method::Put, Method::DeleteRange, Method::Txn, Method::Compact, Method::LeaseGrant, Method::LeaseRevoke];

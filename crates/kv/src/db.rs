@@ -133,6 +133,23 @@ pub struct Status {
     pub leader_changes: u64,
 }
 
+/// What this node's disk had lost and has again, since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repairs {
+    /// Pages of the store in which a bit was flipped back.
+    pub bits: u64,
+    /// Pages of the store that were made again from what lies beside them.
+    pub pages: u64,
+    /// Files that say what the store consists of, or that serve to heal it, restored or made again.
+    pub files: u64,
+    /// Times that something in the store could not be healed in its place.
+    pub failures: u64,
+    /// Entries of the log that had rotted and are mended.
+    pub entries: u64,
+    /// Bytes of rows that were fetched from other nodes.
+    pub fetched_bytes: u64,
+}
+
 /// A hash of what a keyspace holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyspaceHash {
@@ -194,8 +211,14 @@ pub trait Db: Send + Sync + 'static {
     /// This node's replica.
     fn status(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<Status, Error>>;
 
+    /// What was repaired on this node's disk.
+    fn repairs(&self) -> Repairs;
+
     /// Changes the members, and returns the id of the one that was meant. A member that goes is gone when this returns.
     fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<NodeId, Error>>;
+
+    /// Lets `to` lead in this node's place, wherever this node leads. Answered when it does.
+    fn move_leader(&self, keyspace: KeyspaceId, to: NodeId) -> BoxFuture<'_, Result<(), Error>>;
 
     /// The members.
     fn members(&self, consistency: Consistency) -> BoxFuture<'_, Result<Vec<Member>, Error>>;

@@ -106,6 +106,23 @@ pub enum Refusal {
     /// The members cannot be changed in this way.
     #[error(transparent)]
     Member(#[from] MemberRefusal),
+    /// Leadership cannot be moved in this way.
+    #[error(transparent)]
+    Move(#[from] MoveRefusal),
+}
+
+/// Why leadership is not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ThisError)]
+pub enum MoveRefusal {
+    /// Only the leader can hand over.
+    #[error("this node does not lead")]
+    NotLeader,
+    /// There is no such member, or it has no vote.
+    #[error("the one who is to lead is no voting member")]
+    BadTarget,
+    /// It did not come about in time, and may still.
+    #[error("handing over took too long")]
+    TooLong,
 }
 
 /// Why the cluster's members are not changed.

@@ -24,9 +24,10 @@ mod watch;
 
 pub use command::{Command, CommandId, Envelope, LeaseId, Outcome, ProcedureId, SessionId};
 pub use db::{
-    Applied, BoxFuture, Consistency, Db, Header, Identity, KeyspaceHash, LeaseInfo, Member, MemberChange, Read, Status,
+    Applied, BoxFuture, Consistency, Db, Header, Identity, KeyspaceHash, LeaseInfo, Member, MemberChange, Read,
+    Repairs, Status,
 };
-pub use error::{Error, MemberRefusal, Refusal, Unavailable};
+pub use error::{Error, MemberRefusal, MoveRefusal, Refusal, Unavailable};
 pub use keys::{KeyRange, RangeEnd};
 pub use keyspace::{Keyspace, KeyspaceId, KeyspaceKind};
 pub use txn::{

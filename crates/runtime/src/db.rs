@@ -4,7 +4,7 @@
 
 use crate::admin;
 use crate::damage::OnDamage;
-use crate::driver::{LaneInput, stop_process};
+use crate::driver::{LaneInput, LaneStats, stop_process};
 use crate::members::MemberTable;
 use crate::watch;
 use bytes::Bytes;
@@ -14,10 +14,12 @@ use quorate_env::{LogIndex, NodeId, ShardId, Term};
 use quorate_kv::across::{Decision, Transaction, TransactionResult, TxId};
 use quorate_kv::{
     Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Identity, KeyRange, KeyValue, Keyspace,
-    KeyspaceHash, KeyspaceId, KeyspaceKind, LeaseId, LeaseInfo, Member, MemberChange, Op, RangeOp, RangeResult, Read,
-    Refusal, Revision, Status, Txn, Unavailable, WatchControl, WatchEvents, limits,
+    KeyspaceHash, KeyspaceId, KeyspaceKind, LeaseId, LeaseInfo, Member, MemberChange, MoveRefusal, Op, RangeOp,
+    RangeResult, Read, Refusal, Repairs, Revision, Status, Txn, Unavailable, WatchControl, WatchEvents, limits,
 };
 use quorate_shard::MachineError;
+use quorate_storage::store::{Healed, LsmStore};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -29,6 +31,13 @@ const LOCK_WAIT: (Duration, Duration) = (Duration::from_millis(1), Duration::fro
 /// The keyspaces, as the lane last told them.
 pub(crate) type SharedKeyspaces = Arc<RwLock<Arc<Keyspaces>>>;
 
+/// What a handle needs to know of this node's disk.
+pub(crate) struct OwnDisk {
+    pub damage: OnDamage,
+    pub store: Arc<LsmStore>,
+    pub stats: Arc<LaneStats>,
+}
+
 pub(crate) struct RuntimeDb {
     identity: Identity,
     lane: Sender<LaneInput>,
@@ -36,7 +45,7 @@ pub(crate) struct RuntimeDb {
     /// The first configuration.
     first: Vec<BootMember>,
     timeout: Duration,
-    damage: OnDamage,
+    disk: OwnDisk,
     /// As the lane last told them.
     keyspaces: SharedKeyspaces,
 }
@@ -49,16 +58,16 @@ impl RuntimeDb {
         keyspaces: SharedKeyspaces,
         first: Vec<BootMember>,
         timeout: Duration,
-        damage: OnDamage,
+        disk: OwnDisk,
     ) -> Self {
-        Self { identity, lane, members, keyspaces, first, timeout, damage }
+        Self { identity, lane, members, keyspaces, first, timeout, disk }
     }
 
     /// A view that cannot be read means that this copy is damaged: it must not answer anything any more.
     fn readable<T>(&self, result: Result<Result<T, Refusal>, MachineError>) -> Result<T, Error> {
         match result {
             Ok(result) => Ok(result?),
-            Err(e) if e.is_damage() => self.damage.store(&e.to_string()),
+            Err(e) if e.is_damage() => self.disk.damage.store(&e.to_string()),
             Err(e) => stop_process(&format!("the store cannot be read: {e}")),
         }
     }
@@ -285,6 +294,27 @@ impl Db for RuntimeDb {
                 Reply::Settled(decision) => Ok(decision),
                 _ => unreachable!("a decision was asked for"),
             }
+        })
+    }
+
+    fn repairs(&self) -> Repairs {
+        let Healed { bits, pages, versions, sums, failures } = self.disk.store.healed();
+        let entries = self.disk.stats.mended.load(Ordering::Relaxed);
+        let fetched_bytes = self.disk.stats.mended_bytes.load(Ordering::Relaxed);
+        Repairs { bits, pages, files: versions + sums, failures, entries, fetched_bytes }
+    }
+
+    fn move_leader(&self, keyspace: KeyspaceId, to: NodeId) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            match self.ask(Request::MoveLeader { shard: shard_of(keyspace), to }).await {
+                Err(Error::Unavailable(Unavailable::Timeout)) => return Err(Refusal::Move(MoveRefusal::TooLong).into()),
+                asked => drop(asked?),
+            };
+            // The other groups follow where they can: whoever moves a leader wants the node free of it.
+            for shard in FIRST_SHARDS.into_iter().filter(|shard| *shard != shard_of(keyspace)) {
+                let _ = self.ask(Request::MoveLeader { shard, to }).await;
+            }
+            Ok(())
         })
     }
 

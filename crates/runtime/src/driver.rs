@@ -5,7 +5,7 @@
 
 use crate::clock::Clock;
 use crate::damage::OnDamage;
-use crate::db::{RuntimeDb, SharedKeyspaces};
+use crate::db::{OwnDisk, RuntimeDb, SharedKeyspaces};
 use crate::disk::{
     DataDir, DiskError, DiskOptions, LogWriter, Owner, Rot, ScrubPace, Scrubbed, Scrubber, Space, SpaceGauge,
     StoreThread, rebuild,
@@ -140,6 +140,7 @@ impl Runtime {
             flush_bytes: bounds::FLUSH_BYTES,
             unflushed_bytes_max: bounds::UNFLUSHED_BYTES_MAX,
             log_keep_bytes: bounds::LOG_KEEP_BYTES,
+            log_hold_bytes: bounds::LOG_HOLD_BYTES,
             chunk_bytes: bounds::CHUNK_BYTES,
             known: options.known.iter().map(|member| member.id).collect(),
             sabotage: None,
@@ -196,6 +197,7 @@ impl Runtime {
             move |why| merge_damage.store(why),
         )?;
 
+        let stats = Arc::new(LaneStats::default());
         let identity = Identity { cluster: options.cluster, node: options.node };
         let mut tasks = Vec::new();
         let hello = net::Hello { cluster: options.cluster, node: options.node, incarnation };
@@ -210,13 +212,12 @@ impl Runtime {
             keyspaces.clone(),
             first.clone(),
             options.request_timeout,
-            damage.clone(),
+            OwnDisk { damage: damage.clone(), store: opened.store.clone(), stats: stats.clone() },
         ));
         if let Some(listener) = peer_listener {
             let gate = Gate { hello, table: members.clone(), db: db.clone(), token: options.token, first };
             tasks.push(tokio::spawn(net::accept(listener, Arc::new(gate), lane.clone())));
         }
-        let stats = Arc::new(LaneStats::default());
         let worker = Lane {
             node,
             clock,
@@ -302,11 +303,15 @@ struct Lane {
 impl Lane {
     fn run(mut self) -> DataDir {
         let mut next_tick = self.clock.now();
+        // Set when the node is told to stop: when it does so at the latest.
+        let mut leaves: Option<quorate_env::Instant> = None;
         loop {
             let now = self.clock.now();
             if now >= next_tick {
                 self.node.step(now, Input::Tick { wall: self.clock.wall() });
-                next_tick = now + self.tick;
+                // Woken late, it ticks sooner the next time, so that waits of many ticks last what they should; but what a process that stood still has
+                // missed is not made up for: nobody must be taken for silent who was not listened to.
+                next_tick = (next_tick + self.tick).max(now + self.tick / 2);
             }
             let first = match self.inputs.recv_timeout(next_tick.since(now)) {
                 Ok(input) => Some(input),
@@ -314,17 +319,21 @@ impl Lane {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             let now = self.clock.now();
-            let mut stop = false;
+            let mut told = false;
             if let Some(input) = first {
-                stop |= self.take(now, input);
+                told |= self.take(now, input);
             }
             for _ in 1..INPUTS_PER_TURN {
                 let Ok(input) = self.inputs.try_recv() else { break };
-                stop |= self.take(now, input);
+                told |= self.take(now, input);
+            }
+            if told && leaves.is_none() {
+                leaves = Some(now + bounds::LEAVE_PATIENCE);
+                self.node.step(now, Input::Leave);
             }
             let outputs = self.node.drain(self.clock.now());
             self.carry_out(outputs);
-            if stop {
+            if leaves.is_some_and(|latest| now >= latest || self.node.may_stop(now)) {
                 self.node.step(self.clock.now(), Input::Stop);
                 let outputs = self.node.drain(self.clock.now());
                 self.carry_out(outputs);
@@ -340,7 +349,7 @@ impl Lane {
         self.dir
     }
 
-    /// Returns whether to stop.
+    /// Returns whether the node is told to stop.
     fn take(&mut self, now: quorate_env::Instant, input: LaneInput) -> bool {
         match input {
             LaneInput::Core(input, _permit) => self.node.step(now, input),
@@ -387,6 +396,9 @@ impl Lane {
                 Some(Lost::Acknowledged) => self.damage.promises(&why),
                 None => stop_process(&why),
             }
+        }
+        for (shard, heir) in outputs.too_slow {
+            tracing::warn!(%shard, %heir, "this node's disk is far slower than others': another is to lead");
         }
         for mended in outputs.mended {
             self.tell_mended(&mended);

@@ -16,6 +16,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 use thiserror::Error;
 
+/// The last chunks that can be sent again: more than are ever under way at one time.
+const MARKS_KEPT: usize = 12;
+
 /// Some of a shard's rows, in key order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
@@ -30,7 +33,7 @@ pub struct Chunk {
 /// The sending side: a view with the chain hash at each chunk boundary that was handed out last.
 pub struct Export {
     view: View,
-    /// The cursor of the next chunk and the hash before it; and of the one before, so that a lost chunk can be sent again.
+    /// The cursor of the next chunk and the hash before it; and of those before, so that lost chunks can be sent again.
     marks: Vec<(Bytes, u64)>,
 }
 
@@ -90,7 +93,7 @@ impl Export {
         if let Some(next) = &chunk.next {
             self.marks.truncate(at + 1);
             self.marks.push((next.clone(), chunk.hash));
-            let surplus = self.marks.len().saturating_sub(2);
+            let surplus = self.marks.len().saturating_sub(MARKS_KEPT);
             self.marks.drain(..surplus);
         }
         Ok(Some(chunk))

@@ -4,6 +4,7 @@ pub(crate) mod churn;
 mod clients;
 mod disks;
 mod faults;
+mod handing;
 mod network;
 pub(crate) mod script;
 pub(crate) mod stage;
@@ -151,6 +152,13 @@ enum Event {
     Ease {
         node: usize,
     },
+    /// A node was told to stop, and does so at the latest then. It led when it was told, or did not.
+    Leaving {
+        node: usize,
+        life: u64,
+        latest: u64,
+        led: bool,
+    },
     Calm,
     /// A fault of a script.
     Again {
@@ -264,6 +272,8 @@ struct World<'a> {
     held: Vec<Event>,
     clients: Vec<Client>,
     requests: BTreeMap<RequestId, usize>,
+    /// Of those who asked a leader to hand over.
+    moves: BTreeSet<RequestId>,
     next_request: RequestId,
     next_operation: u64,
     watchers: Vec<Watcher>,
@@ -355,6 +365,7 @@ impl World<'_> {
             events: BTreeMap::new(),
             nodes,
             requests: BTreeMap::new(),
+            moves: BTreeSet::new(),
             next_request: 1,
             next_operation: 1,
             next_key: 1,
@@ -550,9 +561,10 @@ impl World<'_> {
             }
             Event::Again { fault, rng } => {
                 self.rng = rng;
-                self.fault(fault);
+                self.fault(fault)?;
             }
-            Event::Fault(fault) => self.fault(fault),
+            Event::Fault(fault) => self.fault(fault)?,
+            Event::Leaving { node, life, latest, led } => self.go_on_leaving(node, life, latest, led)?,
             Event::Heal => self.heal(),
             Event::Still { node, life } => {
                 if self.nodes[node].life == life && self.wounds.forgetful.is_none() {
@@ -584,6 +596,7 @@ impl World<'_> {
             flush_bytes: self.plan.flush_bytes,
             unflushed_bytes_max: self.plan.unflushed_bytes_max,
             log_keep_bytes: self.plan.log_keep_bytes,
+            log_hold_bytes: self.plan.log_hold_bytes,
             chunk_bytes: self.plan.chunk_bytes,
             known: (0..self.nodes.len()).map(id_of).collect(),
             sabotage: self.sabotage(node),
@@ -696,6 +709,9 @@ impl World<'_> {
         if let Some(why) = outputs.fatal {
             return Err(Violation { rule: "replicas agree with themselves and each other", detail: why });
         }
+        if !outputs.too_slow.is_empty() {
+            self.mark("slow leader handed over");
+        }
         outputs.mended.iter().flat_map(rot::marks).for_each(|mark| self.mark(mark));
         if let Some(persist) = &outputs.persist {
             self.raft.wrote(node, &persist.records)?;
@@ -724,6 +740,9 @@ impl World<'_> {
             }
             if look.held_back {
                 self.mark("writes wait for the disk");
+            }
+            if look.waits_for_newcomer {
+                self.mark("writes wait for a newcomer");
             }
             if shard == SHARD {
                 let busy = look.role == quorate_consensus::Role::Leader && look.last > look.committed;

@@ -35,13 +35,17 @@ pub(crate) enum Fault {
     LyingDisk,
     /// A write to a node's log goes to another place.
     Misdirect,
+    /// A node is told to stop, and starts again later.
+    PlannedStop,
+    /// Whoever leads is asked to let another lead.
+    MoveLeader,
     /// This node's process ends, because it is at a delicate moment (as "buggify" in Zhou et al., FoundationDB, SIGMOD 2021).
     Struck(usize),
 }
 
 impl Fault {
     /// Those that come by the clock.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Crash,
         Self::Cut,
         Self::Pause,
@@ -58,6 +62,8 @@ impl Fault {
         Self::OldImage,
         Self::LyingDisk,
         Self::Misdirect,
+        Self::PlannedStop,
+        Self::MoveLeader,
     ];
 
     /// Whether it needs a second disk, and a model of a store, which can be copied.
@@ -84,6 +90,8 @@ impl Fault {
             Self::OldImage => "old disk image",
             Self::LyingDisk => "lying sync",
             Self::Misdirect => "misdirected write",
+            Self::PlannedStop => "planned stop",
+            Self::MoveLeader => "leader asked to hand over",
             Self::Struck(_) => "crash at a delicate moment",
         }
     }
@@ -107,6 +115,8 @@ impl Fault {
             Self::OldImage => "an old image of a disk",
             Self::LyingDisk => "a disk that lies about its syncs",
             Self::Misdirect => "a misdirected write",
+            Self::PlannedStop => "a planned stop",
+            Self::MoveLeader => "a leader that is to hand over",
             Self::Struck(_) => "a crash at a delicate moment",
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::fault::Fault;
 use crate::net::{CALM, Weather};
+use quorate_cluster::bounds;
 use quorate_env::Rng;
 use std::collections::BTreeMap;
 
@@ -34,6 +35,7 @@ pub(crate) struct Plan {
     pub flush_bytes: u64,
     pub unflushed_bytes_max: u64,
     pub log_keep_bytes: u64,
+    pub log_hold_bytes: u64,
     pub chunk_bytes: usize,
     /// The real engine, or the model of a store.
     pub real_store: bool,
@@ -71,6 +73,7 @@ impl Plan {
             flush_bytes: 64 << 10,
             unflushed_bytes_max: 256 << 10,
             log_keep_bytes: 16 << 10,
+            log_hold_bytes: bounds::LOG_HOLD_BYTES,
             chunk_bytes: 16 << 10,
             real_store: false,
             bank: None,
@@ -113,6 +116,9 @@ impl Plan {
         sometimes(&mut twins, 400, Fault::OldImage, 2 * second, 8 * second);
         sometimes(&mut twins, 500, Fault::LyingDisk, 2 * second, 8 * second);
         sometimes(&mut twins, 400, Fault::Misdirect, 2 * second, 8 * second);
+        let mut planned = Rng::new(seed).split(40);
+        sometimes(&mut planned, 300, Fault::PlannedStop, 2 * second, 8 * second);
+        sometimes(&mut planned, 400, Fault::MoveLeader, 2 * second, 8 * second);
         let stormy = rng.chance(600);
         let rate = |rng: &mut Rng, max: u64| if stormy { rng.between(0, max) } else { 0 };
         let mut plan = Self {
@@ -141,12 +147,17 @@ impl Plan {
             flush_bytes: rng.between(4 << 10, 128 << 10),
             unflushed_bytes_max: 0,
             log_keep_bytes: rng.between(0, 16 << 10),
+            log_hold_bytes: bounds::LOG_HOLD_BYTES,
             chunk_bytes: rng.between(256, 16 << 10) as usize,
             real_store: seed.is_multiple_of(8),
             bank: None,
         };
         // Drawn apart, so that older seeds stay what they were.
         plan.unflushed_bytes_max = plan.flush_bytes * Rng::new(seed).split(7).between(1, 4);
+        let mut hold_rng = Rng::new(seed).split(41);
+        if hold_rng.chance(500) {
+            plan.log_hold_bytes = plan.log_keep_bytes + hold_rng.between(16 << 10, 256 << 10);
+        }
         let mut rot_rng = Rng::new(seed).split(8);
         plan.rot_per_mille = if rot_rng.chance(500) { rot_rng.between(100, 600) } else { 0 };
         if rot_rng.chance(500) {

@@ -157,7 +157,7 @@ async fn calls_that_are_not_served_are_refused_by_name() {
     for (path, text) in [
         ("/etcdserverpb.Auth/UserAdd", "quorate: etcdserverpb.Auth/UserAdd is not served yet"),
         ("/etcdserverpb.Auth/RoleGrantPermission", "quorate: etcdserverpb.Auth/RoleGrantPermission is not served yet"),
-        ("/etcdserverpb.Maintenance/MoveLeader", "quorate: etcdserverpb.Maintenance/MoveLeader is not served yet"),
+        ("/etcdserverpb.Maintenance/Downgrade", "quorate: etcdserverpb.Maintenance/Downgrade is not served yet"),
         ("/etcdserverpb.Maintenance/Snapshot", "quorate: etcdserverpb.Maintenance/Snapshot is not served yet"),
         ("/v3lockpb.Lock/Lock", "quorate: v3lockpb.Lock/Lock is not served yet"),
         ("/etcdserverpb.KV/Nope", "unknown method Nope for service etcdserverpb.KV"),

@@ -9,6 +9,7 @@ mod diagrams;
 mod directories;
 mod full_disk;
 mod growing;
+mod handing_over;
 mod hashes;
 mod killing;
 mod leases;

@@ -39,12 +39,14 @@ pub async fn connect(endpoint: &str) -> Option<Channel> {
 pub struct Session {
     shared: Arc<Shared>,
     at: usize,
+    /// Nodes that it has left.
+    left: usize,
     channel: Option<Channel>,
 }
 
 impl Session {
     pub fn new(shared: Arc<Shared>, first: usize) -> Self {
-        Self { shared, at: first, channel: None }
+        Self { shared, at: first, left: first, channel: None }
     }
 
     /// A connection to some node; `None` if the run ends before there is one. Nothing was sent yet.
@@ -59,7 +61,7 @@ impl Session {
             let endpoint = &self.shared.endpoints[self.at % self.shared.endpoints.len()];
             self.channel = connect(endpoint).await;
             if self.channel.is_none() {
-                self.at += 1;
+                self.leave();
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -100,9 +102,12 @@ impl Session {
         renewed
     }
 
+    /// Goes to another node. Not all go to the same one: gathered at a node that then stands still, they would measure their own patience.
     fn leave(&mut self) {
         self.channel = None;
-        self.at += 1;
+        self.left += 1;
+        let others = self.shared.endpoints.len().saturating_sub(1).max(1);
+        self.at += 1 + self.left % others;
     }
 }
 

@@ -6,6 +6,7 @@ mod clock;
 mod cut;
 mod disk_error;
 mod full;
+mod handing;
 mod kill;
 mod pause;
 mod power;
@@ -66,6 +67,10 @@ pub enum Nemesis {
     KillMinority,
     /// Kills who leads.
     KillLeader,
+    /// Tells who leads to stop.
+    StopLeader,
+    /// Asks who leads to let another lead.
+    MoveLeader,
     /// Stops who leads.
     PauseLeader,
     /// Stops somebody else.
@@ -108,18 +113,18 @@ pub struct Listed {
     pub about: &'static str,
     /// If nobody says otherwise.
     pub length: Length,
-    /// Finds a bug that is known and not mended (docs/chaos.md). Only who names it runs it.
-    pub is_open: bool,
 }
 
 const fn listed(name: &'static str, nemesis: Nemesis, length: Length, about: &'static str) -> Listed {
-    Listed { name, nemesis, about, length, is_open: false }
+    Listed { name, nemesis, about, length }
 }
 
 /// All of them.
 pub const ALL: &[Listed] = &[
     listed("kill", Nemesis::KillMinority, Length::Seconds(60), "kill -9 of a random node each second"),
     listed("kill-leader", Nemesis::KillLeader, Length::Times(20), "kill -9 of whoever leads"),
+    listed("stop-leader", Nemesis::StopLeader, Length::Times(10), "SIGTERM of whoever leads"),
+    listed("move-leader", Nemesis::MoveLeader, Length::Times(20), "whoever leads is asked to let another lead"),
     listed("pause-leader", Nemesis::PauseLeader, Length::Times(10), "SIGSTOP of whoever leads, for three seconds"),
     listed("pause-follower", Nemesis::PauseFollower, Length::Times(5), "SIGSTOP of a follower, for three seconds"),
     listed("power", Nemesis::PowerCut, Length::Times(50), "all nodes lose power at once, and what was not synced"),
@@ -134,10 +139,7 @@ pub const ALL: &[Listed] = &[
     listed("storm", Nemesis::Storm, Length::Times(3), "30 % of the packets between nodes lost, 50 % doubled"),
     listed("clock", Nemesis::Clock, Length::Times(15), "wall clocks off by an hour, at double speed, frozen"),
     listed("away", Nemesis::Away, Length::Times(2), "a follower is away for ten seconds of large writes"),
-    Listed {
-        is_open: true,
-        ..listed("away-under-load", Nemesis::AwayUnderLoad, Length::Times(1), "the same, at four times the bytes")
-    },
+    listed("away-under-load", Nemesis::AwayUnderLoad, Length::Times(1), "the same, at four times the bytes"),
 ];
 
 impl Nemesis {
@@ -166,6 +168,8 @@ impl Nemesis {
         match self {
             Self::KillMinority => kill::minority(arena, rounds).await,
             Self::KillLeader => kill::leader(arena, rounds).await,
+            Self::StopLeader => handing::stop(arena, rounds).await,
+            Self::MoveLeader => handing::hand_over(arena, rounds).await,
             Self::PauseLeader => pause::leader(arena, rounds).await,
             Self::PauseFollower => pause::follower(arena, rounds).await,
             Self::PowerCut => power::cut(arena, rounds).await,

@@ -23,6 +23,7 @@ fn told_of(commit: u64) -> Outputs {
         flush_bytes: 1 << 20,
         unflushed_bytes_max: 4 << 20,
         log_keep_bytes: 1 << 20,
+        log_hold_bytes: 1 << 20,
         chunk_bytes: 1 << 10,
         sabotage: None,
     };

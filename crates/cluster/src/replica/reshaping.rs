@@ -1,7 +1,7 @@
 //! A replica's part in changes of its group's membership: it applies them, and as a leader begins them (`reshape.rs` says which).
 
 use super::{Context, Replica};
-use crate::bounds::{HEARD_LATELY_ELECTIONS, PROMOTION_LAG_ENTRIES, RETRY};
+use crate::bounds::{PROMOTION_LAG_ENTRIES, RETRY};
 use crate::config::Sabotage;
 use crate::members::{MemberRow, MemberState, Roster};
 use crate::reshape::{Decision, Standing, decide};
@@ -45,11 +45,23 @@ impl Replica {
         if id == self.id {
             return Standing { alive: true, in_sync: true };
         }
-        let patience = cx.config.timing.tick * cx.config.timing.election_ticks * HEARD_LATELY_ELECTIONS;
-        let alive = self.reshaping.heard.get(&id).is_some_and(|heard| cx.now.since(*heard) <= patience);
-        let lag = self.group.committed().0.saturating_sub(self.group.matched(id).0);
-        let in_sync = self.group.matched(id).0 > 0 && lag <= PROMOTION_LAG_ENTRIES;
-        Standing { alive, in_sync: in_sync || cx.sabotaged(Sabotage::PromoteUnsynced) }
+        let alive = self.heard_since(id, cx.heard_lately());
+        Standing { alive, in_sync: self.is_in_sync(id) || cx.sabotaged(Sabotage::PromoteUnsynced) }
+    }
+
+    /// When this leader last heard from a replica.
+    pub(super) fn last_heard(&self, id: ReplicaId) -> Option<Instant> {
+        self.reshaping.heard.get(&id).copied()
+    }
+
+    pub(super) fn heard_since(&self, id: ReplicaId, since: Instant) -> bool {
+        self.last_heard(id).is_some_and(|heard| heard >= since)
+    }
+
+    /// Whether a replica has about as much of the log as is committed.
+    pub(super) fn is_in_sync(&self, id: ReplicaId) -> bool {
+        let matched = self.group.matched(id).0;
+        matched > 0 && self.group.committed().0.saturating_sub(matched) <= PROMOTION_LAG_ENTRIES
     }
 
     /// Whether this leader knows all that was decided before it.

@@ -166,6 +166,7 @@ mod tests {
             log_start: LogIndex(0),
             last: LogIndex(9),
             held_back: false,
+            waits_for_newcomer: false,
             voter: true,
             membership,
             rotted: 0,

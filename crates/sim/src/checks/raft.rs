@@ -359,6 +359,7 @@ mod tests {
             log_start: LogIndex(0),
             last: LogIndex(9),
             held_back: false,
+            waits_for_newcomer: false,
             voter: true,
             membership: first_of_three(),
             rotted: 0,
@@ -405,8 +406,9 @@ mod tests {
         let mut check = RaftCheck::new(3);
         check.wrote(0, &[entry(1, 1)]).expect("written");
         check.synced(0, &[entry(1, 1)]);
-        check.promised(0, S, Term(3));
         assert_eq!(rule(check.recovered(0, S, &RecoveredLog::default())), "durable entries survive");
+        check.promised(0, S, Term(3));
+        assert_eq!(rule(check.recovered(0, S, &RecoveredLog::default())), "promises are remembered");
         assert_eq!(rule(check.booted(0, S, &look(Role::Follower, 2, 0, 0))), "promises are remembered");
         check.voted(1, S, Term(3), ReplicaId(1)).expect("its first vote");
         check.voted(1, S, Term(3), ReplicaId(1)).expect("told twice");

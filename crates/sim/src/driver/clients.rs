@@ -88,6 +88,9 @@ impl World<'_> {
         if self.operator_hears(request, &answer)? || self.teller_hears(request, &answer)? {
             return Ok(());
         }
+        if self.moves.remove(&request) && matches!(answer, Ok(Reply::Moved)) {
+            self.mark("leadership moved on request");
+        }
         let Some(client) = self.requests.remove(&request) else { return Ok(()) };
         let Some((_, in_flight)) = self.clients[client].in_flight.take() else { return Ok(()) };
         let InFlight { operation, kind, began, began_us, node } = in_flight;

@@ -24,18 +24,19 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn fault(&mut self, fault: Fault) {
+    pub(super) fn fault(&mut self, fault: Fault) -> Step {
         if self.calm {
-            return;
+            return Ok(());
         }
         if self.wounds.forgetful.is_some() {
             // Nothing else fails until it is found out.
-            return self.schedule_fault(fault);
+            self.schedule_fault(fault);
+            return Ok(());
         }
         self.played.faults.push((self.now, fault, self.rng.clone()));
         let node = self.rng.below(self.nodes.len() as u64) as usize;
         // A crash is counted where it happens, and what a disk does where it shows.
-        let shows_later = fault.needs_twin();
+        let shows_later = fault.needs_twin() || matches!(fault, Fault::PlannedStop);
         if !shows_later && !matches!(fault, Fault::Crash | Fault::PowerCut | Fault::DiskError | Fault::Struck(_)) {
             self.mark(fault.mark());
             self.report.faults += 1;
@@ -113,9 +114,12 @@ impl World<'_> {
                 self.crash_later(node, 1_500_000);
             }
             Fault::DiskError => self.nodes[node].trouble.fails = true,
+            Fault::PlannedStop => self.begin_stop(node)?,
+            Fault::MoveLeader => self.move_leader(node)?,
             Fault::Struck(node) => self.crash(node, fault.mark()),
         }
         self.schedule_fault(fault);
+        Ok(())
     }
 
     /// A node is at a delicate moment: something becomes true that is not durable yet.

@@ -84,8 +84,11 @@ enum Verdict {
 }
 
 impl World<'_> {
-    /// Keeps a node's disk and store as they are durable now.
+    /// Keeps a node's disk and store as they are durable now, unless something is missing there that the node is about to mend.
     pub(super) fn keep_image(&mut self, node: usize, how: How) {
+        if self.wounds.lacks(node) {
+            return;
+        }
         let this = &mut self.nodes[node];
         let StoreKind::Model(store) = &this.store else { return };
         if !matches!(this.twin, Some(Twin { how: How::Misdirected, .. })) {

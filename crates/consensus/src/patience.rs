@@ -1,0 +1,78 @@
+//! How long a replica waits before it asks for votes.
+//!
+//! Each has a time of its own, by its place among the voters: two that ask at once can split the vote, and then everybody waits once more. Who comes
+//! first changes with leader and term. A wait is longer than the time for which the others would refuse, because they may have heard the leader a
+//! little later; and whoever only asks *whether* it would be elected asks again soon, since that costs nobody anything.
+
+use crate::Role;
+use quorate_env::{ReplicaId, Term};
+
+/// Ticks between two replicas' waits: longer than an election takes on a disk that is well.
+const GAP_TICKS: u32 = 4;
+
+/// Places from which on all wait equally long.
+const PLACES: u32 = 16;
+
+/// A bound on [`ticks`].
+pub fn ticks_max(election_ticks: u32) -> u32 {
+    2 * election_ticks + GAP_TICKS * PLACES
+}
+
+/// The place of `own` among `voters` (ascending): after the leader they come in turn, and without one the term says who is first.
+pub fn place(own: ReplicaId, voters: &[ReplicaId], leader: Option<ReplicaId>, term: Term) -> u32 {
+    let voters_count = voters.len().max(1);
+    let at = |id: ReplicaId| voters.iter().position(|voter| *voter == id);
+    let first = leader.and_then(at).map_or(term.0 as usize % voters_count, |leader| leader + 1);
+    let place = at(own).map_or(0, |own| (own + 2 * voters_count - first % voters_count) % voters_count);
+    (place as u32).min(PLACES - 1)
+}
+
+/// Ticks without a leader, or without being elected, until a replica at this place begins an election.
+pub fn ticks(role: Role, place: u32, election_ticks: u32) -> u32 {
+    let wait = match role {
+        Role::Follower | Role::Leader => election_ticks + election_ticks / 5,
+        Role::PreCandidate => election_ticks * 2 / 5,
+        // Votes are synced to disks.
+        Role::Candidate => election_ticks * 3 / 2,
+    };
+    wait.max(1) + GAP_TICKS * place
+}
+
+/// The same when the leader's process is known to be gone.
+pub fn ticks_after_loss(place: u32) -> u32 {
+    1 + GAP_TICKS * place
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VOTERS: [ReplicaId; 3] = [ReplicaId(2), ReplicaId(5), ReplicaId(7)];
+
+    fn places(leader: Option<ReplicaId>, term: u64) -> [u32; 3] {
+        VOTERS.map(|own| place(own, &VOTERS, leader, Term(term)))
+    }
+
+    #[test]
+    fn no_two_voters_have_the_same_place() {
+        assert_eq!(places(Some(ReplicaId(2)), 4), [2, 0, 1], "the leader comes last");
+        assert_eq!(places(Some(ReplicaId(7)), 4), [0, 1, 2]);
+        assert_eq!([0, 1, 2, 3].map(|term| places(None, term)), [[0, 1, 2], [2, 0, 1], [1, 2, 0], [0, 1, 2]]);
+        assert_eq!(places(Some(ReplicaId(9)), 1), [2, 0, 1], "a leader that is no voter any more");
+        assert_eq!(place(ReplicaId(3), &VOTERS, None, Term(1)), 0, "no voter, so it never asks");
+        assert_eq!(place(ReplicaId(3), &[], None, Term(1)), 0);
+    }
+
+    #[test]
+    fn a_follower_waits_longer_than_others_would_refuse() {
+        for election_ticks in [1, 10, 25, 3_000] {
+            for place in [0, 1, 15] {
+                for role in [Role::Follower, Role::PreCandidate, Role::Candidate] {
+                    let ticks = ticks(role, place, election_ticks);
+                    assert!(ticks >= 1 && ticks < ticks_max(election_ticks), "{role:?} {place} {election_ticks}");
+                }
+                assert!(ticks(Role::Follower, place, election_ticks) >= election_ticks);
+            }
+        }
+    }
+}
