@@ -15,8 +15,9 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("runtime", &["env", "kv", "storage", "shard", "cluster"]),
     ("sim", &["env", "kv", "consensus", "storage", "shard", "cluster"]),
     ("etcd", &["env", "kv"]),
+    ("native", &["env", "kv"]),
     ("chaos", &["env", "kv", "sim", "etcd"]),
-    ("app", &["env", "kv", "cluster", "runtime", "sim", "etcd", "chaos"]),
+    ("app", &["env", "kv", "cluster", "runtime", "sim", "etcd", "native", "chaos"]),
     ("lab", &["env", "etcd"]),
 ];
 

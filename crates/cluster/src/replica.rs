@@ -81,8 +81,7 @@ impl Context<'_> {
 
 /// Whoever was heard from since then counts as alive.
 pub(crate) fn heard_lately(config: &NodeConfig, now: Instant) -> Instant {
-    let patience = config.timing.tick * config.timing.election_ticks * HEARD_LATELY_ELECTIONS;
-    Instant(now.0.saturating_sub(patience.as_nanos() as u64))
+    now - config.timing.tick * config.timing.election_ticks * HEARD_LATELY_ELECTIONS
 }
 
 /// Who wants to know about a lease.

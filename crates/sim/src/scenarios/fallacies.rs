@@ -73,7 +73,7 @@ const FALLACIES: &[Fallacy] = &[
         belief: "transport cost is zero",
         // Logs are kept short, so that whoever was away is sent everything, in small pieces over a narrow link.
         falsify: |plan| {
-            plan.log_keep_bytes = 0;
+            (plan.log_keep_bytes, plan.log_hold_bytes) = (0, 0);
             plan.flush_bytes = 4 << 10;
             plan.chunk_bytes = 512;
             plan.weather.bytes_per_ms = Some(100);
