@@ -34,7 +34,7 @@ use crate::input::{Inspection, WatchRequest};
 use crate::replica::{Context, membership_hash};
 use crate::wire::{PeerBody, PeerMessage, node_of};
 use quorate_consensus::{HardState, MessageKind, Role};
-use quorate_env::{LogIndex, NodeId, ReplicaId, ShardId, Term};
+use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, ShardId, Term};
 use quorate_shard::{Remains, WatcherKey};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -112,6 +112,8 @@ pub(crate) struct Recall {
     /// Others who may know, and need not be waited for.
     known: BTreeSet<ReplicaId>,
     ticks_left: u32,
+    /// When the last tick counted.
+    ticked: Option<Instant>,
     contradiction: Option<String>,
     watches: Vec<(WatcherKey, WatchRequest)>,
 }
@@ -143,7 +145,19 @@ impl Recall {
         }
         let known = known.iter().map(|node| ReplicaId(node.0)).filter(|other| *other != id).collect();
         let Opened { found, remains, watches } = opened;
-        Ok(Self { shard, id, found, remains, ask, unheard, known, ticks_left: ticks, contradiction: None, watches })
+        Ok(Self {
+            shard,
+            id,
+            found,
+            remains,
+            ask,
+            unheard,
+            known,
+            ticks_left: ticks,
+            ticked: None,
+            contradiction: None,
+            watches,
+        })
     }
 
     /// Whether everybody has answered or has had time to.
@@ -171,7 +185,11 @@ impl Recall {
 
     /// Time passed: everybody who has not answered is asked again.
     pub fn tick(&mut self, cx: &mut Context<'_>) {
-        self.ticks_left = self.ticks_left.saturating_sub(1);
+        // Ticks that waited while the process stood still come all at once: in that time nobody could have been heard.
+        if self.ticked.is_none_or(|before| cx.now.since(before) >= cx.config.timing.tick / 2) {
+            self.ticked = Some(cx.now);
+            self.ticks_left = self.ticks_left.saturating_sub(1);
+        }
         let asked: Vec<ReplicaId> = self.unheard.union(&self.known).copied().collect();
         asked.into_iter().for_each(|to| self.ask(to, cx));
     }

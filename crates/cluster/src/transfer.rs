@@ -34,6 +34,10 @@ impl Outgoing {
         cursor: &Bytes,
         bytes_max: usize,
     ) -> Result<Option<Vec<(Bytes, Chunk)>>, MachineError> {
+        if self.under_way.front().is_some_and(|first| cursor < first) {
+            // Overtaken by a later question: what it asks for has arrived.
+            return Ok(Some(Vec::new()));
+        }
         match self.under_way.iter().position(|begun| begun == cursor) {
             Some(arrived) if arrived > 0 => drop(self.under_way.drain(..arrived)),
             None if self.next.as_ref() == Some(cursor) => self.under_way.clear(),
@@ -142,4 +146,45 @@ pub(crate) fn descriptor(transfer: u64) -> Bytes {
 /// The transfer that a snapshot message offers.
 pub(crate) fn transfer_of(message: &Message) -> Option<u64> {
     Reader::new(message.snapshot.as_ref()?.data.clone()).u64("transfer").ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_env::{LogIndex, Term, WallMs};
+    use quorate_kv::{Command, CommandId, Envelope, Op, PutOp, SessionId, Txn};
+    use quorate_shard::{Machine, Slot, encode_entry};
+    use quorate_storage::store::ModelStore;
+    use std::sync::Arc;
+
+    /// A view of some rows.
+    fn view() -> View {
+        let store = Arc::new(ModelStore::new());
+        let mut machine = Machine::create(store, Slot(1), Bytes::new(), Arc::default()).expect("a fresh machine");
+        for n in 1..=60 {
+            let command = Command::Transact(Txn::just(Op::Put(PutOp::of(format!("k/{n:02}"), "value"))));
+            let envelope = Envelope { id: CommandId { session: SessionId(1), seq: n }, answered_below: n, command };
+            let entry = encode_entry(WallMs(0), [&envelope].into_iter()).into();
+            machine.apply(LogIndex(n), Term(1), &entry, SessionId(1)).expect("applied");
+        }
+        machine.view()
+    }
+
+    #[test]
+    fn a_question_that_was_overtaken_asks_for_nothing() {
+        let mut set = OutgoingSet::new(0);
+        let transfer = set.offer(Instant(0), ReplicaId(3), view(), 4);
+        let outgoing = set.find(ReplicaId(3), transfer).expect("offered");
+        let mut asked = |cursor: &Bytes| outgoing.asked(Instant(1), cursor, 64).expect("readable").expect("not gone");
+        let mut cursors: Vec<Bytes> = asked(&Bytes::new()).into_iter().map(|(cursor, _)| cursor).collect();
+        assert_eq!(cursors.len(), 4, "as many as may be under way");
+        for at in 1..20 {
+            cursors.extend(asked(&cursors[at].clone()).into_iter().map(|(cursor, _)| cursor));
+        }
+        assert_eq!(cursors.len(), 23, "one more for each that has arrived");
+        for late in [0, 5, 18] {
+            assert_eq!(asked(&cursors[late].clone()), [], "everything before {late} has long arrived");
+        }
+        assert_eq!(asked(&cursors[20].clone()).len(), 1, "and the transfer goes on");
+    }
 }

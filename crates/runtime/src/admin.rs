@@ -8,7 +8,7 @@ use crate::disk::random_u64;
 use bytes::Bytes;
 use quorate_cluster::keyspaces::Keyspaces;
 use quorate_cluster::members::{MEMBERS, MemberRow, MemberState, REMOVED, Roster};
-use quorate_cluster::{BootMember, FIRST_SHARDS, Standings};
+use quorate_cluster::{BootMember, Standings};
 use quorate_env::{NodeId, ReplicaId};
 use quorate_kv::{
     Command, Compare, CompareOp, Db, DeleteOp, Error, Expected, KeyRange, Keyspace, KeyspaceId, KeyspaceKind,
@@ -53,7 +53,7 @@ pub(crate) async fn change(db: &RuntimeDb, first: &[BootMember], change: MemberC
         let roster = roster(db).await?;
         let mut standings = Vec::new();
         if matches!(change, MemberChange::Remove(_) | MemberChange::Promote(_)) {
-            for shard in FIRST_SHARDS {
+            for shard in db.shards() {
                 standings.push(db.standings(shard).await?);
             }
         }

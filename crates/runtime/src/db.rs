@@ -83,6 +83,12 @@ impl RuntimeDb {
         true
     }
 
+    /// Every shard that this node knows of.
+    pub(crate) fn shards(&self) -> Vec<ShardId> {
+        let made = self.known_keyspaces().into_iter().flat_map(|keyspace| keyspace.shards).map(|(_, shard)| shard);
+        FIRST_SHARDS.into_iter().chain(made.filter(|shard| !FIRST_SHARDS.contains(shard))).collect()
+    }
+
     /// How a group stands, in its leader's eyes.
     pub(crate) async fn standings(&self, shard: ShardId) -> Result<Vec<Standings>, Error> {
         match self.ask(Request::Standings { shard }).await? {
@@ -311,7 +317,7 @@ impl Db for RuntimeDb {
                 asked => drop(asked?),
             };
             // The other groups follow where they can: whoever moves a leader wants the node free of it.
-            for shard in FIRST_SHARDS.into_iter().filter(|shard| *shard != shard_of(keyspace)) {
+            for shard in self.shards().into_iter().filter(|shard| *shard != shard_of(keyspace)) {
                 let _ = self.ask(Request::MoveLeader { shard, to }).await;
             }
             Ok(())

@@ -10,6 +10,7 @@ use crate::client::SHARD;
 use crate::disk::Disk;
 use crate::history::{Violation, demand};
 use crate::planted::DriverBug;
+use quorate_cluster::Node;
 use quorate_cluster::members::{MemberRow, MemberState};
 use quorate_cluster::{Input, Reply, Request};
 use quorate_consensus::Role;
@@ -273,7 +274,13 @@ impl World<'_> {
 
     /// In the end the members are those that were asked for.
     pub(super) fn churn_ended(&self) -> Step {
-        demand(self.churn.pending.is_none(), "members are what was asked for", || format!("{:?}", self.churn.pending))?;
+        demand(self.churn.pending.is_none(), "members are what was asked for", || {
+            let of = |row: &MemberRow| format!("{} is {:?}", row.id, row.state);
+            let rows = |node: &Node| node.roster().rows.values().map(|(row, _)| of(row)).collect::<Vec<_>>().join(", ");
+            let told = self.nodes.iter().filter_map(|node| node.node.as_ref());
+            let told: Vec<String> = told.map(|node| format!("{}: {}", node.config().node, rows(node))).collect();
+            format!("{:?}; {}", self.churn.pending, told.join("; "))
+        })?;
         for node in self.lasting() {
             let look = self.nodes[node].node.as_ref().and_then(|node| node.inspect(SHARD));
             demand(look.is_some_and(|look| look.voter), "members are what was asked for", || {
