@@ -12,6 +12,7 @@ use quorate_env::{DecodeError, NodeId, Reader, Writer};
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"QUORMEMB");
 const VERSION: u32 = 1;
@@ -102,9 +103,16 @@ pub fn removal(dir: &Path) -> Option<String> {
     fs::read(dir.join("REMOVED")).ok().map(|text| String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Remembers that the cluster has let this node go. If that fails, its peers say it again.
+/// Remembers that the cluster has let this node go. If that fails, its peers say it again. Several of them may say it at one time, and each
+/// ends the process: the file is there with all it says, or not at all.
 pub fn remember_removal(dir: &Path, why: &str) {
-    if let Err(e) = write_durably(&dir.join("REMOVED"), why.as_bytes()).and_then(|()| sync_dir(dir)) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let draft = dir.join("REMOVED.new");
+    let written = write_durably(&draft, why.as_bytes())
+        .and_then(|()| fs::rename(&draft, dir.join("REMOVED")).map_err(io_error("rename", &draft)))
+        .and_then(|()| sync_dir(dir));
+    if let Err(e) = written {
         tracing::warn!("{e}");
     }
 }
@@ -137,5 +145,12 @@ mod tests {
         assert_eq!(removal(dir.path()), None);
         remember_removal(dir.path(), "gone");
         assert_eq!(removal(dir.path()).as_deref(), Some("gone"));
+        // Whoever looks while it is said again sees it whole.
+        std::thread::scope(|scope| {
+            let again = scope.spawn(|| (0..200).for_each(|_| remember_removal(dir.path(), "gone")));
+            while !again.is_finished() {
+                assert_eq!(removal(dir.path()).as_deref(), Some("gone"));
+            }
+        });
     }
 }
