@@ -37,6 +37,8 @@ pub(crate) struct Pace {
     usual: BTreeMap<ReplicaId, Duration>,
     /// Since when this leader has been slow, in so many entries.
     slow: Option<(Instant, u32)>,
+    /// When the last entry was timed.
+    ended: Instant,
 }
 
 impl Pace {
@@ -55,6 +57,10 @@ impl Pace {
             if matched(own) < last {
                 self.timed = Some((last, now));
                 self.taken.clear();
+                if now.since(self.ended) >= FOR {
+                    // What was slow before a rest says little of what is.
+                    self.slow = None;
+                }
             }
             return None;
         };
@@ -65,7 +71,7 @@ impl Pace {
         let awaited = |voter: &ReplicaId| *voter == own || fit(*voter);
         let ended = passed >= LONGEST || voters.iter().all(|voter| self.taken.contains_key(voter) || !awaited(voter));
         if ended {
-            self.timed = None;
+            (self.timed, self.ended) = (None, now);
             for voter in voters.iter().filter(|voter| awaited(voter)) {
                 let took = self.taken.get(voter).copied().unwrap_or(passed);
                 let usual = self.usual.entry(*voter).or_insert(took);
@@ -101,7 +107,7 @@ mod tests {
         for entry in 1..=entries {
             for ms in 0..=longest {
                 let has = |voter: ReplicaId| LogIndex(entry - u64::from(taken[voter.0 as usize - 1] > ms));
-                let now = Instant(begin + (entry * (longest + 1) + ms) * 1_000_000);
+                let now = Instant(begin + (entry * (longest + 1) + ms) * 1_000);
                 said = said.or(pace.look(now, VOTERS[0], &VOTERS, LogIndex(entry), has, fit));
             }
         }

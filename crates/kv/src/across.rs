@@ -289,7 +289,9 @@ impl Part {
         Ok(part)
     }
 
-    fn size_estimate(&self) -> usize {
+    /// A cheap upper estimate of the encoded size, in bytes.
+    #[must_use]
+    pub fn size_estimate(&self) -> usize {
         let compares: usize = self.compares.iter().map(Compare::size_estimate).sum();
         let reads: usize = self.reads.iter().map(|read| read.range.size_estimate() + 64).sum();
         let writes = self.success.iter().chain(&self.failure).map(|write| match write {

@@ -25,7 +25,7 @@ struct Pieces {
 
 impl Plan {
     /// # Errors
-    /// If a keyspace does not exist, a key is empty, or it touches no shard or too many.
+    /// If a keyspace does not exist, a key is empty, or it touches no shard or too many, or asks too much of one.
     pub fn of(transaction: &Transaction, keyspaces: &Keyspaces) -> Result<Self, Refusal> {
         let find = |id: KeyspaceId| keyspaces.get(id).ok_or(Refusal::KeyspaceNotFound);
         let mut parts: BTreeMap<ShardId, Part> = BTreeMap::new();
@@ -57,6 +57,10 @@ impl Plan {
         }
         if parts.len() > limits::TRANSACTION_SHARDS_MAX {
             return Err(Refusal::TooManyShards { shards: parts.len() });
+        }
+        let (bytes, max) = (parts.values().map(Part::size_estimate).max().unwrap_or(0), limits::REQUEST_BYTES_MAX);
+        if bytes > max {
+            return Err(Refusal::TooLarge { bytes, max });
         }
         let writes = parts.iter().find(|(_, part)| !part.only_reads());
         let home = *writes.or_else(|| parts.iter().next()).ok_or(Refusal::EmptyKey)?.0;
@@ -159,6 +163,9 @@ mod tests {
         assert_eq!(of(vec![(orders, put(""))]), Some(Refusal::EmptyKey));
         assert_eq!(of(Vec::new()), Some(Refusal::EmptyKey));
         assert_eq!(of(vec![(KeyspaceId::DEFAULT, put("a"))]), None);
+        let large = |n: usize| (orders, Write::Put { key: format!("k{n}").into(), value: vec![0; 1 << 20].into() });
+        assert_eq!(of((0..7).map(large).collect()), None);
+        assert!(matches!(of((0..8).map(large).collect()), Some(Refusal::TooLarge { .. })), "an entry must fit the log");
         let starts: Vec<String> = (0..limits::TRANSACTION_SHARDS_MAX).map(|n| format!("{n:03}")).collect();
         let (keyspaces, wide) = made("wide", &starts.iter().map(String::as_str).collect::<Vec<_>>());
         let success = vec![(wide, Write::Delete(KeyRange::all()))];
