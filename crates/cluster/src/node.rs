@@ -5,7 +5,7 @@ mod tests;
 
 use crate::across::{Across, Ask, OWN_REQUESTS, Surroundings};
 use crate::boot::{self, BootError};
-use crate::bounds::DEAD_ROWS_PER_TICK;
+use crate::bounds::{DEAD_ROWS_PER_TICK, PENDING_READS_MAX};
 use crate::config::{NodeConfig, Sabotage};
 use crate::input::{FlushTask, Input, Inspection, Lost, Mended, Outputs, Persist, Request, RequestId};
 use crate::keyspaces::Keyspaces;
@@ -48,6 +48,8 @@ pub struct Node {
     /// Shards whose replica here asks what others have seen of it.
     recalling: BTreeMap<ShardId, Recall>,
     witness: Witness,
+    /// What clients asked of shards that are about to take part.
+    early: Vec<(RequestId, Request, Instant)>,
     /// Logs of shards that are not known to exist: the system keyspace's rows may not be here yet.
     logs: BTreeMap<ShardId, RecoveredLog>,
     /// A damaged store in whose place another was put, until every replica is whole.
@@ -123,6 +125,7 @@ impl Node {
             mending: BTreeMap::new(),
             recalling: BTreeMap::new(),
             witness: Witness::default(),
+            early: Vec::new(),
             logs: recovered.shards.clone(),
             remains: remains.cloned(),
             across: Across::new(rng.split(ACROSS_RNG)),
@@ -254,6 +257,8 @@ impl Node {
             Input::Leave => self.each(now, |replica, cx| replica.leave(cx)),
             Input::Stop => {
                 self.across.stop();
+                let early = std::mem::take(&mut self.early).into_iter();
+                self.shared.out.replies.extend(early.map(|(id, ..)| (id, Err(Unavailable::Stopping.into()))));
                 self.each(now, Replica::stop);
             }
             Input::Space { exhausted } => self.shared.no_space = exhausted,
@@ -303,6 +308,9 @@ impl Node {
             }
             (Some(shard), request) if self.replicas.contains_key(&shard) => {
                 self.one(now, shard, |replica, cx| replica.request(id, request, deadline, cx));
+            }
+            (Some(shard), request) if self.recalling.contains_key(&shard) && self.early.len() < PENDING_READS_MAX => {
+                self.early.push((id, request, deadline));
             }
             (Some(shard), _) if !self.is_here(shard) => {
                 self.shared.out.replies.push((id, Err(Error::Refused(Refusal::KeyspaceNotFound))));
@@ -450,6 +458,9 @@ impl Node {
             if let Err(e) = self.admit(now, shard, recall.finish()) {
                 self.shared.out.fatal.get_or_insert(e.to_string());
             }
+        }
+        for (id, request, deadline) in std::mem::take(&mut self.early) {
+            self.request(now, id, request, deadline);
         }
     }
 

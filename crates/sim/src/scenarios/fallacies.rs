@@ -12,7 +12,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "fallacies",
     title: "what everybody believes of networks, switched off one by one",
     text: "The network is reliable, latency is zero, bandwidth is infinite, topology does not change, there is one administrator, transport cost is \
-           zero, the network is homogeneous. Each belief is made false by itself for five seconds under clients that read and write, with every \
+           zero, the network is homogeneous. Each belief is made false by itself for some seconds under clients that read and write, with every \
            check of the simulator; then all is well again and everything must recover. It must also be seen that the switch does something: \
            something happens that does not happen on a quiet day, or fewer operations are served. An eighth belief, that the network is \
            secure, is not played: the members of a cluster trust each other here. The picture is of the first.",
@@ -78,6 +78,7 @@ const FALLACIES: &[Fallacy] = &[
             plan.chunk_bytes = 512;
             plan.weather.bytes_per_ms = Some(100);
             plan.faults.insert(Fault::Crash, 1_000 * MS);
+            (plan.storm_us, plan.think_us) = (10_000 * MS, (MS, 10 * MS));
         },
         shows: Shows::Marks(&["snapshot installed"]),
     },
