@@ -85,6 +85,8 @@ pub enum Sabotage {
     LeadWithRot,
     /// As a peer, hand out entries whose payload has changed; and put back what comes without looking at it.
     MendUnverified,
+    /// As a peer that lacks an entry, say that another is committed in its place.
+    LackIsReplaced,
     /// Give a learner its vote whatever it has of the log.
     PromoteUnsynced,
     /// In place of a joint configuration take the incoming one at once.
@@ -101,6 +103,8 @@ pub enum Sabotage {
     DecideUnprepared,
     /// Release what a silent coordinator has prepared without asking what was decided.
     PresumeAborted,
+    /// Never finish a transaction whose coordinator is silent.
+    LeaveOrphans,
     /// Take part at once, without asking what others have seen.
     SkipRecall,
     /// Of what others have seen, believe terms alone, not votes nor acknowledged entries.

@@ -10,10 +10,12 @@
 //!                   ┌── it is at or below what the store has applied ──> the log begins after it; nobody is asked
 //!   rotted entry ───┼── a peer holds it ──────────────────────────────> checked, and put back
 //!                   ├── the peers' logs begin after it ───────────────> rows are fetched as with a snapshot, until the first case
-//!                   └── a majority can never have it (below) ──────────> it was never committed; the log ends before it
+//!                   └── another is committed in its place, or a
+//!                       majority can never have it (below) ────────────> it was never committed; the log ends before it
 //! ```
 //!
-//! **When an entry may go.** Let `h` be the term of this replica's hard state. It has acknowledged the lost entry to leaders of terms up to
+//! **When an entry may go.** If one peer knows that another entry is committed at its index, this one never was: at once. That also ends the search of
+//! a replica whose members are those of long ago, of whom no majority is left. Otherwise, let `h` be the term of this replica's hard state. It has acknowledged the lost entry to leaders of terms up to
 //! `h`, and to no other. Such a leader may still count that, and commit the entry if enough others store it. A peer that lacks the entry
 //! and is durably in a later term takes nothing from such a leader any more; if it had stored the entry before and the entry had been
 //! committed, it would still have it. So if a majority of all voters, this one not among them, lack the entry and are beyond `h`, then no
@@ -48,6 +50,7 @@ use std::sync::Arc;
 enum Lack {
     Absent { in_term: Term, leads: bool },
     Compacted,
+    Replaced,
 }
 
 /// What is known about one rotted entry's copies.
@@ -220,6 +223,7 @@ impl Mending {
         let entry = at.map(|at| &self.restored.entries[at]).filter(|entry| entry.term == term);
         Some(match entry {
             Some(entry) => EntryCopy::Held { kind: entry.kind as u8, payload: entry.data.clone() },
+            None if at.is_some() && index <= self.restored.hard_state.commit => EntryCopy::Replaced,
             // It takes nothing from any leader for now, and comes back in this term.
             None => EntryCopy::Absent { in_term: self.restored.hard_state.term, leads: false },
         })
@@ -242,6 +246,7 @@ impl Mending {
             }
             EntryCopy::Absent { in_term, leads } => Lack::Absent { in_term, leads },
             EntryCopy::Compacted => Lack::Compacted,
+            EntryCopy::Replaced => Lack::Replaced,
         };
         if self.peers().contains(&from) {
             let search = self.searches.entry(index).or_default();
@@ -305,11 +310,9 @@ impl Mending {
         let Some(first) = self.rotted.first().map(|rotted| rotted.index) else { return };
         let Some(search) = self.searches.get(&first) else { return };
         let own = self.restored.hard_state;
-        if self.hole.is_some()
-            || first <= own.commit
-            || self.changes_membership()
-            || !may_go(own.term, &self.restored.membership, &search.lacks)
-        {
+        let replaced = search.lacks.values().any(|lack| *lack == Lack::Replaced);
+        let never_was = || !self.changes_membership() && may_go(own.term, &self.restored.membership, &search.lacks);
+        if self.hole.is_some() || first <= own.commit || !(replaced || never_was()) {
             return;
         }
         let led = search.lacks.values().any(|lack| *lack == Lack::Absent { in_term: own.term, leads: true });

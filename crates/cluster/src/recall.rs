@@ -5,7 +5,7 @@
 //! memory, what it saw every other one promise, and one that starts asks before it takes part:
 //!
 //! ```text
-//!   starts ──> "what did you see of me?" ──┬── all members have answered, or time is up ──> mends if it must, and takes part
+//!   starts ──> "what did you see of me?" ──┬── all have answered, or time is up ──────────> mends if it must, and takes part
 //!     mute; answers others that ask so     └── somebody saw more than the disk has ───────> comes back as another member
 //! ```
 //!
@@ -107,10 +107,8 @@ pub(crate) struct Recall {
     remains: Option<Remains>,
     /// Names this life's questions.
     ask: u64,
-    /// Members that have not answered.
+    /// Who has not answered: the members, and whoever else this node knows. A disk that forgot may have forgotten who the members are.
     unheard: BTreeSet<ReplicaId>,
-    /// Others who may know, and need not be waited for.
-    known: BTreeSet<ReplicaId>,
     ticks_left: u32,
     /// When the last tick counted.
     ticked: Option<Instant>,
@@ -139,11 +137,11 @@ impl Recall {
     ) -> Result<Self, Box<Opened>> {
         let restored = &opened.found.restored;
         let fresh = restored.hard_state.term == Term(0) && restored.applied.index == LogIndex(0);
-        let unheard: BTreeSet<ReplicaId> = restored.membership.all().into_iter().filter(|other| *other != id).collect();
+        let known = known.iter().map(|node| ReplicaId(node.0));
+        let unheard: BTreeSet<_> = restored.membership.all().into_iter().chain(known).filter(|it| *it != id).collect();
         if fresh || unheard.is_empty() || ticks == 0 {
             return Err(Box::new(opened));
         }
-        let known = known.iter().map(|node| ReplicaId(node.0)).filter(|other| *other != id).collect();
         let Opened { found, remains, watches } = opened;
         Ok(Self {
             shard,
@@ -152,7 +150,6 @@ impl Recall {
             remains,
             ask,
             unheard,
-            known,
             ticks_left: ticks,
             ticked: None,
             contradiction: None,
@@ -190,14 +187,13 @@ impl Recall {
             self.ticked = Some(cx.now);
             self.ticks_left = self.ticks_left.saturating_sub(1);
         }
-        let asked: Vec<ReplicaId> = self.unheard.union(&self.known).copied().collect();
-        asked.into_iter().for_each(|to| self.ask(to, cx));
+        self.unheard.iter().for_each(|to| self.ask(*to, cx));
     }
 
     /// A connection to a node stands: it is asked at once.
     pub fn peer_up(&self, node: NodeId, cx: &mut Context<'_>) {
         let peer = ReplicaId(node.0);
-        if self.unheard.contains(&peer) || self.known.contains(&peer) {
+        if self.unheard.contains(&peer) {
             self.ask(peer, cx);
         }
     }
@@ -214,7 +210,6 @@ impl Recall {
             return;
         }
         self.unheard.remove(&from);
-        self.known.remove(&from);
         let mut seen = *seen;
         if cx.sabotaged(Sabotage::RecallTermsOnly) {
             (seen.voted, seen.acknowledged) = Default::default();

@@ -406,6 +406,7 @@ impl Replica {
         match self.group.entry(index).filter(|entry| entry.term == term) {
             Some(entry) if cx.sabotaged(Sabotage::MendUnverified) => sabotage::garbled(&entry),
             Some(entry) => EntryCopy::Held { kind: entry.kind as u8, payload: entry.data },
+            None if index <= self.group.committed() || cx.sabotaged(Sabotage::LackIsReplaced) => EntryCopy::Replaced,
             None => {
                 let in_term = self.durable_term;
                 let leads = self.group.role() == Role::Leader && self.group.term() == in_term;

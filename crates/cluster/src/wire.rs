@@ -171,6 +171,8 @@ pub enum EntryCopy {
     },
     /// The log begins after it: something at this index was committed and applied.
     Compacted,
+    /// Another entry is committed at this index: this one never was, nor will be.
+    Replaced,
 }
 
 impl PeerMessage {
@@ -396,6 +398,7 @@ fn encode_copy(copy: &EntryCopy, w: &mut Writer) {
             w.bool(*leads);
         }
         EntryCopy::Compacted => w.u8(2),
+        EntryCopy::Replaced => w.u8(3),
     }
 }
 
@@ -404,6 +407,7 @@ fn decode_copy(r: &mut Reader) -> Result<EntryCopy, DecodeError> {
         0 => EntryCopy::Held { kind: r.u8("kind")?, payload: r.bytes("payload")? },
         1 => EntryCopy::Absent { in_term: Term(r.varint("term")?), leads: r.bool("leads")? },
         2 => EntryCopy::Compacted,
+        3 => EntryCopy::Replaced,
         _ => return Err(r.error("copy")),
     })
 }
@@ -469,6 +473,7 @@ mod tests {
             answer(EntryCopy::Held { kind: 0, payload: "an entry".into() }),
             answer(EntryCopy::Absent { in_term: Term(3), leads: true }),
             answer(EntryCopy::Compacted),
+            answer(EntryCopy::Replaced),
             PeerBody::RowsAsk { index: LogIndex(7) },
             PeerBody::RowsOffer { transfer: 6 },
             PeerBody::StandingAsk { ask: 9 },

@@ -41,12 +41,14 @@ pub(crate) struct Client {
     leases: Vec<LeaseId>,
     /// Whether it uses leases: in the calm it lets all of them run out.
     pub renews: bool,
+    /// Of a thousand operations, those about leases that come beside the usual mix.
+    lease_per_mille: u64,
     pub completed: u64,
 }
 
 impl Client {
-    pub fn new(number: u64, rng: Rng) -> Self {
-        Self { number, rng, in_flight: None, leases: Vec::new(), renews: true, completed: 0 }
+    pub fn new(number: u64, rng: Rng, lease_per_mille: u64) -> Self {
+        Self { number, rng, in_flight: None, leases: Vec::new(), renews: true, lease_per_mille, completed: 0 }
     }
 
     pub fn pick_node(&mut self, nodes: usize) -> usize {
@@ -97,9 +99,25 @@ impl Client {
         )
     }
 
+    fn grant(&mut self, operation: u64) -> (Kind, Request) {
+        let (id, ttl_s) = (LeaseId(operation as i64), self.rng.between(2, 4));
+        (Kind::Grant { id, ttl_s }, Request::Submit { shard: SHARD, command: Command::LeaseGrant { id, ttl_s } })
+    }
+
+    /// `None` if it has no lease that it believes in.
+    fn renew(&mut self) -> Option<(Kind, Request)> {
+        let lease = *self.rng.pick(&self.leases)?;
+        Some((Kind::Renew { id: lease }, Request::Lease { shard: SHARD, lease, renew: true, with_keys: false }))
+    }
+
     /// The next operation. `known` is a revision that the client has heard of.
     pub fn next(&mut self, operation: u64, known: u64) -> (Kind, Request) {
         let submit = |command| Request::Submit { shard: SHARD, command };
+        if self.renews && self.lease_per_mille > 0 && self.rng.chance(self.lease_per_mille) {
+            // Few of many are renewed: a renewal that counts for nothing must not be covered up by the next one.
+            let renewal = if self.rng.chance(400) { self.renew() } else { None };
+            return renewal.unwrap_or_else(|| self.grant(operation));
+        }
         let key = self.key();
         match self.rng.below(100) {
             0..35 => {
@@ -123,15 +141,8 @@ impl Client {
                 let delete = Op::Delete(DeleteOp { range, prev_kv: true });
                 (Kind::Write, submit(self.marked(operation, Vec::new(), vec![delete], Vec::new())))
             }
-            58..63 if self.renews => {
-                let (id, ttl_s) = (LeaseId(operation as i64), self.rng.between(2, 4));
-                (Kind::Grant { id, ttl_s }, submit(Command::LeaseGrant { id, ttl_s }))
-            }
-            63..70 if self.renews && !self.leases.is_empty() => {
-                let lease = *self.rng.pick(&self.leases).expect("not empty");
-                let request = Request::Lease { shard: SHARD, lease, renew: true, with_keys: false };
-                (Kind::Renew { id: lease }, request)
-            }
+            58..63 if self.renews => self.grant(operation),
+            63..70 if self.renews && !self.leases.is_empty() => self.renew().expect("there are leases"),
             70..72 => {
                 let revision = Revision(known.saturating_sub(self.rng.below(40)).max(1));
                 (Kind::Compact, submit(Command::Compact { revision }))

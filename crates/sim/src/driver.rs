@@ -298,7 +298,7 @@ type Step = Result<(), Violation>;
 /// Runs one seed.
 #[must_use]
 pub fn run_seed(seed: u64, options: &Options) -> Report {
-    play(seed, options, Plan::draw(seed), None).0
+    play(seed, options, Plan::of(seed, options), None).0
 }
 
 /// Runs a plan, or those parts of it that a script names.
@@ -343,8 +343,10 @@ impl World<'_> {
             disk_rng: root.split(5),
             watch_rng: root.split(6),
             rot_rng: root.split(9),
-            wounds: Wounds::new(root.split(14)),
-            clients: (0..plan.clients as u64).map(|n| Client::new(n, root.split(100 + n))).collect(),
+            wounds: Wounds::new(root.split(15)),
+            clients: (0..plan.clients as u64)
+                .map(|n| Client::new(n, root.split(100 + n), plan.lease_per_mille))
+                .collect(),
             watchers: watchers.collect(),
             churn: churn::Churn::new(root.split(21)),
             bank: tellers::Bank::new(plan.bank, &root),

@@ -63,12 +63,12 @@ impl Minimised {
 /// Runs those parts of a seed.
 #[must_use]
 pub fn run_only(seed: u64, options: &Options, only: &Only) -> Report {
-    let (_, played) = play(seed, &Options { trace: false, ..*options }, Plan::draw(seed), None);
+    let (_, played) = play(seed, &Options { trace: false, ..*options }, Plan::of(seed, options), None);
     let drawn = played.faults();
     let faults = only.faults.as_ref().unwrap_or(&drawn);
     let script =
         Script { played: &played, faults, churns: true, operations: only.operations.as_ref(), until_us: u64::MAX };
-    let mut report = play(seed, options, Plan::draw(seed), Some(&script)).0;
+    let mut report = play(seed, options, Plan::of(seed, options), Some(&script)).0;
     if let Some(trace) = &mut report.trace {
         trace.about.command += &only.flags();
         let asked = only.operations.as_ref().map_or_else(|| "all".into(), Numbers::to_string);
@@ -84,7 +84,7 @@ pub fn run_only(seed: u64, options: &Options, only: &Only) -> Report {
 #[must_use]
 pub fn minimise(seed: u64, options: &Options, runs_max: usize) -> Option<Minimised> {
     let options = Options { trace: false, ..*options };
-    let (report, played) = play(seed, &options, Plan::draw(seed), None);
+    let (report, played) = play(seed, &options, Plan::of(seed, &options), None);
     let (at, violation) = report.violation?;
     let (mut faults, mut operations) = (played.faults(), played.asked.clone());
     let (faults_before, operations_before) = (faults.len(), operations.len());
@@ -125,7 +125,7 @@ impl Hunt {
     fn run(&self, faults: &Numbers, operations: &Numbers) -> (Report, Played) {
         let (played, until_us) = (&self.played, self.until_us);
         let script = Script { played, faults, churns: true, operations: Some(operations), until_us };
-        play(self.seed, &self.options, Plan::draw(self.seed), Some(&script))
+        play(self.seed, &self.options, Plan::of(self.seed, &self.options), Some(&script))
     }
 
     fn breaks(&mut self, faults: &Numbers, operations: &Numbers) -> bool {
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn everything_kept_is_the_same_run() {
         for (seed, options) in [(3, Options::default()), (1, broken("forget-vote"))] {
-            let (whole, played) = play(seed, &options, Plan::draw(seed), None);
+            let (whole, played) = play(seed, &options, Plan::of(seed, &options), None);
             assert!(played.asked.len() > 10 && !played.faults().is_empty(), "seed {seed} does something");
             let only = Only { faults: Some(played.faults()), operations: Some(played.asked.clone()) };
             let same = run_only(seed, &options, &only);

@@ -1,7 +1,9 @@
 //! What a seed does: every seed draws its own mix of faults, rates and sizes (swarm testing, Groce et al., ISSTA 2012).
 
+use crate::Options;
 use crate::fault::Fault;
 use crate::net::{CALM, Weather};
+use crate::planted::Ground;
 use quorate_cluster::bounds;
 use quorate_env::Rng;
 use std::collections::BTreeMap;
@@ -32,6 +34,8 @@ pub(crate) struct Plan {
     pub sync_us: (u64, u64),
     pub flush_us: (u64, u64),
     pub think_us: (u64, u64),
+    /// Of a thousand operations of clients, those about leases that come beside the usual mix.
+    pub lease_per_mille: u64,
     pub flush_bytes: u64,
     pub unflushed_bytes_max: u64,
     pub log_keep_bytes: u64,
@@ -48,6 +52,13 @@ pub(crate) struct Plan {
 pub(crate) struct BankPlan {
     pub shards: u64,
     pub tellers: u64,
+}
+
+impl BankPlan {
+    fn draw(seed: u64) -> Self {
+        let mut rng = Rng::new(seed).split(50);
+        Self { shards: rng.between(2, 6), tellers: rng.between(2, 5) }
+    }
 }
 
 impl Plan {
@@ -70,6 +81,7 @@ impl Plan {
             sync_us: (100, 1_000),
             flush_us: (1_000, 10_000),
             think_us: (1_000, 20_000),
+            lease_per_mille: 0,
             flush_bytes: 64 << 10,
             unflushed_bytes_max: 256 << 10,
             log_keep_bytes: 16 << 10,
@@ -86,7 +98,35 @@ impl Plan {
         self.churn_every_us.is_some() || self.promise_rot_per_mille > 0 || forgets
     }
 
-    pub fn draw(seed: u64) -> Self {
+    /// The plan of a run: where its planted bug is hunted, if it has one.
+    pub fn of(seed: u64, options: &Options) -> Self {
+        Self::on(options.planted.map_or(Ground::Anywhere, |planted| planted.ground), seed)
+    }
+
+    /// What a seed draws, and more of what there is on this ground.
+    pub fn on(ground: Ground, seed: u64) -> Self {
+        let mut plan = Self::draw(seed);
+        let second = 1_000_000;
+        let mut rng = Rng::new(seed).split(61);
+        let mut often = |faults: &[Fault]| {
+            faults.iter().for_each(|fault| {
+                plan.faults.insert(*fault, rng.between(2 * second, 4 * second));
+            });
+        };
+        match ground {
+            Ground::Anywhere => {}
+            Ground::StaleLeaders => {
+                often(&[Fault::Freeze, Fault::Cut]);
+                plan.lease_per_mille = rng.between(200, 600);
+            }
+            Ground::Forgetfulness if plan.real_store => {}
+            Ground::Forgetfulness => often(&[Fault::OldImage, Fault::LyingDisk]),
+            Ground::Transactions => plan.bank = Some(BankPlan::draw(seed)),
+        }
+        plan
+    }
+
+    fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed).split(1);
         let second = 1_000_000;
         let mut faults = BTreeMap::new();
@@ -105,7 +145,7 @@ impl Plan {
         let mut apart = Rng::new(seed).split(11);
         sometimes(&mut apart, 400, Fault::Clog, 2 * second, 8 * second);
         sometimes(&mut apart, 200, Fault::Stutter, 3 * second, 10 * second);
-        sometimes(&mut apart, 200, Fault::Freeze, 3 * second, 10 * second);
+        sometimes(&mut apart, 400, Fault::Freeze, 2 * second, 10 * second);
         sometimes(&mut apart, 300, Fault::SlowDisk, 3 * second, 10 * second);
         sometimes(&mut apart, 300, Fault::FullDisk, 3 * second, 10 * second);
         sometimes(&mut apart, 300, Fault::DiskError, 2 * second, 10 * second);
@@ -144,6 +184,7 @@ impl Plan {
             sync_us: (rng.between(50, 300), rng.between(500, 15_000)),
             flush_us: (1_000, rng.between(5_000, 500_000)),
             think_us: (1_000, rng.between(10_000, 100_000)),
+            lease_per_mille: 0,
             flush_bytes: rng.between(4 << 10, 128 << 10),
             unflushed_bytes_max: 0,
             log_keep_bytes: rng.between(0, 16 << 10),
@@ -156,7 +197,7 @@ impl Plan {
         plan.unflushed_bytes_max = plan.flush_bytes * Rng::new(seed).split(7).between(1, 4);
         let mut hold_rng = Rng::new(seed).split(41);
         if hold_rng.chance(500) {
-            plan.log_hold_bytes = plan.log_keep_bytes + hold_rng.between(16 << 10, 256 << 10);
+            plan.log_hold_bytes = plan.log_keep_bytes + plan.flush_bytes * hold_rng.between(500, 3_000) / 1_000;
         }
         let mut rot_rng = Rng::new(seed).split(8);
         plan.rot_per_mille = if rot_rng.chance(500) { rot_rng.between(100, 600) } else { 0 };
@@ -171,11 +212,13 @@ impl Plan {
         if plan.real_store {
             plan.faults.retain(|fault, _| !fault.needs_twin());
         }
-        // Every third seed; those that once found a bug are none of them.
-        let mut bank_rng = Rng::new(seed).split(50);
         // Every fifth seed; those that once found a bug are none of them.
         if seed.is_multiple_of(5) {
-            plan.bank = Some(BankPlan { shards: bank_rng.between(2, 6), tellers: bank_rng.between(2, 5) });
+            plan.bank = Some(BankPlan::draw(seed));
+        }
+        let mut mix = Rng::new(seed).split(60);
+        if mix.chance(400) {
+            plan.lease_per_mille = mix.between(200, 600);
         }
         let mut churn_rng = Rng::new(seed).split(20);
         plan.churn_every_us = seed.is_multiple_of(3).then(|| churn_rng.between(second, 4 * second));

@@ -40,6 +40,19 @@ pub(crate) enum Bug {
     Driver(DriverBug),
 }
 
+/// Where a bug is hunted: what the plans drawn for it have more of than others. All of it is drawn for some seeds without a bug too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// Whatever the seed draws.
+    Anywhere,
+    /// Leaders that do not notice that they are none, and leases.
+    StaleLeaders,
+    /// Disks that forget.
+    Forgetfulness,
+    /// Transactions over shards.
+    Transactions,
+}
+
 /// A planted bug.
 #[derive(Debug)]
 pub struct Planted {
@@ -48,10 +61,17 @@ pub struct Planted {
     /// What it breaks.
     pub what: &'static str,
     pub(crate) bug: Bug,
+    pub(crate) ground: Ground,
+}
+
+impl Planted {
+    const fn on(self, ground: Ground) -> Self {
+        Self { ground, ..self }
+    }
 }
 
 const fn bug(name: &'static str, what: &'static str, bug: Bug) -> Planted {
-    Planted { name, what, bug }
+    Planted { name, what, bug, ground: Ground::Anywhere }
 }
 
 const fn flaw(name: &'static str, what: &'static str, flaw: Flaw) -> Planted {
@@ -79,19 +99,27 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::MendUnverified),
     ),
     bug(
+        "lack-is-replaced",
+        "a peer that lacks an entry which rotted elsewhere says that another was committed in its place",
+        Node(Sabotage::LackIsReplaced),
+    ),
+    bug(
         "leave-system-first",
         "a node that is to go leaves the group that tells it so before it has left the others",
         Node(Sabotage::LeaveSystemFirst),
     ),
     bug("trust-remains", "what is left in a damaged store is believed unread", Node(Sabotage::TrustRemains)),
     // What a disk forgets.
-    bug("skip-recall", "a replica that starts does not ask what others saw it promise", Node(Sabotage::SkipRecall)),
+    bug("skip-recall", "a replica that starts does not ask what others saw it promise", Node(Sabotage::SkipRecall))
+        .on(Ground::Forgetfulness),
     bug(
         "recall-terms-only",
         "a replica that starts does not believe that it voted, or acknowledged more than it has",
         Node(Sabotage::RecallTermsOnly),
-    ),
-    bug("forget-sightings", "nobody remembers what others promised", Node(Sabotage::ForgetSightings)),
+    )
+    .on(Ground::Forgetfulness),
+    bug("forget-sightings", "nobody remembers what others promised", Node(Sabotage::ForgetSightings))
+        .on(Ground::Forgetfulness),
     bug(
         "cut-refused-log",
         "a log of which a part cannot be read is cut off there, as if it were torn",
@@ -152,7 +180,8 @@ pub const PLANTED: &[Planted] = &[
         "renew-unconfirmed",
         "a leader renews leases without asking whether it still leads",
         Node(Sabotage::RenewUnconfirmed),
-    ),
+    )
+    .on(Ground::StaleLeaders),
     bug("lease-by-wall-clock", "leases are measured on a clock that jumps", Node(Sabotage::LeaseByWallClock)),
     flaw("keep-attached", "a removed key stays attached to its lease", Flaw::KeepAttached),
     // Watches.
@@ -166,30 +195,40 @@ pub const PLANTED: &[Planted] = &[
     bug("progress-ahead", "a progress mark is ahead of its events", Node(Sabotage::ProgressAhead)),
     bug("lose-watch-events", "a batch of events is lost on its way to a watch", Driver(DriverBug::LoseWatchEvents)),
     // Transactions over several shards.
-    flaw("ignore-locks", "what a transaction has prepared is in nobody's way", Flaw::IgnoreLocks),
+    flaw("ignore-locks", "what a transaction has prepared is in nobody's way", Flaw::IgnoreLocks)
+        .on(Ground::Transactions),
     flaw(
         "read-through-locks",
         "linearizable reads do not wait for a transaction that may have been acknowledged",
         Flaw::ReadThroughLocks,
-    ),
+    )
+    .on(Ground::Transactions),
     flaw(
         "commit-the-aborted",
         "a decision comes late, and takes no notice of having been aborted",
         Flaw::CommitTheAborted,
-    ),
-    flaw("settle-unwritten", "that a transaction is aborted is said and not written down", Flaw::SettleUnwritten),
-    flaw("forget-keys", "what a client sends again under its own name is done again", Flaw::ForgetKeys),
-    flaw("prepared-left-behind", "a snapshot lacks what transactions have prepared", Flaw::PreparedLeftBehind),
+    )
+    .on(Ground::Transactions),
+    flaw("settle-unwritten", "that a transaction is aborted is said and not written down", Flaw::SettleUnwritten)
+        .on(Ground::Transactions),
+    flaw("forget-keys", "what a client sends again under its own name is done again", Flaw::ForgetKeys)
+        .on(Ground::Transactions),
+    flaw("prepared-left-behind", "a snapshot lacks what transactions have prepared", Flaw::PreparedLeftBehind)
+        .on(Ground::Transactions),
     bug(
         "decide-unprepared",
         "a transaction is decided before all of its shards have prepared it",
         Node(Sabotage::DecideUnprepared),
-    ),
+    )
+    .on(Ground::Transactions),
+    bug("leave-orphans", "a transaction whose coordinator is gone is left as it is", Node(Sabotage::LeaveOrphans))
+        .on(Ground::Transactions),
     bug(
         "presume-aborted",
         "a shard whose transaction is silent takes it as aborted, and asks nobody",
         Node(Sabotage::PresumeAborted),
-    ),
+    )
+    .on(Ground::Transactions),
     // Disks and snapshots.
     bug("skip-sync", "the disk says durable and is not", Driver(DriverBug::SkipSync)),
     bug("skip-directory-sync", "a new file's name is not durable", Driver(DriverBug::SkipDirSync)),

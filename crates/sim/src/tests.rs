@@ -1,5 +1,8 @@
 //! The fixed seeds, twice each, and every planted bug.
 
+use crate::driver::play;
+use crate::plan::Plan;
+use crate::planted::Ground;
 use crate::{MARKS, MessageId, Options, PLANTED, Trace, TraceEvent, planted, run_seed};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +38,16 @@ fn what_once_broke_a_rule_does_so_no_more() {
     for seed in REGRESSIONS {
         let report = run_seed(*seed, &Options::default());
         assert_eq!(report.violation, None, "seed {seed}; replay it with: quorate sim --seed {seed}");
+    }
+}
+
+#[test]
+fn grounds_where_no_bug_is_are_clean() {
+    for ground in [Ground::StaleLeaders, Ground::Forgetfulness, Ground::Transactions] {
+        for seed in 1..=4 {
+            let (report, _) = play(seed, &Options::default(), Plan::on(ground, seed), None);
+            assert_eq!(report.violation, None, "seed {seed} on {ground:?}");
+        }
     }
 }
 

@@ -34,7 +34,7 @@ impl World<'_> {
             return Ok(());
         }
         self.played.faults.push((self.now, fault, self.rng.clone()));
-        let node = self.rng.below(self.nodes.len() as u64) as usize;
+        let node = self.victim();
         // A crash is counted where it happens, and what a disk does where it shows.
         let shows_later = fault.needs_twin() || matches!(fault, Fault::PlannedStop);
         if !shows_later && !matches!(fault, Fault::Crash | Fault::PowerCut | Fault::DiskError | Fault::Struck(_)) {
@@ -78,6 +78,10 @@ impl World<'_> {
                 self.nodes[node].clock.freeze(self.now);
                 self.note(node, "its monotonic clock stands still");
                 self.ease_later(node);
+                // Who leads then cannot know that its time is over.
+                if self.rng.chance(500) {
+                    self.separate(node, Fault::Cut);
+                }
             }
             Fault::Speed | Fault::WallSpeed => {
                 let speed = if self.rng.chance(500) { Speed::Double } else { Speed::Half };
@@ -120,6 +124,12 @@ impl World<'_> {
         }
         self.schedule_fault(fault);
         Ok(())
+    }
+
+    /// Whom a fault hits. Who leads has most to lose.
+    fn victim(&mut self) -> usize {
+        let anybody = self.rng.below(self.nodes.len() as u64) as usize;
+        if self.rng.chance(300) { self.leading().unwrap_or(anybody) } else { anybody }
     }
 
     /// A node is at a delicate moment: something becomes true that is not durable yet.

@@ -15,10 +15,14 @@ impl World<'_> {
         look.is_some_and(|look| look.role == Role::Leader)
     }
 
+    /// Who leads the clients' keyspace, if any that is up says so.
+    pub(super) fn leading(&self) -> Option<usize> {
+        (0..self.nodes.len()).find(|node| self.leads(*node))
+    }
+
     /// A node is told to stop, as by a signal.
     pub(super) fn begin_stop(&mut self, node: usize) -> Step {
-        let node =
-            (0..self.nodes.len()).find(|node| self.leads(*node)).filter(|_| self.rng.chance(700)).unwrap_or(node);
+        let node = self.leading().filter(|_| self.rng.chance(700)).unwrap_or(node);
         if self.nodes[node].node.is_none() || self.nodes[node].paused {
             return Ok(());
         }
@@ -51,7 +55,7 @@ impl World<'_> {
             let request = Request::MoveLeader { shard, to: id_of(to) };
             let id = self.next_request;
             self.next_request += 1;
-            if let Some(leader) = (0..self.nodes.len()).find(|node| self.leads(*node)) {
+            if let Some(leader) = self.leading() {
                 self.moves.insert(id);
                 self.feed(leader, Input::Request { id, timeout: Duration::from_secs(2), request })?;
             }

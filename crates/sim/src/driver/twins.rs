@@ -222,7 +222,9 @@ impl World<'_> {
             };
             witnesses(*shard).all(followed)
         };
-        let deaf = logs.iter().all(told) && self.wounds.rng.clone().chance(DEAF_PER_MILLE);
+        // They lead on only with a quorum, of which this node, which is mute meanwhile, is none.
+        let all_up = (0..self.nodes.len()).all(|it| it == node || up(&it) || self.churn.is_retired(it));
+        let deaf = all_up && logs.iter().all(told) && self.wounds.rng.clone().chance(DEAF_PER_MILLE);
         seen.then_some(Forgetful { node, shards, deaf })
     }
 

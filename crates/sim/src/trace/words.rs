@@ -47,6 +47,7 @@ pub(crate) fn said(body: &PeerBody) -> Said {
                 EntryCopy::Held { payload, .. } => format!("here, {} bytes", payload.len()),
                 EntryCopy::Absent { in_term, .. } => format!("not here in {in_term}"),
                 EntryCopy::Compacted => "compacted".into(),
+                EntryCopy::Replaced => "not here: another is committed in its place".into(),
             };
             other("EntryAnswer", format!("{index} of {term} is {copy}"))
         }
