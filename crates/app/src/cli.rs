@@ -103,6 +103,10 @@ pub struct StartArgs {
     /// Milliseconds of silence before an election.
     #[arg(long, env = "QUORATE_ELECTION_TIMEOUT")]
     pub election_timeout: Option<u64>,
+    /// Offer the cluster no more than this feature level (what this release knows if nothing is said). As long as a member holds it down, all
+    /// can go back to the release that knew no more.
+    #[arg(long, env = "QUORATE_FEATURE_LEVEL")]
+    pub feature_level: Option<u16>,
     /// Listen beyond loopback without encryption or authentication: anyone who reaches the port may read and write.
     #[arg(long, env = "QUORATE_INSECURE")]
     pub insecure: bool,
@@ -226,6 +230,9 @@ pub struct SimArgs {
     /// Hunt every planted bug with as many seeds as it takes, from --first on.
     #[arg(long, conflicts_with_all = ["seeds", "seed", "sabotage"])]
     pub mutants: bool,
+    /// Draw more of something into every plan: anywhere, stale-leaders, rot, forgetfulness, transactions, upgrades.
+    #[arg(long, value_name = "NAME", default_value = "anywhere", conflicts_with_all = ["mutants", "sabotage", "scenario"], value_parser = ground)]
+    pub ground: quorate_sim::Ground,
     /// Switch one safety mechanism off; "list" names them.
     #[arg(long = "break", value_name = "NAME")]
     pub sabotage: Option<String>,
@@ -258,4 +265,11 @@ pub struct DiagramArgs {
     pub trace: PathBuf,
     /// The HTML file to write.
     pub out: PathBuf,
+}
+
+fn ground(name: &str) -> Result<quorate_sim::Ground, String> {
+    let all = quorate_sim::Ground::ALL;
+    let names: Vec<&str> = all.iter().map(|ground| ground.name()).collect();
+    let found = all.into_iter().find(|ground| ground.name() == name);
+    found.ok_or_else(|| format!("there are: {}", names.join(", ")))
 }

@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use quorate_cluster::{BootMember, Timing};
 use quorate_env::ClusterId;
 use quorate_env::checksum::checksum;
+use quorate_kv::Level;
 use quorate_runtime::disk::{DiskOptions, ScrubPace};
 use quorate_runtime::{JoinError, Options, Place, Runtime, StartError, Wish, come_back, member_id, settle, token_hash};
 use std::net::SocketAddr;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub max_txn_ops: usize,
     /// Patience.
     pub timing: Timing,
+    /// What the node offers the cluster.
+    pub level: Level,
     /// How rot is looked for.
     pub scrub: ScrubPace,
 }
@@ -110,6 +113,7 @@ impl Running {
             token,
             client_urls: settings.client_urls.clone(),
             timing: settings.timing,
+            level: settings.level,
             request_timeout: REQUEST_TIMEOUT,
             disk: DiskOptions { scrub: settings.scrub, ..DiskOptions::default() },
         };

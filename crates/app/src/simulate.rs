@@ -4,7 +4,7 @@ use crate::cli::SimArgs;
 use crate::diagram::write_file;
 use crate::failure::Failure;
 use indicatif::{ProgressBar, ProgressStyle};
-use quorate_sim::{MARKS, Only, Options, PLANTED, Report, minimise, planted, run_only, run_seed};
+use quorate_sim::{Ground, MARKS, Only, Options, PLANTED, Report, minimise, planted, run_only, run_seed};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -33,9 +33,9 @@ pub fn run(args: &SimArgs) -> Result<(), Failure> {
         })?),
     };
     match args.seed {
-        Some(seed) if args.minimise => shorten(seed, args, Options { planted, trace: true }),
-        Some(seed) => replay(seed, args, Options { planted, trace: true }),
-        None => campaign(args, Options { planted, trace: false }),
+        Some(seed) if args.minimise => shorten(seed, args, Options { planted, trace: true, ground: args.ground }),
+        Some(seed) => replay(seed, args, Options { planted, trace: true, ground: args.ground }),
+        None => campaign(args, Options { planted, trace: false, ground: args.ground }),
     }
 }
 
@@ -60,7 +60,7 @@ fn shorten(seed: u64, args: &SimArgs, options: Options) -> Result<(), Failure> {
         let why = "breaks no rule, or only with its faults drawn one by one: there is nothing to leave out";
         return Err(Failure::Usage(format!("seed {seed} {why}")));
     };
-    let command = format!("quorate sim --seed {seed}{}{}", sabotage(options), small.only().flags());
+    let command = format!("quorate sim --seed {seed}{}{}", besides(options), small.only().flags());
     println!("the rule that breaks: {}", small.rule);
     println!("faults:     {} of {}", small.faults.len(), small.faults_before);
     println!("operations: {} of {}", small.operations.len(), small.operations_before);
@@ -72,8 +72,13 @@ fn shorten(seed: u64, args: &SimArgs, options: Options) -> Result<(), Failure> {
     show(seed, args, run_only(seed, &options, &small.only()))
 }
 
-fn sabotage(options: Options) -> String {
-    options.planted.map_or_else(String::new, |planted| format!(" --break {}", planted.name))
+/// What else a command must say so that a seed does the same again.
+fn besides(options: Options) -> String {
+    match options {
+        Options { planted: Some(planted), .. } => format!(" --break {}", planted.name),
+        Options { ground: Ground::Anywhere, .. } => String::new(),
+        Options { ground, .. } => format!(" --ground {}", ground.name()),
+    }
 }
 
 /// Writes a traced run where it is wanted.
@@ -191,9 +196,9 @@ fn campaign(args: &SimArgs, options: Options) -> Result<(), Failure> {
 
 fn judge(seed: u64, report: &Report, again: Option<&Report>, options: Options) -> Option<String> {
     if let Some((at, violation)) = &report.violation {
-        let sabotage = sabotage(options);
+        let besides = besides(options);
         return Some(format!(
-            "seed {seed} at {:.6} s: {violation}\n  replay it: quorate sim --seed {seed}{sabotage}\n  see it:    quorate sim --seed {seed}{sabotage} --diagram run.html",
+            "seed {seed} at {:.6} s: {violation}\n  replay it: quorate sim --seed {seed}{besides}\n  see it:    quorate sim --seed {seed}{besides} --diagram run.html",
             *at as f64 / 1e6
         ));
     }

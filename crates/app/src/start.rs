@@ -4,6 +4,7 @@ use crate::cli::{ClusterState, StartArgs};
 use crate::failure::Failure;
 use crate::node::{Running, Settings, listen};
 use quorate_cluster::Timing;
+use quorate_kv::Level;
 use quorate_runtime::disk::ScrubPace;
 use serde::Deserialize;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -40,6 +41,8 @@ struct File {
     scrub_rate: Option<u64>,
     #[serde(alias = "scrub-rest")]
     scrub_rest: Option<u64>,
+    #[serde(alias = "feature-level")]
+    feature_level: Option<u16>,
     insecure: Option<bool>,
 }
 
@@ -129,6 +132,7 @@ fn resolve(args: &StartArgs) -> Result<Settings, Failure> {
             args.heartbeat_interval.or(file.heartbeat_interval),
             args.election_timeout.or(file.election_timeout),
         )?,
+        level: level(args.feature_level.or(file.feature_level))?,
         scrub: scrub_pace(args.scrub_rate.or(file.scrub_rate), args.scrub_rest.or(file.scrub_rest)),
         name,
         initial_cluster,
@@ -176,6 +180,14 @@ fn scrub_pace(mib_per_s: Option<u64>, rest_s: Option<u64>) -> ScrubPace {
         bytes_per_s: mib_per_s.map_or(default.bytes_per_s, |mib| mib.saturating_mul(1 << 20)),
         rest: rest_s.map_or(default.rest, Duration::from_secs),
     }
+}
+
+fn level(offered: Option<u16>) -> Result<Level, Failure> {
+    let level = offered.map_or(Level::LATEST, Level);
+    if (Level::FIRST..=Level::LATEST).contains(&level) {
+        return Ok(level);
+    }
+    Err(usage(format!("--feature-level {level}: this release knows {} to {}", Level::FIRST, Level::LATEST)))
 }
 
 fn timing(heartbeat_ms: Option<u64>, election_ms: Option<u64>) -> Result<Timing, Failure> {

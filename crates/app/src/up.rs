@@ -4,6 +4,7 @@ use crate::cli::UpArgs;
 use crate::failure::Failure;
 use crate::node::{Running, Settings, listen};
 use quorate_cluster::Timing;
+use quorate_kv::Level;
 use quorate_runtime::disk::ScrubPace;
 use std::fs;
 use std::net::TcpListener as StdListener;
@@ -46,6 +47,7 @@ async fn one(args: &UpArgs) -> Result<(), Failure> {
         surely_new: false,
         token: "quorate-up-1".into(),
         max_txn_ops: quorate_etcd::Options::default().max_txn_ops,
+        level: Level::LATEST,
         timing: Timing::default(),
         scrub: ScrubPace::default(),
     };

@@ -39,6 +39,9 @@ pub enum BootError {
         /// The last one before the log.
         start: LogIndex,
     },
+    /// The cluster does what this release does not know.
+    #[error("{0}")]
+    Level(String),
     /// The members' rows cannot be read.
     #[error("the members' rows cannot be read: {0}")]
     Roster(String),

@@ -1,6 +1,7 @@
 //! How a node is set up.
 
 use quorate_env::{ClusterId, NodeId};
+use quorate_kv::Level;
 use quorate_shard::Flaw;
 use std::time::Duration;
 
@@ -103,6 +104,10 @@ pub enum Sabotage {
     DecideUnprepared,
     /// Release what a silent coordinator has prepared without asking what was decided.
     PresumeAborted,
+    /// Raise the cluster's level to what the leader knows, whatever the others do.
+    RaiseEarly,
+    /// Propose what not every member knows.
+    IgnoreLevel,
     /// Never finish a transaction whose coordinator is silent.
     LeaveOrphans,
     /// Take part at once, without asking what others have seen.
@@ -126,6 +131,8 @@ pub struct NodeConfig {
     pub members: Vec<BootMember>,
     /// Nodes that it knows besides, from a former life: when it has lost its rows, it asks them.
     pub known: Vec<NodeId>,
+    /// What this node offers the cluster: what its release knows, or less, so that the release before can take over again.
+    pub level: Level,
     /// Patience.
     pub timing: Timing,
     /// Unflushed bytes of the store at which it is flushed; see [`crate::bounds::FLUSH_BYTES`].

@@ -1,6 +1,7 @@
 //! All that a node can be told and all that it can ask for.
 
 use crate::keyspaces::Keyspaces;
+use crate::levels::Levels;
 use crate::members::Roster;
 use crate::wire::PeerMessage;
 use quorate_consensus::Role;
@@ -308,6 +309,8 @@ pub struct Outputs {
     pub roster: Option<Arc<Roster>>,
     /// The keyspaces, when they have changed. Their shards have replicas here by then.
     pub keyspaces: Option<Arc<Keyspaces>>,
+    /// The levels, when they may have changed.
+    pub levels: Option<Arc<Levels>>,
     /// To whom leaderships are offered, because this node's disk is far slower than theirs.
     pub too_slow: Vec<(ShardId, NodeId)>,
     /// The replica's state contradicts itself or its peers: stop the process and say this.

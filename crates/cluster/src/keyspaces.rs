@@ -24,6 +24,11 @@ const NEXT_ID: &str = "next-id";
 
 const VERSION: u8 = 1;
 
+/// Whether a key of the system keyspace is that of a keyspace's row.
+pub(crate) fn is_row(key: &[u8]) -> bool {
+    key.starts_with(KEYSPACES.as_bytes())
+}
+
 /// A keyspace and its groups' beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyspaceRow {

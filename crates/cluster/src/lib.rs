@@ -19,6 +19,7 @@
 //! - [`proposals`], [`reads`], [`lease_clock`], [`transfer`] each keep one kind of promise to clients or peers.
 //! - [`across`] carries transactions over several shards through, and finishes those whose coordinator is gone.
 //! - [`keyspaces`] says which shards there are; a node has a replica of each.
+//! - [`levels`] says what may be asked of a cluster whose members run different releases.
 //! - [`members`] says what the cluster wants to be, [`reshape`] what a group's leader does to get there.
 //!
 //! The cluster does not know that there are sockets, files, gRPC or threads.
@@ -31,6 +32,7 @@ mod fetch;
 mod input;
 pub mod keyspaces;
 mod lease_clock;
+pub mod levels;
 pub mod members;
 mod mending;
 mod node;

@@ -15,8 +15,8 @@
 use crate::config::BootMember;
 use bytes::Bytes;
 use quorate_env::{DecodeError, Incarnation, NodeId, Reader, ReplicaId, Writer};
-use quorate_kv::{KeyRange, KeyValue, Revision};
-use std::collections::BTreeMap;
+use quorate_kv::{Compare, CompareOp, Expected, KeyRange, KeyValue, Revision};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the members' rows begin.
 pub const MEMBERS: &str = "members/";
@@ -190,6 +190,23 @@ impl Roster {
             MemberState::Joining | MemberState::Voter => Wanted::Voter,
             MemberState::Leaving => Wanted::Gone,
         })
+    }
+
+    /// Holds as long as nobody has written a row about members after these were read.
+    #[must_use]
+    pub fn unchanged(&self) -> Vec<Compare> {
+        let expected = Expected::Mod(self.revision.0 as i64 + 1);
+        let compare = |range| Compare { range, op: CompareOp::Less, expected: expected.clone() };
+        Self::ranges().map(compare).to_vec()
+    }
+
+    /// Who begins a new group: those whose rows say that they vote, and those of the first configuration who have not registered yet.
+    #[must_use]
+    pub fn founders(&self, first: impl IntoIterator<Item = NodeId>) -> Vec<ReplicaId> {
+        let voters = self.rows.values().map(|(row, _)| row).filter(|row| row.state == MemberState::Voter);
+        let silent = first.into_iter().filter(|id| !self.rows.contains_key(id) && !self.removed.contains_key(id));
+        let all: BTreeSet<ReplicaId> = voters.map(|row| row.id).chain(silent).map(|id| ReplicaId(id.0)).collect();
+        all.into_iter().collect()
     }
 
     /// The members that have started and are to stay.

@@ -149,7 +149,9 @@ impl Mending {
 
     /// Whether the replica can start.
     pub fn is_whole(&self) -> bool {
-        self.rotted.is_empty() && self.hole.is_none() && self.unsynced.is_none()
+        // Rows that are here are the shard's: those from before are being cleared away, even if every entry has come back meanwhile.
+        let rows_wait = matches!(self.rows, Some(Rows::Here { .. }));
+        self.rotted.is_empty() && self.hole.is_none() && self.unsynced.is_none() && !rows_wait
     }
 
     /// What became of the entries.
@@ -158,8 +160,9 @@ impl Mending {
     }
 
     /// The whole log, the rows, and the watches that waited.
-    pub fn finish(self) -> (Restored, Machine, Vec<(WatcherKey, WatchRequest)>) {
+    pub fn finish(mut self, cx: &mut Context<'_>) -> (Restored, Machine, Vec<(WatcherKey, WatchRequest)>) {
         assert!(self.is_whole(), "a replica starts from a whole log");
+        self.abandon_rows(cx);
         let indexes = (self.restored.start.index.0 + 1..).map(LogIndex);
         assert!(self.restored.entries.iter().map(|entry| entry.index).zip(indexes).all(|(is, should)| is == should));
         (self.restored, self.machine, self.watches)
@@ -560,6 +563,28 @@ fn may_go(own: Term, membership: &Membership, lacks: &BTreeMap<ReplicaId, Lack>)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_env::Writer;
+    use quorate_kv::Level;
+    use quorate_shard::{Procedures, Slot};
+    use quorate_storage::store::ModelStore;
+
+    #[test]
+    fn a_replica_waits_for_rows_that_have_taken_the_place_of_its_own() {
+        let machine = || {
+            let procedures = Arc::new(Procedures::of(Level::LATEST));
+            let (mut w, members) = (Writer::new(), Membership::of_voters((1..=3).map(ReplicaId)));
+            members.encode(&mut w);
+            Machine::create(Arc::new(ModelStore::new()), Slot(1), w.finish().into(), procedures).expect("fresh rows")
+        };
+        let membership = Membership::of_voters((1..=3).map(ReplicaId));
+        let restored = Restored { membership, ..Restored::default() };
+        let found = Found { machine: machine(), restored, rotted: Vec::new(), hole: None, repair: Vec::new() };
+        let known = [2, 3].map(NodeId);
+        let mut mending = Mending::new(ShardId(2), ReplicaId(1), found, &known, None).expect("there are others");
+        assert!(mending.is_whole(), "every entry is back");
+        mending.rows = Some(Rows::Here { machine: machine(), flush: None });
+        assert!(!mending.is_whole(), "its own rows are being cleared away");
+    }
 
     fn absent(in_term: u64, leads: bool) -> Lack {
         Lack::Absent { in_term: Term(in_term), leads }

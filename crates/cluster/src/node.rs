@@ -5,19 +5,20 @@ mod tests;
 
 use crate::across::{Across, Ask, OWN_REQUESTS, Surroundings};
 use crate::boot::{self, BootError};
-use crate::bounds::{DEAD_ROWS_PER_TICK, PENDING_READS_MAX};
+use crate::bounds::{DEAD_ROWS_PER_TICK, PENDING_READS_MAX, RETRY};
 use crate::config::{NodeConfig, Sabotage};
 use crate::input::{FlushTask, Input, Inspection, Lost, Mended, Outputs, Persist, Request, RequestId};
 use crate::keyspaces::Keyspaces;
+use crate::levels::{self, Levels};
 use crate::members::Roster;
 use crate::mending::Mending;
-use crate::recall::{Opened, Recall, Sighting, Witness};
+use crate::recall::{Opened, Recall, Witness};
 use crate::replica::{self, Context, Replica, SystemRows};
 use crate::slots::Slots;
 use crate::wire::{PeerBody, PeerMessage, node_of};
 use quorate_consensus::{Config, Group, Membership, Restored};
 use quorate_env::{Instant, LogIndex, ReplicaId, Rng, ShardId, WallMs};
-use quorate_kv::{Error, KeyspaceId, Refusal, Unavailable};
+use quorate_kv::{Command, Error, KeyspaceId, Refusal, Unavailable};
 use quorate_shard::{Machine, Procedures, Remains, View};
 use quorate_storage::store::Store;
 use quorate_storage::wal::{LogRecord, Recovered, RecoveredLog};
@@ -33,6 +34,9 @@ const ACROSS_RNG: u64 = u64::MAX;
 /// Bytes of entries in one append message.
 const APPEND_BYTES_MAX: u64 = 2 << 20;
 
+/// The request in which a node says what its release knows. Nobody waits for the answer: it shows in the rows.
+const TELLING: RequestId = RequestId::MAX;
+
 /// Append messages in flight to one follower.
 const APPENDS_IN_FLIGHT_MAX: usize = 64;
 
@@ -45,8 +49,8 @@ pub struct Node {
     replicas: BTreeMap<ShardId, Replica>,
     /// Shards whose replica here cannot start yet: its log has rotted.
     mending: BTreeMap<ShardId, Mending>,
-    /// Shards whose replica here asks what others have seen of it.
-    recalling: BTreeMap<ShardId, Recall>,
+    /// While this node asks what others have seen of it: its replicas wait.
+    recalling: Option<Recall>,
     witness: Witness,
     /// What clients asked of shards that are about to take part.
     early: Vec<(RequestId, Request, Instant)>,
@@ -60,6 +64,8 @@ pub struct Node {
     flushing: Option<(u64, BTreeMap<ShardId, LogIndex>)>,
     /// The system keyspace's rows, as this node's replica of it has them.
     system: SystemRows,
+    /// When this node says again what its release knows, if that is not written by then; set while it is being said.
+    tell_again: Option<Instant>,
     misrouted: u64,
 }
 
@@ -105,25 +111,30 @@ impl Node {
         seed: u64,
     ) -> Result<Self, BootError> {
         recovered.require_promises()?;
-        let slots = Slots::load(store.clone())?;
+        let (level, slots) = (config.level, Slots::load(store.clone())?);
         let rng = Rng::new(seed);
         let membership = Membership::of_voters(config.members.iter().map(|member| ReplicaId(member.id.0)));
         let shared = Shared {
             config,
             store,
             slots,
-            procedures: Arc::new(Procedures::new()),
+            procedures: Arc::new(Procedures::of(level)),
             wall: WallMs(0),
             no_space: false,
             ticket: 1,
             records: Vec::new(),
             out: Outputs::default(),
         };
+        let ticks =
+            if shared.config.sabotage == Some(Sabotage::SkipRecall) { 0 } else { shared.config.timing.recall_ticks };
+        let ask = rng.split(RECALL_PURPOSE).next_u64();
+        let own = ReplicaId(shared.config.node.0);
+        let recall = Recall::new(own, &shared.config.known, &recovered.shards, ask, ticks);
         let mut node = Self {
             shared,
             replicas: BTreeMap::new(),
             mending: BTreeMap::new(),
-            recalling: BTreeMap::new(),
+            recalling: Some(recall),
             witness: Witness::default(),
             early: Vec::new(),
             logs: recovered.shards.clone(),
@@ -133,15 +144,21 @@ impl Node {
             dirty: BTreeSet::new(),
             flushing: None,
             system: SystemRows::default(),
+            tell_again: None,
             misrouted: 0,
         };
         for shard in FIRST_SHARDS {
             node.open(now, shard, &membership)?;
         }
         node.open_made(now)?;
-        node.shared.out.roster = Some(node.system.roster.clone());
-        node.shared.out.keyspaces = Some(node.system.keyspaces.clone());
-        Ok(node)
+        if node.recalling.as_ref().is_some_and(Recall::is_over) {
+            node.admit_all(now)?;
+        }
+        node.hand_out_system();
+        match node.shared.out.fatal.take() {
+            Some(why) => Err(BootError::Level(why)),
+            None => Ok(node),
+        }
     }
 
     /// Opens or creates this node's replica of a shard. Those who are its members at the beginning are the same for all.
@@ -160,12 +177,21 @@ impl Node {
         let found = if config.sabotage == Some(Sabotage::LeadWithRot) { found.cut_off() } else { found };
         let remains = self.remains.as_ref().and_then(|store| remains_of(shard, store));
         let opened = Opened { found, remains, watches: Vec::new() };
-        let ask = self.rng.split(RECALL_PURPOSE + shard.0).next_u64();
-        let ticks = if config.sabotage == Some(Sabotage::SkipRecall) { 0 } else { config.timing.recall_ticks };
-        match Recall::new(shard, ReplicaId(config.node.0), opened, &config.known, ask, ticks) {
-            Ok(recall) => drop(self.recalling.insert(shard, recall)),
-            // A shard that is new here has promised nothing.
-            Err(opened) => self.admit(now, shard, *opened)?,
+        match &mut self.recalling {
+            Some(recall) => recall.hold(shard, opened),
+            // A shard that is new here has promised nothing, and one whose log waited was asked about.
+            None => self.admit(now, shard, opened)?,
+        }
+        Ok(())
+    }
+
+    /// Nobody knows of a promise that the disk has forgotten: the replicas take part.
+    fn admit_all(&mut self, now: Instant) -> Result<(), BootError> {
+        for (shard, opened) in self.recalling.take().map(Recall::finish).unwrap_or_default() {
+            self.admit(now, shard, opened)?;
+        }
+        for (id, request, deadline) in std::mem::take(&mut self.early) {
+            self.request(now, id, request, deadline);
         }
         Ok(())
     }
@@ -210,7 +236,8 @@ impl Node {
                 self.shared.wall = self.shared.wall.max(wall);
                 self.each(now, Replica::tick);
                 self.reshape(now);
-                self.recall_each(now, Recall::tick);
+                self.tell_level(now);
+                self.recall(now, Recall::tick);
                 self.mend_each(now, |_, _| {});
                 let orphans = self.replicas.values().filter_map(Replica::orphans).collect();
                 self.with_across(now, |across, at| across.tick(orphans, at));
@@ -222,12 +249,16 @@ impl Node {
                 let known = node_of(message.from) == from && message.to == ReplicaId(self.shared.config.node.0);
                 if known && self.is_here(message.shard) {
                     self.witness.see(message.shard, message.from, &message.body);
-                    if let PeerBody::RecallAsk { ask } = message.body {
-                        return self.recount(&message, ask);
+                    match &message.body {
+                        PeerBody::RecallAsk { ask } => return self.recount(&message, *ask),
+                        PeerBody::RecallAnswer { ask, seen } => {
+                            return self
+                                .recall(now, |recall, cx| recall.hear(message.from, *ask, seen, cx.config.sabotage));
+                        }
+                        _ => {}
                     }
                 }
-                if known && self.recalling.contains_key(&message.shard) {
-                    self.recall(now, message.shard, |recall, cx| recall.receive(message.from, &message.body, cx));
+                if known && self.recalls(message.shard) {
                     return;
                 }
                 if known && self.mending.contains_key(&message.shard) {
@@ -240,7 +271,7 @@ impl Node {
                 }
                 self.one(now, message.shard, |replica, cx| replica.receive(message.from, message.body, cx));
             }
-            Input::PeerUp(node) => self.recall_each(now, |recall, cx| recall.peer_up(node, cx)),
+            Input::PeerUp(node) => self.recall(now, |recall, cx| recall.peer_up(node, cx)),
             Input::PeerDown(node) => self.each(now, |replica, _| replica.peer_down(node)),
             Input::Persisted { ticket } => {
                 self.each(now, |replica, cx| replica.persisted(ticket, cx));
@@ -268,8 +299,8 @@ impl Node {
                     self.one(now, shard, |replica, cx| replica.watch(key, request, cx));
                 } else if let Some(mending) = self.mending.get_mut(&shard) {
                     mending.watch(key, request);
-                } else if let Some(recall) = self.recalling.get_mut(&shard) {
-                    recall.watch(key, request);
+                } else if let Some(recall) = &mut self.recalling {
+                    recall.watch(shard, key, request);
                 }
             }
         }
@@ -299,6 +330,10 @@ impl Node {
     }
 
     fn request(&mut self, now: Instant, id: RequestId, request: Request, deadline: Instant) {
+        let (needs, is) = (levels::needed(&request), self.system.levels.cluster());
+        if needs > is && self.shared.config.sabotage != Some(Sabotage::IgnoreLevel) {
+            return self.shared.out.replies.push((id, Err(Unavailable::FeatureLevel { needs, is }.into())));
+        }
         match (request.shard(), request) {
             (None, Request::Transact(transaction)) => {
                 self.with_across(now, |across, at| across.begin(id, transaction, deadline, at));
@@ -309,7 +344,7 @@ impl Node {
             (Some(shard), request) if self.replicas.contains_key(&shard) => {
                 self.one(now, shard, |replica, cx| replica.request(id, request, deadline, cx));
             }
-            (Some(shard), request) if self.recalling.contains_key(&shard) && self.early.len() < PENDING_READS_MAX => {
+            (Some(shard), request) if self.recalls(shard) && self.early.len() < PENDING_READS_MAX => {
                 self.early.push((id, request, deadline));
             }
             (Some(shard), _) if !self.is_here(shard) => {
@@ -321,7 +356,7 @@ impl Node {
 
     /// Takes answers to the steps of transactions, and asks for the next steps.
     fn move_across(&mut self, now: Instant) {
-        if self.across.is_asking() {
+        if self.across.is_asking() || self.tell_again.is_some() {
             let answers = self.shared.out.replies.extract_if(.., |(id, _)| *id >= OWN_REQUESTS);
             for (id, answer) in answers.collect::<Vec<_>>() {
                 self.with_across(now, |across, at| across.answered(id, answer, at));
@@ -355,7 +390,11 @@ impl Node {
         }
         let groups: Vec<Membership> = self.replicas.values().map(Replica::membership).collect();
         if whole {
-            self.one(now, FIRST_SHARDS[0], |replica, cx| replica.move_rows(&roster, &groups, cx));
+            let levels = self.system.levels.clone();
+            self.one(now, FIRST_SHARDS[0], |replica, cx| {
+                replica.move_rows(&roster, &groups, cx);
+                replica.raise_level(&levels, &groups, cx);
+            });
         }
     }
 
@@ -373,8 +412,38 @@ impl Node {
         if let Err(e) = self.open_made(now) {
             self.shared.out.fatal.get_or_insert(e.to_string());
         }
-        self.shared.out.roster = Some(self.system.roster.clone());
-        self.shared.out.keyspaces = Some(self.system.keyspaces.clone());
+        self.hand_out_system();
+    }
+
+    /// Says outside what the system keyspace's rows say, and stops if they say that this node's release is too old.
+    fn hand_out_system(&mut self) {
+        let (rows, shared) = (&self.system, &mut self.shared);
+        let (is, knows) = (rows.levels.cluster(), shared.config.level);
+        if is > knows {
+            let why = format!("the cluster is at feature level {is}, and this node knows only {knows}");
+            shared.out.fatal.get_or_insert(format!("{why}: start a newer release, or one that is not held down"));
+        }
+        shared.out.roster = Some(rows.roster.clone());
+        shared.out.keyspaces = Some(rows.keyspaces.clone());
+        shared.out.levels = Some(rows.levels.clone());
+    }
+
+    /// Says in the system keyspace what this node's release knows.
+    fn tell_level(&mut self, now: Instant) {
+        let (node, level) = (self.shared.config.node, self.shared.config.level);
+        let system = self.replicas.get(&FIRST_SHARDS[0]);
+        if !system.is_some_and(|replica| replica.membership().contains(ReplicaId(node.0))) {
+            return;
+        }
+        let Some(txn) = self.system.levels.tell(node, level) else {
+            self.tell_again = None;
+            return;
+        };
+        if self.tell_again.is_none_or(|when| when <= now) {
+            self.tell_again = Some(now + RETRY);
+            let request = Request::Submit { shard: FIRST_SHARDS[0], command: Command::Transact(txn) };
+            self.request(now, TELLING, request, now + RETRY);
+        }
     }
 
     fn start_flush(&mut self) {
@@ -411,8 +480,8 @@ impl Node {
             self.mending.insert(shard, mending);
             return;
         }
-        self.shared.out.mended.push(mending.mended());
-        let (restored, machine, watches) = mending.finish();
+        cx.out.mended.push(mending.mended());
+        let (restored, machine, watches) = mending.finish(&mut cx);
         let replica = start_replica(&self.shared.config, shard, &restored, machine, now, &self.rng);
         self.replicas.insert(shard, replica);
         self.dirty.insert(shard);
@@ -424,49 +493,35 @@ impl Node {
         }
     }
 
-    /// Says what was seen of a replica that starts.
+    /// Says what was seen of a node that starts.
     fn recount(&mut self, question: &PeerMessage, ask: u64) {
-        let (shard, to) = (question.shard, question.from);
+        let to = question.from;
         let blind = self.shared.config.sabotage == Some(Sabotage::ForgetSightings);
-        let seen = if blind { Sighting::default() } else { self.witness.of(shard, to) };
+        let seen = if blind { Vec::new() } else { self.witness.of(to) };
         let body = PeerBody::RecallAnswer { ask, seen };
-        self.shared.out.messages.push((node_of(to), PeerMessage { shard, from: question.to, to, body }));
+        let answer = PeerMessage { shard: question.shard, from: question.to, to, body };
+        self.shared.out.messages.push((node_of(to), answer));
     }
 
     fn is_here(&self, shard: ShardId) -> bool {
-        self.replicas.contains_key(&shard) || self.mending.contains_key(&shard) || self.recalling.contains_key(&shard)
+        self.replicas.contains_key(&shard) || self.mending.contains_key(&shard) || self.recalls(shard)
     }
 
-    /// Lets a replica that asks what was seen of it go on, and admits it when it knows.
-    fn recall(&mut self, now: Instant, shard: ShardId, f: impl FnOnce(&mut Recall, &mut Context<'_>)) {
-        let Some(mut recall) = self.recalling.remove(&shard) else { return };
-        let mut cx = self.shared.context(now);
-        f(&mut recall, &mut cx);
+    /// Whether a replica here waits until its disk is believed.
+    fn recalls(&self, shard: ShardId) -> bool {
+        self.recalling.as_ref().is_some_and(|recall| recall.holds(shard))
+    }
+
+    /// If this node asks what was seen of it: lets that go on, and admits its replicas when it knows.
+    fn recall(&mut self, now: Instant, f: impl FnOnce(&mut Recall, &mut Context<'_>)) {
+        let Some(recall) = &mut self.recalling else { return };
+        f(recall, &mut self.shared.context(now));
+        let (over, shared) = (recall.is_over(), &mut self.shared);
         if let Some(what) = recall.contradiction() {
-            self.shared.out.lost = self.shared.out.lost.or(Some(Lost::Acknowledged));
-            self.shared
-                .out
-                .fatal
-                .get_or_insert(format!("{} of {shard} has lost promises: {what}", self.shared.config.node));
-        }
-        self.recalling.insert(shard, recall);
-        // The shards share a disk: what one of them finds lost, concerns all.
-        if self.shared.out.lost.is_some() || !self.recalling.values().all(Recall::is_over) {
-            return;
-        }
-        for (shard, recall) in std::mem::take(&mut self.recalling) {
-            if let Err(e) = self.admit(now, shard, recall.finish()) {
-                self.shared.out.fatal.get_or_insert(e.to_string());
-            }
-        }
-        for (id, request, deadline) in std::mem::take(&mut self.early) {
-            self.request(now, id, request, deadline);
-        }
-    }
-
-    fn recall_each(&mut self, now: Instant, mut f: impl FnMut(&mut Recall, &mut Context<'_>)) {
-        for shard in self.recalling.keys().copied().collect::<Vec<_>>() {
-            self.recall(now, shard, &mut f);
+            shared.out.lost = shared.out.lost.or(Some(Lost::Acknowledged));
+            shared.out.fatal.get_or_insert(format!("{} has lost promises: {what}", shared.config.node));
+        } else if over && let Err(e) = self.admit_all(now) {
+            self.shared.out.fatal.get_or_insert(e.to_string());
         }
     }
 
@@ -499,7 +554,7 @@ impl Node {
     /// Whether every replica here has all that it should have.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.mending.is_empty() && self.recalling.is_empty()
+        self.mending.is_empty() && self.recalling.is_none()
     }
 
     /// The members' rows as this node knows them.
@@ -514,14 +569,20 @@ impl Node {
         &self.system.keyspaces
     }
 
+    /// The levels as this node knows them.
+    #[must_use]
+    pub fn levels(&self) -> &Levels {
+        &self.system.levels
+    }
+
     /// The shards that this node has replicas of, ascending.
     #[must_use]
     pub fn shards(&self) -> Vec<ShardId> {
         self.replicas
             .keys()
             .chain(self.mending.keys())
-            .chain(self.recalling.keys())
             .copied()
+            .chain(self.recalling.iter().flat_map(Recall::shards))
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect()
@@ -543,7 +604,7 @@ impl Node {
     #[must_use]
     pub fn inspect(&self, shard: ShardId) -> Option<Inspection> {
         let mending = || self.mending.get(&shard).map(Mending::inspect);
-        let recalling = || self.recalling.get(&shard).map(Recall::inspect);
+        let recalling = || self.recalling.as_ref().and_then(|recall| recall.inspect(shard));
         self.replicas.get(&shard).map(Replica::inspect).or_else(mending).or_else(recalling)
     }
 }

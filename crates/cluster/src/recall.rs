@@ -1,13 +1,16 @@
-//! Whether a replica that starts still has what it promised, as far as others can tell.
+//! Whether a node that starts still has what its replicas promised, as far as others can tell.
 //!
 //! A disk that was rolled back to an older image, or that said *synced* and was not, looks whole: nothing in it is damaged, it is merely old. Who
-//! goes on from it may vote twice in a term, and lacks entries that a leader counted. Only others can know. So each replica remembers, in
-//! memory, what it saw every other one promise, and one that starts asks before it takes part:
+//! goes on from it may vote twice in a term, and lacks entries that a leader counted. Only others can know. So each node remembers, in
+//! memory, what it saw every replica of the others promise, and one that starts asks before any of its own takes part:
 //!
 //! ```text
 //!   starts ──> "what did you see of me?" ──┬── all have answered, or time is up ──────────> mends if it must, and takes part
 //!     mute; answers others that ask so     └── somebody saw more than the disk has ───────> comes back as another member
 //! ```
+//!
+//! The replicas share a disk, so what one of them has lost concerns all. An answer tells of all of them, also of shards that this disk does not know of
+//! any more.
 //!
 //! **What counts as seen.** Only what is sent after it is durable: an answer to an append or a heartbeat, a vote given, a vote asked for (whoever
 //! asks has voted for itself). Not what a leader sends, nor pre-votes: neither says what is on the sender's disk.
@@ -31,11 +34,13 @@
 use crate::boot::Found;
 use crate::config::Sabotage;
 use crate::input::{Inspection, WatchRequest};
+use crate::node::FIRST_SHARDS;
 use crate::replica::{Context, membership_hash};
 use crate::wire::{PeerBody, PeerMessage, node_of};
 use quorate_consensus::{HardState, MessageKind, Role};
 use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, ShardId, Term};
 use quorate_shard::{Remains, WatcherKey};
+use quorate_storage::wal::RecoveredLog;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What one replica has seen another promise.
@@ -86,34 +91,19 @@ impl Sighting {
 /// What this node has seen others promise since its process began.
 #[derive(Default)]
 pub(crate) struct Witness {
-    seen: BTreeMap<(ShardId, ReplicaId), Sighting>,
+    seen: BTreeMap<(ReplicaId, ShardId), Sighting>,
 }
 
 impl Witness {
     pub fn see(&mut self, shard: ShardId, from: ReplicaId, body: &PeerBody) {
-        self.seen.entry((shard, from)).or_default().add(body);
+        self.seen.entry((from, shard)).or_default().add(body);
     }
 
-    pub fn of(&self, shard: ShardId, replica: ReplicaId) -> Sighting {
-        self.seen.get(&(shard, replica)).copied().unwrap_or_default()
+    /// What it has seen a node's replicas promise.
+    pub fn of(&self, replica: ReplicaId) -> Vec<(ShardId, Sighting)> {
+        let of_it = self.seen.range((replica, ShardId(0))..=(replica, ShardId(u64::MAX)));
+        of_it.filter(|(_, seen)| **seen != Sighting::default()).map(|((_, shard), seen)| (*shard, *seen)).collect()
     }
-}
-
-/// A replica that asks what others have seen of it. See the top of this file.
-pub(crate) struct Recall {
-    shard: ShardId,
-    id: ReplicaId,
-    found: Found,
-    remains: Option<Remains>,
-    /// Names this life's questions.
-    ask: u64,
-    /// Who has not answered: the members, and whoever else this node knows. A disk that forgot may have forgotten who the members are.
-    unheard: BTreeSet<ReplicaId>,
-    ticks_left: u32,
-    /// When the last tick counted.
-    ticked: Option<Instant>,
-    contradiction: Option<String>,
-    watches: Vec<(WatcherKey, WatchRequest)>,
 }
 
 /// What a replica starts with.
@@ -124,42 +114,117 @@ pub(crate) struct Opened {
     pub watches: Vec<(WatcherKey, WatchRequest)>,
 }
 
-impl Recall {
-    /// # Errors
-    /// If there is nothing to remember or nobody to ask: the replica may start.
-    pub fn new(
-        shard: ShardId,
-        id: ReplicaId,
-        opened: Opened,
-        known: &[NodeId],
-        ask: u64,
-        ticks: u32,
-    ) -> Result<Self, Box<Opened>> {
-        let restored = &opened.found.restored;
-        let fresh = restored.hard_state.term == Term(0) && restored.applied.index == LogIndex(0);
-        let known = known.iter().map(|node| ReplicaId(node.0));
-        let unheard: BTreeSet<_> = restored.membership.all().into_iter().chain(known).filter(|it| *it != id).collect();
-        if fresh || unheard.is_empty() || ticks == 0 {
-            return Err(Box::new(opened));
+/// What a disk says that was promised.
+#[derive(Clone, Copy, Debug, Default)]
+struct Promised {
+    hard_state: HardState,
+    last: LogIndex,
+}
+
+impl Promised {
+    fn by(log: &RecoveredLog) -> Self {
+        let hard_state = log.hard_state.map_or_else(HardState::default, |it| HardState {
+            term: it.term,
+            vote: it.vote,
+            commit: it.commit,
+        });
+        let readable = log.entries.last().map_or(log.start.0, |entry| entry.index);
+        Self { hard_state, last: log.rotted.last().map_or(readable, |rotted| rotted.index.max(readable)) }
+    }
+}
+
+impl Opened {
+    /// What the disk says, or would if what is found wrong with it were already put right.
+    fn promised(&self) -> Promised {
+        let restored = &self.found.restored;
+        let hard_state = match restored.hard_state {
+            found if found.term >= restored.at_least => found,
+            found => HardState { term: restored.at_least, vote: ReplicaId(0), ..found },
+        };
+        let readable = restored.entries.last().map_or(restored.start.index, |entry| entry.index);
+        let last = self.found.rotted.last().map_or(readable, |rotted| rotted.index.max(readable));
+        Promised { hard_state, last }
+    }
+
+    /// Whether it never took part in anything.
+    fn is_fresh(&self) -> bool {
+        let restored = &self.found.restored;
+        restored.hard_state.term == Term(0) && restored.applied.index == LogIndex(0)
+    }
+
+    fn inspect(&self, id: ReplicaId) -> Inspection {
+        let (restored, meta) = (&self.found.restored, self.found.machine.meta());
+        let whole = self.found.rotted.is_empty() && self.found.hole.is_none();
+        Inspection {
+            replica: id,
+            role: Role::Follower,
+            term: restored.hard_state.term.max(restored.applied.term),
+            leader: None,
+            committed: restored.hard_state.commit.max(meta.applied),
+            applied: meta.applied,
+            state_hash: meta.state_hash,
+            revision: meta.revision,
+            log_start: restored.start.index,
+            last: self.promised().last,
+            held_back: false,
+            voter: restored.membership.is_voter(id),
+            membership: membership_hash(&restored.membership),
+            waits_for_newcomer: false,
+            rotted: if whole { 0 } else { self.found.rotted.len().max(1) },
         }
-        let Opened { found, remains, watches } = opened;
-        Ok(Self {
-            shard,
+    }
+}
+
+/// A node that asks what others have seen of its replicas. See the top of this file.
+pub(crate) struct Recall {
+    id: ReplicaId,
+    /// Names this life's questions.
+    ask: u64,
+    /// Who has not answered: the members, and whoever else this node knows. A disk that forgot may have forgotten who the members are.
+    unheard: BTreeSet<ReplicaId>,
+    opened: BTreeMap<ShardId, Opened>,
+    /// Of shards whose replicas cannot be opened yet: which shards there are, the system keyspace's log may have to tell first.
+    logs: BTreeMap<ShardId, Promised>,
+    ticks_left: u32,
+    /// When the last tick counted.
+    ticked: Option<Instant>,
+    contradiction: Option<String>,
+}
+
+impl Recall {
+    pub fn new(id: ReplicaId, known: &[NodeId], logs: &BTreeMap<ShardId, RecoveredLog>, ask: u64, ticks: u32) -> Self {
+        Self {
             id,
-            found,
-            remains,
             ask,
-            unheard,
+            unheard: known.iter().map(|node| ReplicaId(node.0)).filter(|other| *other != id).collect(),
+            opened: BTreeMap::new(),
+            logs: logs.iter().map(|(shard, log)| (*shard, Promised::by(log))).collect(),
             ticks_left: ticks,
             ticked: None,
             contradiction: None,
-            watches,
-        })
+        }
     }
 
-    /// Whether everybody has answered or has had time to.
+    /// A replica takes no part until all are believed.
+    pub fn hold(&mut self, shard: ShardId, opened: Opened) {
+        self.logs.remove(&shard);
+        let members = opened.found.restored.membership.all().into_iter();
+        self.unheard.extend(members.filter(|other| *other != self.id));
+        self.opened.insert(shard, opened);
+    }
+
+    pub fn holds(&self, shard: ShardId) -> bool {
+        self.opened.contains_key(&shard)
+    }
+
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> {
+        self.opened.keys().copied()
+    }
+
+    /// Whether everybody has answered or has had time to, or there is nothing that anybody could know.
     pub fn is_over(&self) -> bool {
-        self.unheard.is_empty() || self.ticks_left == 0
+        let fresh = self.logs.is_empty() && self.opened.values().all(Opened::is_fresh);
+        fresh || self.unheard.is_empty() || self.ticks_left == 0
     }
 
     /// What the disk has lost, as somebody saw.
@@ -167,15 +232,16 @@ impl Recall {
         self.contradiction.as_ref()
     }
 
-    pub fn finish(self) -> Opened {
-        Opened { found: self.found, remains: self.remains, watches: self.watches }
+    pub fn finish(self) -> BTreeMap<ShardId, Opened> {
+        self.opened
     }
 
     /// A watch is attached when there is something to attach it to.
-    pub fn watch(&mut self, key: WatcherKey, request: WatchRequest) {
+    pub fn watch(&mut self, shard: ShardId, key: WatcherKey, request: WatchRequest) {
+        let Some(Opened { watches, .. }) = self.opened.get_mut(&shard) else { return };
         match request {
-            WatchRequest::Attach { .. } => self.watches.push((key, request)),
-            WatchRequest::Detach => self.watches.retain(|(waiting, _)| *waiting != key),
+            WatchRequest::Attach { .. } => watches.push((key, request)),
+            WatchRequest::Detach => watches.retain(|(waiting, _)| *waiting != key),
             WatchRequest::Progress => {}
         }
     }
@@ -200,59 +266,31 @@ impl Recall {
 
     fn ask(&self, to: ReplicaId, cx: &mut Context<'_>) {
         let body = PeerBody::RecallAsk { ask: self.ask };
-        cx.out.messages.push((node_of(to), PeerMessage { shard: self.shard, from: self.id, to, body }));
+        cx.out.messages.push((node_of(to), PeerMessage { shard: FIRST_SHARDS[0], from: self.id, to, body }));
     }
 
-    /// For consensus this replica is down: it listens to nothing but answers.
-    pub fn receive(&mut self, from: ReplicaId, body: &PeerBody, cx: &Context<'_>) {
-        let PeerBody::RecallAnswer { ask, seen } = body else { return };
-        if *ask != self.ask {
+    /// For consensus the replicas here are down: they listen to nothing but answers.
+    pub fn hear(&mut self, from: ReplicaId, ask: u64, seen: &[(ShardId, Sighting)], sabotage: Option<Sabotage>) {
+        if ask != self.ask {
             return;
         }
         self.unheard.remove(&from);
-        let mut seen = *seen;
-        if cx.sabotaged(Sabotage::RecallTermsOnly) {
-            (seen.voted, seen.acknowledged) = Default::default();
-        }
-        let contradiction = seen.contradiction(from, self.promises(), self.last());
+        let contradiction = seen.iter().find_map(|(shard, seen)| {
+            let mut seen = *seen;
+            if sabotage == Some(Sabotage::RecallTermsOnly) {
+                (seen.voted, seen.acknowledged) = Default::default();
+            }
+            // Of a shard of which nothing is here, everything is forgotten.
+            let of_log = || self.logs.get(shard).copied().unwrap_or_default();
+            let Promised { hard_state, last } = self.opened.get(shard).map_or_else(of_log, Opened::promised);
+            let what = seen.contradiction(from, hard_state, last)?;
+            Some(format!("of {shard} {what}"))
+        });
         self.contradiction = self.contradiction.take().or(contradiction);
     }
 
-    /// What the disk says, or would if what is found wrong with it were already put right.
-    fn promises(&self) -> HardState {
-        let restored = &self.found.restored;
-        match restored.hard_state {
-            found if found.term >= restored.at_least => found,
-            found => HardState { term: restored.at_least, vote: ReplicaId(0), ..found },
-        }
-    }
-
-    fn last(&self) -> LogIndex {
-        let restored = &self.found.restored;
-        let readable = restored.entries.last().map_or(restored.start.index, |entry| entry.index);
-        self.found.rotted.last().map_or(readable, |rotted| rotted.index.max(readable))
-    }
-
-    pub fn inspect(&self) -> Inspection {
-        let (restored, meta) = (&self.found.restored, self.found.machine.meta());
-        let whole = self.found.rotted.is_empty() && self.found.hole.is_none();
-        Inspection {
-            replica: self.id,
-            role: Role::Follower,
-            term: restored.hard_state.term.max(restored.applied.term),
-            leader: None,
-            committed: restored.hard_state.commit.max(meta.applied),
-            applied: meta.applied,
-            state_hash: meta.state_hash,
-            revision: meta.revision,
-            log_start: restored.start.index,
-            last: self.last(),
-            held_back: false,
-            voter: restored.membership.is_voter(self.id),
-            membership: membership_hash(&restored.membership),
-            waits_for_newcomer: false,
-            rotted: if whole { 0 } else { self.found.rotted.len().max(1) },
-        }
+    pub fn inspect(&self, shard: ShardId) -> Option<Inspection> {
+        self.opened.get(&shard).map(|opened| opened.inspect(self.id))
     }
 }
 

@@ -152,15 +152,16 @@ pub(crate) fn transfer_of(message: &Message) -> Option<u64> {
 mod tests {
     use super::*;
     use quorate_env::{LogIndex, Term, WallMs};
-    use quorate_kv::{Command, CommandId, Envelope, Op, PutOp, SessionId, Txn};
-    use quorate_shard::{Machine, Slot, encode_entry};
+    use quorate_kv::{Command, CommandId, Envelope, Level, Op, PutOp, SessionId, Txn};
+    use quorate_shard::{Machine, Procedures, Slot, encode_entry};
     use quorate_storage::store::ModelStore;
     use std::sync::Arc;
 
     /// A view of some rows.
     fn view() -> View {
         let store = Arc::new(ModelStore::new());
-        let mut machine = Machine::create(store, Slot(1), Bytes::new(), Arc::default()).expect("a fresh machine");
+        let mut machine = Machine::create(store, Slot(1), Bytes::new(), Arc::new(Procedures::of(Level::LATEST)))
+            .expect("a fresh machine");
         for n in 1..=60 {
             let command = Command::Transact(Txn::just(Op::Put(PutOp::of(format!("k/{n:02}"), "value"))));
             let envelope = Envelope { id: CommandId { session: SessionId(1), seq: n }, answered_below: n, command };

@@ -11,7 +11,7 @@ use quorate_kv::{Envelope, Error, Header, LeaseId, LeaseInfo, Read, Refusal, Rev
 use quorate_shard::Chunk;
 
 /// The version of everything in this file, first byte of every frame.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// The largest frame: a request of the largest size, and what travels with it.
 pub const FRAME_BYTES_MAX: usize = 32 << 20;
@@ -147,8 +147,8 @@ pub enum PeerBody {
     RecallAnswer {
         /// The question.
         ask: u64,
-        /// What the sender saw the receiver promise.
-        seen: Sighting,
+        /// What the sender saw the receiver promise, ascending by shard.
+        seen: Vec<(ShardId, Sighting)>,
     },
 }
 
@@ -274,9 +274,13 @@ impl PeerMessage {
                 w.u8(17);
                 w.varint(*ask);
             }
-            PeerBody::RecallAnswer { ask, seen: Sighting { term, voted, acknowledged: (in_term, index) } } => {
+            PeerBody::RecallAnswer { ask, seen } => {
                 w.u8(18);
-                [*ask, term.0, voted.0, in_term.0, index.0].into_iter().for_each(|part| w.varint(part));
+                w.varint(*ask);
+                w.varint(seen.len() as u64);
+                for (shard, Sighting { term, voted, acknowledged: (in_term, index) }) in seen {
+                    [shard.0, term.0, voted.0, in_term.0, index.0].into_iter().for_each(|part| w.varint(part));
+                }
             }
         }
     }
@@ -339,14 +343,16 @@ impl PeerMessage {
                 PeerBody::StandingAnswer { ask, standings }
             }
             17 => PeerBody::RecallAsk { ask: r.varint("ask")? },
-            18 => PeerBody::RecallAnswer {
-                ask: r.varint("ask")?,
-                seen: Sighting {
-                    term: Term(r.varint("term")?),
-                    voted: Term(r.varint("voted")?),
-                    acknowledged: (Term(r.varint("acknowledged in")?), LogIndex(r.varint("acknowledged")?)),
-                },
-            },
+            18 => {
+                let (ask, mut seen) = (r.varint("ask")?, Vec::new());
+                for _ in 0..r.count("shards")? {
+                    let shard = ShardId(r.varint("shard")?);
+                    let (term, voted) = (Term(r.varint("term")?), Term(r.varint("voted")?));
+                    let acknowledged = (Term(r.varint("acknowledged in")?), LogIndex(r.varint("acknowledged")?));
+                    seen.push((shard, Sighting { term, voted, acknowledged }));
+                }
+                PeerBody::RecallAnswer { ask, seen }
+            }
             _ => return Err(r.error("message body")),
         };
         Ok(Self { shard, from, to, body })
@@ -484,7 +490,10 @@ mod tests {
             PeerBody::RecallAsk { ask: 300 },
             PeerBody::RecallAnswer {
                 ask: 300,
-                seen: Sighting { term: Term(5), voted: Term(4), acknowledged: (Term(3), LogIndex(200)) },
+                seen: vec![(
+                    ShardId(17),
+                    Sighting { term: Term(5), voted: Term(4), acknowledged: (Term(3), LogIndex(200)) },
+                )],
             },
         ];
         let message = |body| PeerMessage { shard: ShardId(2), from: ReplicaId(1), to: ReplicaId(3), body };

@@ -98,6 +98,7 @@ pub(crate) fn status(error: &Error) -> Status {
             Unavailable::Timeout => TIMEOUT,
             Unavailable::Overloaded => TOO_MANY_REQUESTS,
             Unavailable::NoSpace => NO_SPACE,
+            Unavailable::FeatureLevel { .. } => return Status::failed_precondition(why.to_string()),
             Unavailable::Stopping => STOPPED,
         },
         // etcd's clients know this one as "may or may not have been applied".

@@ -141,6 +141,8 @@ pub(crate) async fn page(db: &Arc<dyn Db>, metrics: &Metrics) -> String {
     if let Ok(members) = db.members(Consistency::Serializable).await {
         line("quorate_members", "gauge", "Members of the cluster.", members.len() as u64);
     }
+    let level = u64::from(db.feature_level().0);
+    line("quorate_feature_level", "gauge", "What all members of the cluster know how to do.", level);
     let Repairs { bits, pages, files, failures, entries, fetched_bytes } = db.repairs();
     for (what, help, count) in [
         ("pages_by_bit", "Pages of the store in which a bit was flipped back.", bits),

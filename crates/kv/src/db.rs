@@ -2,8 +2,8 @@
 
 use crate::across::{Decision, Transaction, TransactionResult, TxId};
 use crate::{
-    Command, CommandId, Error, Keyspace, KeyspaceId, KeyspaceKind, LeaseId, Outcome, RangeOp, RangeResult, Revision,
-    WatchControl, WatchEvents,
+    Command, CommandId, Error, Keyspace, KeyspaceId, KeyspaceKind, LeaseId, Level, Outcome, RangeOp, RangeResult,
+    Revision, WatchControl, WatchEvents,
 };
 use quorate_env::{ClusterId, LogIndex, NodeId, ShardId, Term};
 use std::future::Future;
@@ -210,6 +210,9 @@ pub trait Db: Send + Sync + 'static {
 
     /// This node's replica.
     fn status(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<Status, Error>>;
+
+    /// At which feature level the cluster is, as this node knows: what belongs to a higher one is refused.
+    fn feature_level(&self) -> Level;
 
     /// What was repaired on this node's disk.
     fn repairs(&self) -> Repairs;

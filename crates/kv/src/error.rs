@@ -1,7 +1,7 @@
 //! Errors, named by the caller's next move. There are three outcomes: done, refused, unknown.
 
 use crate::across::TxId;
-use crate::{CommandId, Revision};
+use crate::{CommandId, Level, Revision};
 use bytes::Bytes;
 use quorate_env::ShardId;
 use thiserror::Error as ThisError;
@@ -169,6 +169,16 @@ pub enum Unavailable {
     /// The disk has no room for more; reads and deletes go on.
     #[error("no space left on the disk")]
     NoSpace,
+    /// Not every member runs a release that knows how: the cluster's level rises when all do.
+    #[error(
+        "that needs feature level {needs}, the cluster is at {is} until every member runs a release that knows more"
+    )]
+    FeatureLevel {
+        /// The lowest level that knows how.
+        needs: Level,
+        /// The cluster's.
+        is: Level,
+    },
     /// The node is stopping.
     #[error("shutting down")]
     Stopping,

@@ -18,6 +18,7 @@ mod db;
 mod error;
 mod keys;
 mod keyspace;
+mod level;
 pub mod limits;
 mod txn;
 mod watch;
@@ -30,6 +31,7 @@ pub use db::{
 pub use error::{Error, MemberRefusal, MoveRefusal, Refusal, Unavailable};
 pub use keys::{KeyRange, RangeEnd};
 pub use keyspace::{Keyspace, KeyspaceId, KeyspaceKind};
+pub use level::Level;
 pub use txn::{
     Compare, CompareOp, DeleteOp, DeleteResult, Expected, KeyValue, Op, OpResult, PutOp, PutResult, RangeOp,
     RangeResult, Revision, Sort, SortBy, Txn, TxnResult,

@@ -75,6 +75,7 @@ impl IntoResponse for Failure {
                     Unavailable::Timeout => "timeout",
                     Unavailable::Overloaded => "overloaded",
                     Unavailable::NoSpace => "no_space",
+                    Unavailable::FeatureLevel { .. } => "feature_level",
                     Unavailable::Stopping => "stopping",
                 };
                 refused(StatusCode::SERVICE_UNAVAILABLE, reason, format!("{why}; nothing was done, try again"))

@@ -7,12 +7,12 @@ use crate::db::RuntimeDb;
 use crate::disk::random_u64;
 use bytes::Bytes;
 use quorate_cluster::keyspaces::Keyspaces;
-use quorate_cluster::members::{MEMBERS, MemberRow, MemberState, REMOVED, Roster};
+use quorate_cluster::members::{MemberRow, MemberState, Roster};
 use quorate_cluster::{BootMember, Standings};
-use quorate_env::{NodeId, ReplicaId};
+use quorate_env::NodeId;
 use quorate_kv::{
-    Command, Compare, CompareOp, Db, DeleteOp, Error, Expected, KeyRange, Keyspace, KeyspaceId, KeyspaceKind,
-    MemberChange, MemberRefusal, Op, Outcome, PutOp, Refusal, Txn, Unavailable,
+    Command, Db, DeleteOp, Error, KeyRange, Keyspace, KeyspaceId, KeyspaceKind, MemberChange, MemberRefusal, Op,
+    Outcome, PutOp, Refusal, Txn, Unavailable,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,17 +30,6 @@ pub(crate) async fn roster(db: &RuntimeDb) -> Result<Roster, Error> {
     let (kvs, revision) = kvs;
     Roster::read(kvs, revision)
         .map_err(|e| crate::driver::stop_process(&format!("the members' rows cannot be read: {e}")))
-}
-
-/// Holds as long as nobody has written a row about members after `roster` was read.
-pub(crate) fn unchanged_since(roster: &Roster) -> Vec<Compare> {
-    let revision = roster.revision.0 as i64;
-    let compare = |prefix: &'static str| Compare {
-        range: KeyRange::prefix(prefix),
-        op: CompareOp::Less,
-        expected: Expected::Mod(revision + 1),
-    };
-    vec![compare(MEMBERS), compare(REMOVED)]
 }
 
 /// Carries out a change.
@@ -63,7 +52,7 @@ pub(crate) async fn change(db: &RuntimeDb, first: &[BootMember], change: MemberC
         if ops.is_empty() {
             break (id, waits_for);
         }
-        let txn = Txn { compares: unchanged_since(&roster), success: ops, failure: Vec::new() };
+        let txn = Txn { compares: roster.unchanged(), success: ops, failure: Vec::new() };
         // If the outcome is unknown, the next look at the rows tells.
         if let Ok(applied) = db.submit(KeyspaceId::SYSTEM, Command::Transact(txn)).await
             && matches!(applied.outcome, Outcome::Transacted(result) if result.succeeded)
@@ -112,9 +101,9 @@ pub(crate) async fn create_keyspace(
                 Err(Refusal::KeyspaceExists.into())
             };
         }
-        let founders = founders(&roster, first);
+        let founders = roster.founders(first.iter().map(|member| member.id));
         let (_, mut txn) = keyspaces.create(&name, kind, &starts, founders)?;
-        txn.compares.extend(unchanged_since(&roster));
+        txn.compares.extend(roster.unchanged());
         sent = true;
         // If the outcome is unknown, the next look at the rows tells.
         match db.submit(KeyspaceId::SYSTEM, Command::Transact(txn)).await {
@@ -123,15 +112,6 @@ pub(crate) async fn create_keyspace(
         }
     }
     Err(Unavailable::Timeout.into())
-}
-
-/// Who votes now: those whose rows say so, and those of the first configuration who have not registered yet.
-fn founders(roster: &Roster, first: &[BootMember]) -> Vec<ReplicaId> {
-    let voters = roster.rows.values().map(|(row, _)| row).filter(|row| row.state == MemberState::Voter);
-    let silent = first.iter().map(|member| member.id);
-    let silent = silent.filter(|id| !roster.rows.contains_key(id) && !roster.removed.contains_key(id));
-    let all: BTreeSet<ReplicaId> = voters.map(|row| row.id).chain(silent).map(|id| ReplicaId(id.0)).collect();
-    all.into_iter().collect()
 }
 
 /// What must come true before a change is answered.

@@ -14,7 +14,7 @@ use quorate_env::{LogIndex, NodeId, ShardId, Term};
 use quorate_kv::across::{Decision, Transaction, TransactionResult, TxId};
 use quorate_kv::{
     Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Identity, KeyRange, KeyValue, Keyspace,
-    KeyspaceHash, KeyspaceId, KeyspaceKind, LeaseId, LeaseInfo, Member, MemberChange, MoveRefusal, Op, RangeOp,
+    KeyspaceHash, KeyspaceId, KeyspaceKind, LeaseId, LeaseInfo, Level, Member, MemberChange, MoveRefusal, Op, RangeOp,
     RangeResult, Read, Refusal, Repairs, Revision, Status, Txn, Unavailable, WatchControl, WatchEvents, limits,
 };
 use quorate_shard::MachineError;
@@ -308,6 +308,10 @@ impl Db for RuntimeDb {
         let entries = self.disk.stats.mended.load(Ordering::Relaxed);
         let fetched_bytes = self.disk.stats.mended_bytes.load(Ordering::Relaxed);
         Repairs { bits, pages, files: versions + sums, failures, entries, fetched_bytes }
+    }
+
+    fn feature_level(&self) -> Level {
+        Level(self.disk.stats.level.load(Ordering::Relaxed) as u16)
     }
 
     fn move_leader(&self, keyspace: KeyspaceId, to: NodeId) -> BoxFuture<'_, Result<(), Error>> {

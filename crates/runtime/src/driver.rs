@@ -19,7 +19,7 @@ use quorate_cluster::{
     WatchRequest, bounds,
 };
 use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
-use quorate_kv::{Db, Error, Identity, Unavailable};
+use quorate_kv::{Db, Error, Identity, Level, Unavailable};
 use quorate_shard::WatcherKey;
 use quorate_storage::wal::WalIdentity;
 use std::collections::HashMap;
@@ -63,6 +63,8 @@ pub struct Options {
     pub client_urls: Vec<String>,
     /// Patience.
     pub timing: Timing,
+    /// What this node offers the cluster; see [`NodeConfig::level`].
+    pub level: Level,
     /// Time after which a client's request is given up.
     pub request_timeout: Duration,
     /// Sizes of log and store.
@@ -100,6 +102,8 @@ pub struct LaneStats {
     pub mended: AtomicU64,
     /// Bytes of rows that were fetched from other nodes because they were lost here.
     pub mended_bytes: AtomicU64,
+    /// The cluster's feature level.
+    pub level: AtomicU64,
 }
 
 /// What reaches the lane.
@@ -136,6 +140,7 @@ impl Runtime {
             cluster: options.cluster,
             node: options.node,
             members: options.members.clone(),
+            level: options.level,
             timing: options.timing,
             flush_bytes: bounds::FLUSH_BYTES,
             unflushed_bytes_max: bounds::UNFLUSHED_BYTES_MAX,
@@ -412,6 +417,9 @@ impl Lane {
         // Whoever is in a row is known before anything is said to it.
         if let Some(keyspaces) = outputs.keyspaces {
             *self.keyspaces.write().unwrap_or_else(PoisonError::into_inner) = keyspaces;
+        }
+        if let Some(levels) = outputs.levels {
+            self.stats.level.store(levels.cluster().0.into(), Ordering::Relaxed);
         }
         if let Some(roster) = outputs.roster {
             self.members.learn(roster);

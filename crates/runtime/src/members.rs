@@ -220,7 +220,7 @@ pub(crate) async fn register(db: Arc<RuntimeDb>, options: Options, incarnation: 
                 return;
             }
             let put = Op::Put(PutOp::of(MemberRow::key(row.id), row.encode()));
-            let txn = Txn { compares: admin::unchanged_since(&roster), success: vec![put], failure: Vec::new() };
+            let txn = Txn { compares: roster.unchanged(), success: vec![put], failure: Vec::new() };
             // Whatever came of it shows in the next read.
             let _ = db.submit(KeyspaceId::SYSTEM, Command::Transact(txn)).await;
         }

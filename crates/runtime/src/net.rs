@@ -29,7 +29,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"QRTP");
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+
+/// The oldest version that is understood. Later ones begin a connection with the same words, and speak the older side's version after them.
+const OLDEST: u8 = 3;
 
 /// The largest frame of a handshake, and of a question.
 const HELLO_BYTES_MAX: usize = 4096;
@@ -94,8 +97,10 @@ impl Hello {
             Ok((version, hello))
         };
         match read() {
-            Ok((VERSION, hello)) => Ok(hello),
-            Ok((version, _)) => Err(format!("protocol version {version} is not spoken here, only {VERSION}")),
+            Ok((OLDEST.., hello)) => Ok(hello),
+            Ok((version, _)) => {
+                Err(format!("protocol version {version} is not spoken here any more, only {OLDEST} and later ones"))
+            }
             Err(e) => Err(e.to_string()),
         }
     }
@@ -145,7 +150,7 @@ impl Welcome {
     fn decode(frame: Bytes) -> io::Result<Self> {
         let mut r = Reader::new(frame);
         let mut read = || {
-            if r.u32("magic")? != MAGIC || r.u8("version")? != VERSION {
+            if r.u32("magic")? != MAGIC || r.u8("version")? < OLDEST {
                 return Err(r.error("welcome"));
             }
             let verdict = r.u8("verdict")?;

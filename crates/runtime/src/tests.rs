@@ -5,8 +5,8 @@ use crate::{Options, Runtime, member_id};
 use quorate_cluster::{BootMember, Timing};
 use quorate_env::ClusterId;
 use quorate_kv::{
-    Command, Consistency, Db, Error, KeyRange, KeyspaceId, LeaseId, Op, Outcome, PutOp, RangeOp, Refusal, Revision,
-    Txn, WatchId, WatchNotice, WatchSpec,
+    Command, Consistency, Db, Error, KeyRange, KeyspaceId, LeaseId, Level, Op, Outcome, PutOp, RangeOp, Refusal,
+    Revision, Txn, WatchId, WatchNotice, WatchSpec,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -39,6 +39,7 @@ async fn start(dir: &Path, names: &[(&str, u16)], name: &str, listener: Option<T
         announce_peer: None,
         token: 0,
         client_urls: vec![format!("http://{name}")],
+        level: Level::LATEST,
         timing: Timing::default(),
         request_timeout: Duration::from_secs(5),
         disk: DiskOptions::default(),

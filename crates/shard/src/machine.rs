@@ -19,7 +19,7 @@ use quorate_env::{DecodeError, LogIndex, Term, checksum};
 use quorate_kv::across::TxId;
 use quorate_kv::{
     Applied, Command, CommandId, DeleteOp, DeleteResult, Envelope, Event, EventKind, Header, KeyRange, KeyValue,
-    LeaseId, Op, OpResult, Outcome, ProcedureId, PutOp, PutResult, Refusal, Revision, SessionId, Txn, TxnResult,
+    LeaseId, Level, Op, OpResult, Outcome, ProcedureId, PutOp, PutResult, Refusal, Revision, SessionId, Txn, TxnResult,
     limits,
 };
 use quorate_storage::store::{Store, StoreError, WriteBatch};
@@ -36,6 +36,16 @@ pub enum MachineError {
     /// A row or a log entry does not make sense although its checksum held.
     #[error("corrupt state: {0}")]
     Corrupt(#[from] DecodeError),
+    /// The log holds what this release does not know.
+    #[error(
+        "the log holds a command of feature level {needs}, and this node knows only {knows}: start a newer release, or one that is not held down"
+    )]
+    TooNew {
+        /// The command's level.
+        needs: Level,
+        /// The node's.
+        knows: Level,
+    },
 }
 
 impl MachineError {
@@ -59,8 +69,21 @@ impl From<RowError> for MachineError {
 /// transaction, and must check all that it may refuse before its first write.
 pub type Procedure = fn(&mut Transaction<'_>, &Bytes) -> Result<Result<Bytes, Refusal>, MachineError>;
 
-/// The procedures that this release knows, by id and version.
-pub type Procedures = BTreeMap<(ProcedureId, u32), Procedure>;
+/// What a release's state machine knows.
+#[derive(Debug)]
+pub struct Procedures {
+    level: Level,
+    /// By id and version.
+    known: BTreeMap<(ProcedureId, u32), Procedure>,
+}
+
+impl Procedures {
+    /// Commands up to this level, and no procedures.
+    #[must_use]
+    pub const fn of(level: Level) -> Self {
+        Self { level, known: BTreeMap::new() }
+    }
+}
 
 /// A lease as it was granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,6 +251,10 @@ impl Machine {
                     Seen::Forgotten if tx.flaw == Some(Flaw::ForgetFloor) => {}
                     Seen::Applied(_) | Seen::Forgotten => continue,
                 }
+                let (needs, knows) = (envelope.command.level(), tx.procedures.level);
+                if needs > knows {
+                    return Err(MachineError::TooNew { needs, knows });
+                }
                 let result = match tx.blocker(&envelope.command) {
                     Some(blocker) => Err(blocker.into()),
                     None => tx.command(&envelope.command, id.session == own, &mut output)?,
@@ -342,7 +369,7 @@ impl<'a> Transaction<'a> {
                 _ => Err(Refusal::LeaseNotFound),
             },
             Command::Compact { revision } => self.compact(*revision, output),
-            Command::Call { procedure, version, args } => match self.procedures.get(&(*procedure, *version)) {
+            Command::Call { procedure, version, args } => match self.procedures.known.get(&(*procedure, *version)) {
                 Some(procedure) => procedure(self, args)?.map(Outcome::Returned),
                 None => Err(Refusal::UnknownProcedure),
             },

@@ -1,11 +1,11 @@
 //! One machine on a store in memory: what a command leaves behind, and what of it is found again later.
 
-use crate::{EventPage, Machine, Slot, encode_entry};
+use crate::{EventPage, Machine, Procedures, Slot, encode_entry};
 use bytes::Bytes;
 use quorate_env::{LogIndex, Term, WallMs};
 use quorate_kv::{
-    Applied, Command, CommandId, DeleteOp, Envelope, Event, EventKind, KeyRange, LeaseId, Op, OpResult, Outcome, PutOp,
-    RangeEnd, RangeOp, RangeResult, Refusal, Revision, SessionId, Sort, SortBy, Txn,
+    Applied, Command, CommandId, DeleteOp, Envelope, Event, EventKind, KeyRange, LeaseId, Level, Op, OpResult, Outcome,
+    PutOp, RangeEnd, RangeOp, RangeResult, Refusal, Revision, SessionId, Sort, SortBy, Txn,
 };
 use quorate_storage::store::ModelStore;
 use std::sync::Arc;
@@ -20,7 +20,11 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let store = Arc::new(ModelStore::new());
-        Self { machine: Machine::create(store, Slot(1), Bytes::new(), Arc::default()).expect("created"), seq: 0 }
+        Self {
+            machine: Machine::create(store, Slot(1), Bytes::new(), Arc::new(Procedures::of(Level::LATEST)))
+                .expect("created"),
+            seq: 0,
+        }
     }
 
     /// Applies a command as an entry of its own; returns its answer and the events.

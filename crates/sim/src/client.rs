@@ -13,6 +13,10 @@ pub(crate) const SHARD: ShardId = ShardId(KeyspaceId::DEFAULT.0);
 /// Keys that the clients fight over.
 const KEYS: u64 = 12;
 
+/// Keys that are seldom written: most of a store is old. And of a thousand plain writes, those that write one of them.
+const COLD_KEYS: u64 = 300;
+const COLD_PER_MILLE: u64 = 150;
+
 /// What an operation is, as far as judging its answer goes.
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
@@ -121,6 +125,8 @@ impl Client {
         let key = self.key();
         match self.rng.below(100) {
             0..35 => {
+                let cold = self.rng.chance(COLD_PER_MILLE);
+                let key = if cold { format!("cold/{:03}", self.rng.below(COLD_KEYS)) } else { key };
                 let lease = if self.rng.chance(200) { self.leases.last().copied() } else { None };
                 let put = PutOp {
                     lease: lease.unwrap_or(LeaseId::NONE),

@@ -6,6 +6,7 @@ mod disks;
 mod faults;
 mod handing;
 mod network;
+mod releases;
 pub(crate) mod script;
 pub(crate) mod stage;
 mod tellers;
@@ -40,7 +41,7 @@ use quorate_cluster::{
 };
 use quorate_env::checksum::chain;
 use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
-use quorate_kv::KeyRange;
+use quorate_kv::{KeyRange, Level};
 use quorate_shard::{View, WatcherKey};
 use quorate_storage::store::{FlushJob, LsmOptions, LsmStore, ModelStore, Store};
 use quorate_storage::wal::{DiskOp, LogRecord, Wal, WalIdentity, WalLimits};
@@ -97,6 +98,9 @@ enum Event {
         peer: usize,
     },
     Restart {
+        node: usize,
+    },
+    Upgrade {
         node: usize,
     },
     Resume {
@@ -190,6 +194,8 @@ struct Syncing {
 
 struct SimNode {
     node: Option<Node>,
+    /// What the release knows that it starts with.
+    level: Level,
     life: u64,
     paused: bool,
     parked: Vec<Input>,
@@ -218,6 +224,7 @@ impl SimNode {
     fn new(plan: &Plan, clock_rng: &mut Rng) -> Self {
         Self {
             node: None,
+            level: Level::LATEST,
             life: 0,
             paused: false,
             parked: Vec::new(),
@@ -265,6 +272,7 @@ struct World<'a> {
     disk_rng: Rng,
     watch_rng: Rng,
     rot_rng: Rng,
+    releases: releases::Releases,
     wounds: Wounds,
     nodes: Vec<SimNode>,
     net: Net,
@@ -327,7 +335,8 @@ impl World<'_> {
         let root = Rng::new(seed);
         let mut clock_rng = root.split(2);
         let nodes = (0..plan.nodes).map(|_| SimNode::new(&plan, &mut clock_rng));
-        let nodes: Vec<SimNode> = nodes.collect();
+        let first = if plan.old_release { Level::FIRST } else { Level::LATEST };
+        let nodes: Vec<SimNode> = nodes.map(|node| SimNode { level: first, ..node }).collect();
         let watchers = (0..plan.watchers).map(|n| Watcher {
             key: 0,
             node: 0,
@@ -343,6 +352,7 @@ impl World<'_> {
             disk_rng: root.split(5),
             watch_rng: root.split(6),
             rot_rng: root.split(9),
+            releases: releases::Releases::new(root.split(63)),
             wounds: Wounds::new(root.split(15)),
             clients: (0..plan.clients as u64)
                 .map(|n| Client::new(n, root.split(100 + n), plan.lease_per_mille))
@@ -566,6 +576,7 @@ impl World<'_> {
                 self.fault(fault)?;
             }
             Event::Fault(fault) => self.fault(fault)?,
+            Event::Upgrade { node } => self.upgrade(node),
             Event::Leaving { node, life, latest, led } => self.go_on_leaving(node, life, latest, led)?,
             Event::Heal => self.heal(),
             Event::Still { node, life } => {
@@ -594,6 +605,7 @@ impl World<'_> {
             cluster: CLUSTER,
             node: id_of(node),
             members: members.collect(),
+            level: self.nodes[node].level,
             timing: Timing::default(),
             flush_bytes: self.plan.flush_bytes,
             unflushed_bytes_max: self.plan.unflushed_bytes_max,
@@ -606,6 +618,7 @@ impl World<'_> {
     }
 
     fn start(&mut self, node: usize) -> Step {
+        self.choose_release(node);
         let config = self.config(node);
         let identity = WalIdentity { cluster: CLUSTER, node: id_of(node), incarnation: Incarnation(node as u64) };
         let failed = |what: &dyn std::fmt::Display| Violation {
@@ -689,6 +702,17 @@ impl World<'_> {
         })
     }
 
+    /// What a node has read in the system keyspace.
+    fn look_at_system(&mut self, outputs: &Outputs) -> Step {
+        let Outputs { roster: Some(roster), levels: Some(levels), keyspaces: Some(keyspaces), .. } = outputs else {
+            return Ok(());
+        };
+        for row in keyspaces.made() {
+            row.keyspace.shards.iter().try_for_each(|(_, shard)| self.raft.made(*shard, &row.founders))?;
+        }
+        self.look_at_levels(levels, roster)
+    }
+
     fn feed(&mut self, node: usize, input: Input) -> Step {
         let this = &mut self.nodes[node];
         if this.paused {
@@ -708,6 +732,7 @@ impl World<'_> {
         }
         demand(!lost, "nothing is lost without a fault", || format!("{:?}", outputs.fatal))?;
         let looks = looks(core);
+        self.look_at_system(&outputs)?;
         if let Some(why) = outputs.fatal {
             return Err(Violation { rule: "replicas agree with themselves and each other", detail: why });
         }
@@ -848,6 +873,7 @@ impl World<'_> {
             demand(client.completed > 0, "every client gets served", || format!("{client:?}"))?;
         }
         self.churn_ended()?;
+        self.levels_rose()?;
         let lasting = self.lasting();
         for shard in self.all_shards() {
             let nodes = lasting.iter().map(|node| &self.nodes[*node]);

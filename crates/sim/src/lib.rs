@@ -40,7 +40,7 @@ pub use driver::run_seed;
 pub use history::Violation;
 pub use minimise::{Minimised, Only, minimise, run_only};
 pub use numbers::Numbers;
-pub use planted::{PLANTED, Planted, planted};
+pub use planted::{Ground, PLANTED, Planted, planted};
 pub use report::{MARKS, Report};
 pub use rules::explain;
 pub use scenarios::{Finding, Play, SCENARIOS, Scenario, scenario};
@@ -53,6 +53,8 @@ pub use trace::{
 pub struct Options {
     /// A safety mechanism that is switched off.
     pub planted: Option<&'static Planted>,
+    /// What the plan has more of; a planted bug has its own.
+    pub ground: Ground,
     /// Keep what happens, for people to read.
     pub trace: bool,
 }

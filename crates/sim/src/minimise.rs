@@ -163,7 +163,7 @@ mod tests {
     fn broken(name: &str) -> Options {
         let planted = planted(name);
         assert!(planted.is_some(), "{name} is one of {}", PLANTED.len());
-        Options { planted, trace: false }
+        Options { planted, ..Options::default() }
     }
 
     #[test]

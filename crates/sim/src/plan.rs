@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     /// Mean time between faults of each kind; `None` is never.
     /// What fails, each about every so many microseconds.
     pub faults: BTreeMap<Fault, u64>,
+    /// Whether the nodes begin with an older release.
+    pub old_release: bool,
     /// Mean time between changes of the members.
     pub churn_every_us: Option<u64>,
     /// Of a thousand restarts, those at which the log has rotted, and those at which the store is damaged.
@@ -73,6 +75,7 @@ impl Plan {
             calm_us: 20 * second,
             weather: CALM,
             faults: BTreeMap::new(),
+            old_release: false,
             churn_every_us: None,
             rot_per_mille: 0,
             damage_per_mille: 0,
@@ -98,9 +101,9 @@ impl Plan {
         self.churn_every_us.is_some() || self.promise_rot_per_mille > 0 || forgets
     }
 
-    /// The plan of a run: where its planted bug is hunted, if it has one.
+    /// The plan of a run.
     pub fn of(seed: u64, options: &Options) -> Self {
-        Self::on(options.planted.map_or(Ground::Anywhere, |planted| planted.ground), seed)
+        Self::on(options.planted.map_or(options.ground, |planted| planted.ground), seed)
     }
 
     /// What a seed draws, and more of what there is on this ground.
@@ -119,9 +122,20 @@ impl Plan {
                 often(&[Fault::Freeze, Fault::Cut]);
                 plan.lease_per_mille = rng.between(200, 600);
             }
+            Ground::Rot => {
+                often(&[Fault::Cut]);
+                plan.faults.insert(Fault::Crash, rng.between(second, 2 * second));
+                plan.rot_per_mille = rng.between(300, 600);
+                plan.damage_per_mille = rng.between(300, 800);
+                plan.chunk_bytes = plan.chunk_bytes.min(1_024);
+            }
             Ground::Forgetfulness if plan.real_store => {}
             Ground::Forgetfulness => often(&[Fault::OldImage, Fault::LyingDisk]),
             Ground::Transactions => plan.bank = Some(BankPlan::draw(seed)),
+            Ground::Upgrades => {
+                plan.bank = Some(BankPlan::draw(seed));
+                plan.old_release = true;
+            }
         }
         plan
     }
@@ -176,6 +190,7 @@ impl Plan {
                 uneven: false,
             },
             faults,
+            old_release: Rng::new(seed).split(62).chance(350),
             churn_every_us: None,
             rot_per_mille: 0,
             damage_per_mille: 0,

@@ -41,16 +41,40 @@ pub(crate) enum Bug {
 }
 
 /// Where a bug is hunted: what the plans drawn for it have more of than others. All of it is drawn for some seeds without a bug too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ground {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ground {
     /// Whatever the seed draws.
+    #[default]
     Anywhere,
     /// Leaders that do not notice that they are none, and leases.
     StaleLeaders,
+    /// Logs that rot and stores that are damaged, while some replicas lag behind.
+    Rot,
     /// Disks that forget.
     Forgetfulness,
     /// Transactions over shards.
     Transactions,
+    /// Two releases side by side, and transactions.
+    Upgrades,
+}
+
+impl Ground {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Anywhere, Self::StaleLeaders, Self::Rot, Self::Forgetfulness, Self::Transactions, Self::Upgrades];
+
+    /// Its name for `--ground`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Anywhere => "anywhere",
+            Self::StaleLeaders => "stale-leaders",
+            Self::Rot => "rot",
+            Self::Forgetfulness => "forgetfulness",
+            Self::Transactions => "transactions",
+            Self::Upgrades => "upgrades",
+        }
+    }
 }
 
 /// A planted bug.
@@ -102,13 +126,15 @@ pub const PLANTED: &[Planted] = &[
         "lack-is-replaced",
         "a peer that lacks an entry which rotted elsewhere says that another was committed in its place",
         Node(Sabotage::LackIsReplaced),
-    ),
+    )
+    .on(Ground::Rot),
     bug(
         "leave-system-first",
         "a node that is to go leaves the group that tells it so before it has left the others",
         Node(Sabotage::LeaveSystemFirst),
     ),
-    bug("trust-remains", "what is left in a damaged store is believed unread", Node(Sabotage::TrustRemains)),
+    bug("trust-remains", "what is left in a damaged store is believed unread", Node(Sabotage::TrustRemains))
+        .on(Ground::Rot),
     // What a disk forgets.
     bug("skip-recall", "a replica that starts does not ask what others saw it promise", Node(Sabotage::SkipRecall))
         .on(Ground::Forgetfulness),
@@ -149,6 +175,9 @@ pub const PLANTED: &[Planted] = &[
         "a leader that is removed leads on and counts itself",
         Node(Sabotage::RemovedLeaderStays),
     ),
+    bug("raise-early", "the cluster's level is raised before all members know it", Node(Sabotage::RaiseEarly))
+        .on(Ground::Upgrades),
+    bug("ignore-level", "what not all members know is proposed", Node(Sabotage::IgnoreLevel)).on(Ground::Upgrades),
     // Reads.
     bug("read-without-quorum", "linearizable reads are served from local state", Node(Sabotage::ReadWithoutQuorum)),
     bug(

@@ -157,6 +157,11 @@ const RULES: &[(&str, &str)] = &[
         "A value that somebody saw is among the versions of its key: nothing is read that was later undone.",
     ),
     ("nobody else writes", "Every version of a key was asked for by a client."),
+    ("the level is what all members know", "Nobody is asked for what its release does not know."),
+    (
+        "the level rises when all know more",
+        "When the last node is upgraded, the cluster can do what the newer release can.",
+    ),
     (
         "transactions end",
         "Once all faults have ended, no lock is left of a transaction whose coordinator is gone: nobody waits for it for ever.",

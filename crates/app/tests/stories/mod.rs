@@ -16,6 +16,7 @@ mod leases;
 mod lost_rows;
 mod metrics;
 mod peers;
+mod releases;
 mod rot;
 mod slow_watcher;
 mod stopping;

@@ -2,6 +2,7 @@
 
 use quorate_cluster::{BootMember, Timing};
 use quorate_env::ClusterId;
+use quorate_kv::Level;
 use quorate_runtime::disk::DiskOptions;
 use quorate_runtime::{Options, Runtime, member_id};
 use std::time::Duration;
@@ -33,6 +34,7 @@ impl Here {
             token: 0,
             client_urls: vec![format!("http://{endpoint}")],
             timing: Timing::default(),
+            level: Level::LATEST,
             request_timeout: Duration::from_secs(7),
             disk: DiskOptions::default(),
         };

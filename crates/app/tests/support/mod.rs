@@ -61,6 +61,11 @@ impl Cluster {
         cluster
     }
 
+    /// What every node is told besides, from its next start on.
+    pub fn tell(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(ToString::to_string).collect();
+    }
+
     /// With the data in `dir`, which stays.
     pub async fn start_in(dir: &Path, nodes: usize) -> Self {
         Self::start_flagged(dir, nodes, &[]).await

@@ -7,6 +7,7 @@ use crate::wire::{PeerBody, PeerMessage};
 use bytes::Bytes;
 use quorate_consensus::{Message, MessageKind};
 use quorate_env::{ClusterId, Instant, LogIndex, NodeId, ReplicaId, Term};
+use quorate_kv::Level;
 use quorate_storage::store::ModelStore;
 use quorate_storage::wal::Recovered;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ fn told_of(commit: u64) -> Outputs {
         node: NodeId(1),
         members: (1..=3).map(member).collect(),
         known: Vec::new(),
+        level: Level::LATEST,
         timing: Timing::default(),
         flush_bytes: 1 << 20,
         unflushed_bytes_max: 4 << 20,

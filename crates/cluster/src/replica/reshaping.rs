@@ -3,11 +3,12 @@
 use super::{Context, Replica};
 use crate::bounds::{PROMOTION_LAG_ENTRIES, RETRY};
 use crate::config::Sabotage;
+use crate::levels::Levels;
 use crate::members::{MemberRow, MemberState, Roster};
 use crate::reshape::{Decision, Standing, decide};
 use crate::wire::node_of;
 use quorate_consensus::{Entry, Membership, Message, Role};
-use quorate_env::{Instant, ReplicaId, Writer};
+use quorate_env::{Instant, NodeId, ReplicaId, Writer};
 use quorate_kv::{Command, Compare, CompareOp, DeleteOp, Envelope, Expected, KeyRange, Op, PutOp, Revision, Txn};
 use std::collections::BTreeMap;
 
@@ -20,6 +21,8 @@ pub(super) struct Reshaping {
     offered: Option<Instant>,
     /// The row that was last moved on, with its revision then.
     moved: Option<(MemberRow, Revision, Instant)>,
+    /// When the cluster's level was last to be raised.
+    raised: Option<Instant>,
 }
 
 impl Replica {
@@ -107,7 +110,8 @@ impl Replica {
                 MemberState::Leaving if !groups.iter().any(|group| group.contains(replica)) => {
                     let gone = DeleteOp { range: KeyRange::single(MemberRow::key(row.id)), prev_kv: false };
                     let never = PutOp::of(MemberRow::removed_key(row.id), row.name.clone());
-                    Some((row, *revision, vec![Op::Delete(gone), Op::Put(never)]))
+                    let level = DeleteOp { range: KeyRange::single(Levels::key(row.id)), prev_kv: false };
+                    Some((row, *revision, vec![Op::Delete(gone), Op::Delete(level), Op::Put(never)]))
                 }
                 _ => None,
             }
@@ -125,8 +129,25 @@ impl Replica {
             op: CompareOp::Equal,
             expected: Expected::Mod(revision.0 as i64),
         };
+        self.propose_own(Txn { compares: vec![unchanged], success, failure: Vec::new() });
+    }
+
+    /// As the system keyspace's leader: writes down at which level the cluster is, when that changes.
+    pub fn raise_level(&mut self, levels: &Levels, groups: &[Membership], cx: &Context<'_>) {
+        if !self.leads_informed() || self.reshaping.raised.is_some_and(|when| cx.now.since(when) < RETRY) {
+            return;
+        }
+        let (own, all) = (cx.config.level, groups.iter().flat_map(Membership::all).map(node_of));
+        let members: Vec<NodeId> =
+            if cx.sabotaged(Sabotage::RaiseEarly) { vec![node_of(self.id)] } else { all.collect() };
+        if let Some(txn) = levels.raise(members, own) {
+            self.reshaping.raised = Some(cx.now);
+            self.propose_own(txn);
+        }
+    }
+
+    fn propose_own(&mut self, txn: Txn) {
         self.own.seq += 1;
-        let txn = Txn { compares: vec![unchanged], success, failure: Vec::new() };
         let command = Command::Transact(txn);
         self.proposals.enqueue(vec![Envelope { id: self.own, answered_below: self.own.seq, command }]);
     }

@@ -1,6 +1,7 @@
 //! What the system keyspace's rows say, as one replica of it has them.
 
 use crate::keyspaces::Keyspaces;
+use crate::levels::Levels;
 use crate::members::Roster;
 use quorate_kv::{KeyRange, KeyValue, RangeOp, Revision};
 use quorate_shard::{Machine, View};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 pub(crate) struct SystemRows {
     pub roster: Arc<Roster>,
     pub keyspaces: Arc<Keyspaces>,
+    pub levels: Arc<Levels>,
 }
 
 impl SystemRows {
@@ -19,7 +21,8 @@ impl SystemRows {
         let revision = view.revision();
         let roster = Roster::read(rows(&view, Roster::ranges())?, revision).map_err(|e| e.to_string())?;
         let keyspaces = Keyspaces::read(rows(&view, Keyspaces::ranges())?, revision).map_err(|e| e.to_string())?;
-        Ok(Self { roster: Arc::new(roster), keyspaces: Arc::new(keyspaces) })
+        let levels = Levels::read(rows(&view, Levels::ranges())?, revision).map_err(|e| e.to_string())?;
+        Ok(Self { roster: Arc::new(roster), keyspaces: Arc::new(keyspaces), levels: Arc::new(levels) })
     }
 
     /// When they were read.

@@ -119,7 +119,7 @@ impl Gate {
 
     /// Writes rows if nothing that they were decided by has changed. Says whether that is certain.
     async fn write(&self, roster: &Roster, rows: &[MemberRow]) -> bool {
-        let compares = admin::unchanged_since(roster);
+        let compares = roster.unchanged();
         let put = |row: &MemberRow| Op::Put(PutOp::of(MemberRow::key(row.id), row.encode()));
         let txn = Txn { compares, success: rows.iter().map(put).collect(), failure: Vec::new() };
         let applied = self.db.submit(KeyspaceId::SYSTEM, Command::Transact(txn)).await;

@@ -28,7 +28,7 @@ use goldenscript::{ArgumentConsumer, Context};
 use language::Words;
 use quorate_env::{LogIndex, Term, WallMs};
 use quorate_kv::{
-    Command, CommandId, Envelope, Event, EventKind, KeyRange, LeaseId, Outcome, Revision, SessionId, WatchSpec,
+    Command, CommandId, Envelope, Event, EventKind, KeyRange, LeaseId, Level, Outcome, Revision, SessionId, WatchSpec,
 };
 use quorate_storage::store::{ModelStore, Store};
 use std::collections::BTreeMap;
@@ -69,7 +69,7 @@ struct Teller {
 impl Teller {
     fn new() -> Self {
         let store = Arc::new(ModelStore::new());
-        let procedures = Arc::new(Procedures::new());
+        let procedures = Arc::new(Procedures::of(Level::LATEST));
         let machine = Machine::create(store.clone(), Slot(1), Bytes::new(), procedures).expect("a fresh machine");
         let hub = WatchHub::new(machine.meta().revision);
         Self { store, machine, hub, watchers: BTreeMap::new(), queued: Vec::new(), next: None, seq: 0 }
@@ -179,7 +179,7 @@ impl Teller {
             chunks += 1;
         }
         let before = self.machine.meta().clone();
-        self.machine = Machine::open(store.clone(), Slot(9), Arc::new(Procedures::new()))?;
+        self.machine = Machine::open(store.clone(), Slot(9), Arc::new(Procedures::of(Level::LATEST)))?;
         self.store = store;
         assert_eq!(*self.machine.meta(), before);
         Ok(format!("{chunks} chunks"))
@@ -188,7 +188,7 @@ impl Teller {
     fn crash(&mut self) -> Told {
         self.store = Arc::new(self.store.crash());
         let slot = self.machine.slot();
-        self.machine = Machine::open(self.store.clone(), slot, Arc::new(Procedures::new()))?;
+        self.machine = Machine::open(self.store.clone(), slot, Arc::new(Procedures::of(Level::LATEST)))?;
         self.hub.reset(self.machine.meta().revision);
         self.state()
     }

@@ -15,7 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug)]
 pub(super) struct MemberCheck {
+    /// With whom the shards begin that every cluster has.
     first: Membership,
+    /// With whom those begin that somebody made.
+    made: BTreeMap<ShardId, Membership>,
     /// Each configuration, from the entry on that made it.
     changes: BTreeMap<ShardId, BTreeMap<LogIndex, Membership>>,
     votes: BTreeMap<(ShardId, Term, ReplicaId), BTreeSet<ReplicaId>>,
@@ -26,19 +29,38 @@ pub(super) struct MemberCheck {
 impl MemberCheck {
     pub fn new(nodes: usize) -> Self {
         let first = Membership::of_voters((1..=nodes as u64).map(ReplicaId));
-        Self { first, changes: BTreeMap::new(), votes: BTreeMap::new(), proposed: BTreeSet::new() }
+        Self {
+            first,
+            made: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            proposed: BTreeSet::new(),
+        }
+    }
+
+    /// A node has read that a shard was made, and with whom it begins: all must read the same.
+    pub fn made(&mut self, shard: ShardId, founders: &[ReplicaId]) -> Result<(), Violation> {
+        let members = Membership::of_voters(founders.iter().copied());
+        let known = self.made.entry(shard).or_insert_with(|| members.clone());
+        demand(*known == members, "members are what the log says", || {
+            format!("{shard} begins with {members:?} for one node, with {known:?} for another")
+        })
+    }
+
+    fn first(&self, shard: ShardId) -> &Membership {
+        self.made.get(&shard).unwrap_or(&self.first)
     }
 
     /// The configuration as of an entry.
     pub fn at(&self, shard: ShardId, index: LogIndex) -> &Membership {
         let change = self.changes.get(&shard).and_then(|changes| changes.range(..=index).next_back());
-        change.map_or(&self.first, |(_, membership)| membership)
+        change.map_or_else(|| self.first(shard), |(_, membership)| membership)
     }
 
     /// The configurations by which an entry after `index` may be judged, the latest first.
     fn judges(&self, shard: ShardId, index: LogIndex) -> Vec<&Membership> {
         let changes = self.changes.get(&shard).into_iter().flat_map(|changes| changes.range(..=index).rev());
-        changes.map(|(_, membership)| membership).chain([&self.first]).take(2).collect()
+        changes.map(|(_, membership)| membership).chain([self.first(shard)]).take(2).collect()
     }
 
     /// Somebody applies an entry that nobody had applied: those that `hold` it durably must decide. Else returns who should.

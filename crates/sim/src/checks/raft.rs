@@ -77,6 +77,8 @@ pub(crate) struct RaftCheck {
     watched: BTreeMap<(usize, ShardId), Watched>,
     leaders: BTreeMap<(ShardId, Term), usize>,
     committed: BTreeMap<ShardId, Vec<Held>>,
+    /// The term of who first applied each of them: by then it was committed. Its own term may be far below.
+    by_term: BTreeMap<ShardId, Vec<Term>>,
     hashes: BTreeMap<(ShardId, LogIndex), u64>,
     /// Nodes whose disks have forgotten what they had said they held. It counts until they come back as others: leaders counted it.
     forgiven: BTreeSet<usize>,
@@ -89,9 +91,15 @@ impl RaftCheck {
             watched: BTreeMap::new(),
             leaders: BTreeMap::new(),
             committed: BTreeMap::new(),
+            by_term: BTreeMap::new(),
             hashes: BTreeMap::new(),
             forgiven: BTreeSet::new(),
         }
+    }
+
+    /// See [`MemberCheck::made`].
+    pub fn made(&mut self, shard: ShardId, founders: &[ReplicaId]) -> Result<(), Violation> {
+        self.members.made(shard, founders)
     }
 
     /// A node's disk forgets, by a fault that its peers must find out.
@@ -253,9 +261,10 @@ impl RaftCheck {
             demand(leader == node, "election safety", || {
                 format!("{shard} {}: {} and {name} both lead", now.term, id_of(leader))
             })?;
-            // An entry of a later term says nothing about this leader: it may be deposed and not know it.
-            let earlier = |(term, ..): &Held| *term < now.term;
-            let known = self.committed.get(&shard).map_or(0, |log| log.partition_point(earlier)) as u64;
+            // What was committed in a later term says nothing about this leader: it may be deposed and not know it.
+            let earlier = |term: &Term| *term < now.term;
+            let by_term = self.by_term.get(&shard);
+            let known = by_term.and_then(|terms| terms.iter().rposition(earlier)).map_or(0, |at| at as u64 + 1);
             demand(!elected || now.last.0 >= known, "leader completeness", || {
                 format!(
                     "{name} leads {shard} in {} with a log up to {}, {known} entries are committed",
@@ -315,6 +324,7 @@ impl RaftCheck {
                         ),
                     })?;
                     known.push((term, kind, payload.clone()));
+                    self.by_term.entry(shard).or_default().push(self.watched[&(node, shard)].term);
                     let payload = self.members.committed(shard, index, kind, payload)?;
                     fresh.push(Committed { index, payload });
                 }
@@ -378,6 +388,23 @@ mod tests {
         }
         check.observe(0, S, &look(Role::Leader, 4, 0, 0)).expect("one leader");
         assert_eq!(rule(check.observe(1, S, &look(Role::Leader, 4, 0, 0))), "election safety");
+    }
+
+    #[test]
+    fn a_leader_that_lacks_what_was_committed_before_its_term_is_noticed() {
+        let lead = |committed_in: u64, term: u64| {
+            let mut check = RaftCheck::new(3);
+            for node in 0..2 {
+                check.wrote(node, &[entry(1, 1)]).expect("written");
+                check.synced(node, &[entry(1, 1)]);
+                check.voted(node + 1, S, Term(term), ReplicaId(3)).expect("a vote");
+            }
+            check.observe(0, S, &look(Role::Follower, committed_in, 1, 7)).expect("committed");
+            let look = look(Role::Leader, term, 0, 0);
+            check.observe(2, S, &Inspection { replica: ReplicaId(3), last: LogIndex(0), ..look })
+        };
+        assert_eq!(rule(lead(2, 3)), "leader completeness");
+        lead(4, 3).expect("it was elected before that, and learns of it late");
     }
 
     #[test]

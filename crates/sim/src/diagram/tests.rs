@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn broken() -> crate::Trace {
-    let options = Options { planted: planted("ack-before-persist"), trace: true };
+    let options = Options { planted: planted("ack-before-persist"), trace: true, ..Options::default() };
     run_seed(1, &options).trace.expect("it was asked for")
 }
 

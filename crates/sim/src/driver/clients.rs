@@ -168,6 +168,7 @@ impl World<'_> {
             (kind, _) => return Err(Violation { rule: "answers fit", detail: format!("{kind:?}") }),
         };
         if judged {
+            self.note_releases();
             self.report.operations += 1;
             self.clients[client].completed += 1;
         } else if self.calm && matches!(kind, Kind::Write) {

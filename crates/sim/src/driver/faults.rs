@@ -244,6 +244,7 @@ impl World<'_> {
                 self.happen(Event::Resume { node })?;
             }
         }
+        self.roll_out();
         self.to_prove = self.lasting();
         self.clients.iter_mut().for_each(|client| client.renews = false);
         Ok(())

@@ -24,7 +24,7 @@ impl Stage {
     /// Nodes that have started, and clients that ask only what they are told to.
     pub fn new(seed: u64, nodes: usize, clients: usize) -> Self {
         let plan = Plan { think_us: (NEVER_US, NEVER_US), ..Plan::quiet(nodes, clients) };
-        let mut world = World::new(seed, Options { planted: None, trace: true }, plan);
+        let mut world = World::new(seed, Options { trace: true, ..Options::default() }, plan);
         for node in 0..nodes {
             world.start(node).expect("an empty disk can be started from");
         }

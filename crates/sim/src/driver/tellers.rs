@@ -9,12 +9,13 @@ use crate::trace::recorder::node_lane;
 use crate::trace::{Lane, TraceEvent, words};
 use bytes::Bytes;
 use quorate_cluster::keyspaces::Keyspaces;
+use quorate_cluster::members::Roster;
 use quorate_cluster::{Input, Reply, Request, RequestId};
-use quorate_env::{ReplicaId, Rng, ShardId};
+use quorate_env::{Rng, ShardId};
 use quorate_kv::across::{TransactionResult, TxId, TxStep};
 use quorate_kv::{
     Command, Error, KeyRange, KeyValue, Keyspace, KeyspaceKind, OpResult, Outcome, RangeOp, Refusal, Revision,
-    TxnResult,
+    TxnResult, Unavailable,
 };
 use quorate_shard::EntryPayload;
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,10 +88,12 @@ impl World<'_> {
         }
         let up = self.not_retired().into_iter().find(|node| self.nodes[*node].node.is_some());
         let Some(node) = up else { return Ok(()) };
-        let founders = (0..self.plan.nodes).map(|node| ReplicaId(id_of(node).0)).collect();
-        let keyspaces: &Keyspaces = self.nodes[node].node.as_ref().expect("it is up").keyspaces();
+        let core = self.nodes[node].node.as_ref().expect("it is up");
+        let (keyspaces, roster): (&Keyspaces, &Roster) = (core.keyspaces(), core.roster());
+        let founders = roster.founders((0..self.plan.nodes).map(id_of));
         let made = keyspaces.create(BANK, KeyspaceKind::Ranged, &starts(self.bank.shards), founders);
-        let (_, txn) = made.map_err(|e| Violation { rule: "answers fit", detail: e.to_string() })?;
+        let (_, mut txn) = made.map_err(|e| Violation { rule: "answers fit", detail: e.to_string() })?;
+        txn.compares.extend(roster.unchanged());
         let id = self.next_request;
         self.next_request += 1;
         self.bank.founding = Some((id, self.now));
@@ -218,6 +221,9 @@ impl World<'_> {
     ) -> Result<bool, Violation> {
         if self.bank.founding.is_some_and(|(id, _)| id == request) {
             self.bank.founding = None;
+            if let Err(Error::Unavailable(Unavailable::FeatureLevel { .. })) = answer {
+                self.mark("refused below its feature level");
+            }
             return Ok(true);
         }
         let Some(teller) = self.bank.requests.remove(&request) else { return Ok(false) };

@@ -196,7 +196,7 @@ impl World<'_> {
         let log = |shard| (shard, found.shards.get(&shard).cloned().unwrap_or_default());
         let logs: Vec<_> = self.all_shards().into_iter().map(log).collect();
         // What looks like a node that never took part is taken for one.
-        if logs.iter().any(|(_, log)| log.hard_state.is_none()) {
+        if logs.iter().all(|(_, log)| log.hard_state.is_none()) {
             return None;
         }
         let up = |by: &usize| *by != node && self.nodes[*by].node.is_some();

@@ -95,7 +95,7 @@ const FALLACIES: &[Fallacy] = &[
 fn day(seed: u64, falsify: fn(&mut Plan), trace: bool) -> Report {
     let mut plan = Plan { watchers: 1, calm_us: 10_000 * MS, think_us: (MS, 60 * MS), ..Plan::quiet(3, 4) };
     falsify(&mut plan);
-    run(seed, &Options { planted: None, trace }, plan, None).0
+    run(seed, &Options { trace, ..Options::default() }, plan, None).0
 }
 
 fn play(seed: u64) -> Play {

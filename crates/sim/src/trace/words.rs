@@ -3,8 +3,9 @@
 use super::{Lane, Outcome, Part, Said, TraceEvent};
 use crate::client::Kind;
 use crate::teller::Deed;
-use quorate_cluster::{EntryCopy, PeerBody, Reply, Request, Standings, WatchOutput};
+use quorate_cluster::{EntryCopy, PeerBody, Reply, Request, Sighting, Standings, WatchOutput};
 use quorate_consensus::Role;
+use quorate_env::ShardId;
 use quorate_kv::across::{Decision, TxId, TxStep};
 use quorate_kv::{Command, Compare, CompareOp, Error, Expected, KeyRange, LeaseId, Op, RangeEnd, RangeOp, Txn};
 
@@ -64,9 +65,11 @@ pub(crate) fn said(body: &PeerBody) -> Said {
         }
         PeerBody::RecallAsk { ask } => other("RecallAsk", format!("{ask}")),
         PeerBody::RecallAnswer { ask, seen } => {
-            let (in_term, index) = seen.acknowledged;
-            let text = format!("{ask}: {}, voted in {}, {index} acknowledged in {in_term}", seen.term, seen.voted);
-            other("RecallAnswer", text)
+            let one = |(shard, seen): &(ShardId, Sighting)| {
+                let (in_term, index) = seen.acknowledged;
+                format!("{shard} {}, voted in {}, {index} acknowledged in {in_term}", seen.term, seen.voted)
+            };
+            other("RecallAnswer", format!("{ask}: {}", list(seen.iter().map(one))))
         }
         PeerBody::StateHash { applied, hash } => other("StateHash", format!("at {applied} is {hash:016x}")),
     }

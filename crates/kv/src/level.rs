@@ -1,0 +1,40 @@
+//! Feature levels: what a release can do, as a number that only grows.
+
+use crate::Command;
+use std::fmt;
+
+/// What a release can do. A cluster is at the level that all of its members know: what belongs to a higher one is refused, so that a release
+/// and the one before it run side by side while nodes are upgraded one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Level(pub u16);
+
+impl Level {
+    /// One ordered keyspace: what etcd's API needs.
+    pub const FIRST: Self = Self(1);
+    /// Keyspaces that clients make, and transactions over several shards.
+    pub const ACROSS: Self = Self(2);
+    /// What this release knows.
+    pub const LATEST: Self = Self::ACROSS;
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl Command {
+    /// The lowest level at which it may be in a log.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        match self {
+            Self::Transact(_)
+            | Self::LeaseGrant { .. }
+            | Self::LeaseRevoke { .. }
+            | Self::LeaseExpire { .. }
+            | Self::Compact { .. }
+            | Self::Call { .. } => Level::FIRST,
+            Self::Across { .. } => Level::ACROSS,
+        }
+    }
+}
