@@ -46,7 +46,9 @@ pub fn run(args: &SimArgs) -> Result<(), Failure> {
     }
     let missed: Vec<&str> = hunts.iter().filter(|hunt| hunt.found.is_none()).map(|hunt| hunt.name).collect();
     if missed.is_empty() {
-        println!("all {} planted bugs were found", hunts.len());
+        if !args.json {
+            println!("all {} planted bugs were found", hunts.len());
+        }
         return Ok(());
     }
     Err(Failure::Violation(format!("not found: {}", missed.join(", "))))

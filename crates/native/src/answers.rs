@@ -1,7 +1,7 @@
 //! Answers: done, refused with a reason and what to do about it, or unknown with an id to ask about. The one place where the core's errors become
 //! codes of HTTP.
 
-use crate::BODY_BYTES_MAX;
+use crate::{BODY_BYTES_MAX, REQUEST_TIME};
 use axum::Json;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -17,6 +17,8 @@ pub(crate) enum Failure {
     Bad(String),
     /// The request's body is larger than any request may be.
     TooLarge,
+    /// The request did not come to its end.
+    TooSlow,
     /// A keyspace of that name does not exist.
     NoKeyspace(String),
     /// The core said no, or does not know.
@@ -52,6 +54,10 @@ impl IntoResponse for Failure {
                 let message =
                     format!("the body is larger than {BODY_BYTES_MAX} bytes: make several transactions of it");
                 refused(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+            }
+            Self::TooSlow => {
+                let message = format!("the request was not complete after {} s", REQUEST_TIME.as_secs());
+                refused(StatusCode::REQUEST_TIMEOUT, "too_slow", message)
             }
             Self::NoKeyspace(name) => {
                 let message = format!(

@@ -13,13 +13,27 @@ mod transactions;
 mod words;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use quorate_kv::{Db, limits};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// JSON may say in twice as many bytes what a request may hold: escapes, names, base64.
 pub(crate) const BODY_BYTES_MAX: usize = 2 * limits::REQUEST_BYTES_MAX;
+
+/// A request that has not been read and answered after this long is given up. The core answers far sooner: what takes this long is a body that does
+/// not come.
+pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(30);
+
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => answers::Failure::TooSlow.into_response(),
+    }
+}
 
 /// The routes under `/v1`.
 pub fn router(db: Arc<dyn Db>) -> Router {
@@ -30,5 +44,6 @@ pub fn router(db: Arc<dyn Db>) -> Router {
         .fallback(answers::no_such_page)
         .method_not_allowed_fallback(answers::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(in_time))
         .with_state(db)
 }

@@ -121,6 +121,7 @@ impl Plan {
             Ground::StaleLeaders => {
                 often(&[Fault::Freeze, Fault::Cut]);
                 plan.lease_per_mille = rng.between(200, 600);
+                plan.think_us = (1_000, 10_000);
             }
             Ground::Rot => {
                 often(&[Fault::Cut]);
@@ -131,7 +132,10 @@ impl Plan {
             }
             Ground::Forgetfulness if plan.real_store => {}
             Ground::Forgetfulness => often(&[Fault::OldImage, Fault::LyingDisk]),
-            Ground::Transactions => plan.bank = Some(BankPlan::draw(seed)),
+            Ground::Transactions => {
+                often(&[Fault::Pause, Fault::Clog]);
+                plan.bank = Some(BankPlan::draw(seed));
+            }
             Ground::Upgrades => {
                 plan.bank = Some(BankPlan::draw(seed));
                 plan.old_release = true;

@@ -158,4 +158,10 @@ async fn one_transaction_reaches_etcds_keys_and_others() {
     let status = request(endpoint, "GET", "/v1/status/2-00000000000000000000000000000009", None, &Value::Null);
     let (code, status) = status.expect("an answer");
     assert_eq!((code, &status["outcome"]), (200, &json!("refused")), "{status}");
+    // The system keyspace's shard, and one that there is not, decide nothing.
+    for home in ["1", "fff"] {
+        let path = format!("/v1/status/{home}-00000000000000000000000000000009");
+        let (code, status) = request(endpoint, "GET", &path, None, &Value::Null).expect("an answer");
+        assert_eq!((code, &status["reason"]), (404, &json!("no_such_keyspace")), "{status}");
+    }
 }

@@ -27,7 +27,7 @@ use attempt::{Attempt, End, Next};
 use plan::Plan;
 use quorate_env::{Instant, LogIndex, Rng, ShardId};
 use quorate_kv::across::{Decision, PartResult, Transaction, TransactionResult, TxAnswer, TxId, TxStep, Verdict};
-use quorate_kv::{Command, Error, Outcome, Unavailable};
+use quorate_kv::{Command, Error, Outcome, Refusal, Unavailable};
 pub(crate) use recovery::Orphans;
 use recovery::Recovery;
 use std::collections::{BTreeMap, BTreeSet};
@@ -147,6 +147,10 @@ impl Across {
 
     /// A client asks what became of a transaction; if nothing was decided yet, nothing ever will be.
     pub fn settle(&mut self, request: RequestId, home: ShardId, tx: TxId, deadline: Instant, at: &Surroundings<'_>) {
+        // Others than these decide nothing, so an id that names one is nobody's.
+        if !at.keyspaces.all().flat_map(|keyspace| &keyspace.shards).any(|(_, shard)| *shard == home) {
+            return self.replies.push((request, Err(Refusal::KeyspaceNotFound.into())));
+        }
         match (at.applied)(home) {
             Some(applied) => {
                 let step = TxStep::Settle { fence: LogIndex(applied.0 + FENCE_ENTRIES) };
