@@ -52,7 +52,7 @@ pub struct Node {
     /// While this node asks what others have seen of it: its replicas wait.
     recalling: Option<Recall>,
     witness: Witness,
-    /// What clients asked of shards that are about to take part.
+    /// What clients asked of shards that are about to take part, or before it was known at which level the cluster begins.
     early: Vec<(RequestId, Request, Instant)>,
     /// Logs of shards that are not known to exist: the system keyspace's rows may not be here yet.
     logs: BTreeMap<ShardId, RecoveredLog>,
@@ -190,10 +190,21 @@ impl Node {
         for (shard, opened) in self.recalling.take().map(Recall::finish).unwrap_or_default() {
             self.admit(now, shard, opened)?;
         }
+        self.ask_early(now);
+        Ok(())
+    }
+
+    /// What came too early is asked now.
+    fn ask_early(&mut self, now: Instant) {
         for (id, request, deadline) in std::mem::take(&mut self.early) {
             self.request(now, id, request, deadline);
         }
-        Ok(())
+    }
+
+    /// Nobody waits for longer than it wanted to.
+    fn expire_early(&mut self, now: Instant) {
+        let late = self.early.extract_if(.., |(_, _, deadline)| *deadline <= now);
+        self.shared.out.replies.extend(late.map(|(id, ..)| (id, Err(Unavailable::NoLeader.into()))));
     }
 
     /// A replica's disk is believed: it starts, or is mended first.
@@ -238,6 +249,7 @@ impl Node {
                 self.reshape(now);
                 self.tell_level(now);
                 self.recall(now, Recall::tick);
+                self.expire_early(now);
                 self.mend_each(now, |_, _| {});
                 let orphans = self.replicas.values().filter_map(Replica::orphans).collect();
                 self.with_across(now, |across, at| across.tick(orphans, at));
@@ -332,6 +344,10 @@ impl Node {
     fn request(&mut self, now: Instant, id: RequestId, request: Request, deadline: Instant) {
         let (needs, is) = (levels::needed(&request), self.system.levels.cluster());
         if needs > is && self.shared.config.sabotage != Some(Sabotage::IgnoreLevel) {
+            if !self.system.levels.begun() && self.early.len() < PENDING_READS_MAX {
+                // A new cluster's first leader is about to say it.
+                return self.early.push((id, request, deadline));
+            }
             return self.shared.out.replies.push((id, Err(Unavailable::FeatureLevel { needs, is }.into())));
         }
         match (request.shard(), request) {
@@ -413,6 +429,7 @@ impl Node {
             self.shared.out.fatal.get_or_insert(e.to_string());
         }
         self.hand_out_system();
+        self.ask_early(now);
     }
 
     /// Says outside what the system keyspace's rows say, and stops if they say that this node's release is too old.

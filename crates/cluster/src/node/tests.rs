@@ -2,18 +2,20 @@
 
 use super::{FIRST_SHARDS, Node};
 use crate::config::{BootMember, NodeConfig, Timing};
-use crate::input::{Input, Lost, Outputs};
+use crate::input::{Input, Lost, Outputs, Request};
 use crate::wire::{PeerBody, PeerMessage};
 use bytes::Bytes;
 use quorate_consensus::{Message, MessageKind};
-use quorate_env::{ClusterId, Instant, LogIndex, NodeId, ReplicaId, Term};
-use quorate_kv::Level;
+use quorate_env::{ClusterId, Instant, LogIndex, NodeId, ReplicaId, Term, WallMs};
+use quorate_kv::across::TxId;
+use quorate_kv::{Error, Level, Unavailable};
 use quorate_storage::store::ModelStore;
 use quorate_storage::wal::Recovered;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// What a fresh one of three says to a heartbeat with this commit index.
-fn told_of(commit: u64) -> Outputs {
+/// A fresh one of three.
+fn fresh() -> Node {
     let member = |n: u64| BootMember { id: NodeId(n), name: format!("n{n}"), peer_address: String::new() };
     let config = NodeConfig {
         cluster: ClusterId(1),
@@ -30,7 +32,12 @@ fn told_of(commit: u64) -> Outputs {
         sabotage: None,
     };
     let store = Arc::new(ModelStore::new());
-    let mut node = Node::boot(config, store, None, &Recovered::default(), Instant(0), 1).expect("it boots");
+    Node::boot(config, store, None, &Recovered::default(), Instant(0), 1).expect("it boots")
+}
+
+/// What a fresh one of three says to a heartbeat with this commit index.
+fn told_of(commit: u64) -> Outputs {
+    let mut node = fresh();
     let heartbeat = Message {
         kind: MessageKind::Heartbeat,
         from: ReplicaId(2),
@@ -66,4 +73,16 @@ fn a_replica_that_lost_what_it_acknowledged_says_so() {
 fn a_replica_that_lost_nothing_goes_on() {
     let outputs = told_of(0);
     assert_eq!((outputs.lost, outputs.fatal), (None, None));
+}
+
+#[test]
+fn what_needs_a_level_waits_until_the_first_leader_has_said_which() {
+    let mut node = fresh();
+    let request = Request::Settle { home: FIRST_SHARDS[1], tx: TxId(1) };
+    node.step(Instant(1), Input::Request { id: 7, timeout: Duration::from_secs(1), request });
+    assert!(node.drain(Instant(1)).replies.is_empty(), "it is not known yet whether that is too much");
+    let late = Instant(2_000_000);
+    node.step(late, Input::Tick { wall: WallMs(0) });
+    let replies = node.drain(late).replies;
+    assert!(matches!(replies[..], [(7, Err(Error::Unavailable(Unavailable::NoLeader)))]));
 }
