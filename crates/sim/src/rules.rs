@@ -162,6 +162,7 @@ const RULES: &[(&str, &str)] = &[
         "the level rises when all know more",
         "When the last node is upgraded, the cluster can do what the newer release can.",
     ),
+    ("what was decided stays decided", "Whoever asks what became of a transaction is told the same each time."),
     (
         "transactions end",
         "Once all faults have ended, no lock is left of a transaction whose coordinator is gone: nobody waits for it for ever.",

@@ -12,7 +12,7 @@ use quorate_cluster::keyspaces::Keyspaces;
 use quorate_cluster::members::Roster;
 use quorate_cluster::{Input, Reply, Request, RequestId};
 use quorate_env::{Rng, ShardId};
-use quorate_kv::across::{TransactionResult, TxId, TxStep};
+use quorate_kv::across::{Decision, TransactionResult, TxId, TxStep};
 use quorate_kv::{
     Command, Error, KeyRange, KeyValue, Keyspace, KeyspaceKind, OpResult, Outcome, RangeOp, Refusal, Revision,
     TxnResult, Unavailable,
@@ -29,6 +29,12 @@ const REST_US: u64 = 8_000_000;
 /// How long a teller waits before it asks again for what it has a name for, in microseconds.
 const NAMED_PATIENCE_US: (u64, u64) = (20_000, 1_000_000);
 
+/// Of a thousand parts of transactions that are prepared, those after which somebody asks what became of the transaction; and how soon, in microseconds. Who was
+/// told something asks again later.
+const CURIOUS_PER_MILLE: u64 = 60;
+const CURIOUS_US: (u64, u64) = (1, 6_000);
+const CURIOUS_AGAIN_US: u64 = 300_000;
+
 /// How often something is asked for, under one name.
 const ASKED_MAX: u32 = 4;
 
@@ -43,13 +49,17 @@ pub(super) struct Bank {
     founding: Option<(RequestId, u64)>,
     /// Transactions that were settled before anybody decided them.
     settled: BTreeSet<TxId>,
+    /// Questions of those who only want to know, what they were told, and their rng.
+    curious: BTreeMap<RequestId, (ShardId, TxId)>,
+    told: BTreeMap<TxId, Decision>,
+    rng: Option<Rng>,
 }
 
 impl Bank {
     pub fn new(plan: Option<BankPlan>, rng: &Rng) -> Self {
         let Some(BankPlan { shards, tellers }) = plan else { return Self::default() };
         let tellers = (0..tellers).map(|n| Teller::new(rng.split(200 + n))).collect();
-        Self { tellers, shards, ..Self::default() }
+        Self { tellers, shards, rng: Some(rng.split(52)), ..Self::default() }
     }
 
     pub fn exists(&self) -> bool {
@@ -219,6 +229,9 @@ impl World<'_> {
         request: RequestId,
         answer: &Result<Reply, Error>,
     ) -> Result<bool, Violation> {
+        if let Some((home, tx)) = self.bank.curious.remove(&request) {
+            return self.curious_hears(home, tx, answer).map(|()| true);
+        }
         if self.bank.founding.is_some_and(|(id, _)| id == request) {
             self.bank.founding = None;
             if let Err(Error::Unavailable(Unavailable::FeatureLevel { .. })) = answer {
@@ -362,6 +375,7 @@ impl World<'_> {
                 Command::Across { tx, step: TxStep::Prepare { .. } } if self.bank.settled.contains(&tx) => {
                     self.mark("prepare after it was settled");
                 }
+                Command::Across { tx, step: TxStep::Prepare { home, .. } } => self.wonder(home, tx),
                 Command::Across { tx, step: TxStep::Decide(_) } if self.bank.settled.contains(&tx) => {
                     self.mark("decision after it was settled");
                 }
@@ -369,6 +383,39 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Somebody asks what became of a transaction that is just under way: if nothing is decided yet, nothing ever will be.
+    fn wonder(&mut self, home: ShardId, tx: TxId) {
+        let Some(rng) = &mut self.bank.rng else { return };
+        let wait = rng.between(CURIOUS_US.0, CURIOUS_US.1);
+        if rng.chance(CURIOUS_PER_MILLE) {
+            self.ask_what_became(home, tx, wait);
+        }
+    }
+
+    fn ask_what_became(&mut self, home: ShardId, tx: TxId, wait: u64) {
+        let there = self.not_retired();
+        let Some(node) = self.bank.rng.as_mut().and_then(|rng| rng.pick(&there).copied()) else { return };
+        let id = self.next_request;
+        self.next_request += 1;
+        self.bank.curious.insert(id, (home, tx));
+        self.after(wait, Event::Ask { node, id, request: Request::Settle { home, tx } });
+    }
+
+    /// Who was told what was decided asks once more: it must be the same.
+    fn curious_hears(&mut self, home: ShardId, tx: TxId, answer: &Result<Reply, Error>) -> Step {
+        let Ok(Reply::Settled(Some(decision))) = answer else { return Ok(()) };
+        match self.bank.told.get(&tx) {
+            Some(before) => demand(before == decision, "what was decided stays decided", || {
+                format!("{tx} was {before:?} when somebody asked, and {decision:?} when it asked again")
+            }),
+            None => {
+                self.bank.told.insert(tx, *decision);
+                self.ask_what_became(home, tx, CURIOUS_AGAIN_US);
+                Ok(())
+            }
+        }
     }
 
     /// In the end every transaction is over, and what all of them did has an order.
