@@ -278,6 +278,8 @@ struct World<'a> {
     net: Net,
     /// Deliveries that a clogged link holds.
     held: Vec<Event>,
+    /// The latest message that has come over each link.
+    latest: BTreeMap<(usize, usize), u64>,
     clients: Vec<Client>,
     requests: BTreeMap<RequestId, usize>,
     /// Of those who asked a leader to hand over.
@@ -366,6 +368,7 @@ impl World<'_> {
             leases: LeaseCheck::default(),
             next_message: 1,
             held: Vec::new(),
+            latest: BTreeMap::new(),
             recorder: options.trace.then(|| Recorder::new(seed, options.planted, &plan)),
             report: Report { seed, ..Report::default() },
             script: None,
@@ -479,6 +482,11 @@ impl World<'_> {
                 }
             }
             Event::Deliver { from, to, frame, first } => {
+                let latest = self.latest.entry((from, to)).or_default();
+                let overtaken = first < std::mem::replace(latest, first.max(*latest));
+                if overtaken {
+                    self.mark("message overtaken");
+                }
                 let messages = wire::decode_batch(frame)
                     .map_err(|e| Violation { rule: "frames can be read", detail: e.to_string() })?;
                 for (message, id) in messages.into_iter().zip(first..) {

@@ -32,7 +32,12 @@ pub struct Report {
 pub const MARKS: &[&str] = &[
     "crash",
     "power cut",
+    "message dropped",
+    "message doubled",
+    "message overtaken",
     "cut",
+    "cut one way",
+    "clog one way",
     "pause",
     "wall clock jump",
     "clog",

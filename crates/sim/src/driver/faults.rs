@@ -157,6 +157,9 @@ impl World<'_> {
     fn separate(&mut self, node: usize, fault: Fault) {
         let one_way = self.rng.chance(300);
         let inbound = self.rng.chance(500);
+        if one_way {
+            self.mark(if fault == Fault::Clog { "clog one way" } else { "cut one way" });
+        }
         let separate = if fault == Fault::Clog { Net::clog } else { Net::cut };
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             if !one_way || inbound {

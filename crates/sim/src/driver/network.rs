@@ -55,6 +55,11 @@ impl World<'_> {
             Fate::Arrives(_) if deaf && answers => Fate::Arrives(Vec::new()),
             fate => fate,
         };
+        match &fate {
+            Fate::Arrives(when) if when.is_empty() && !self.net.is_cut(from, to_node) => self.mark("message dropped"),
+            Fate::Arrives(when) if when.len() > 1 => self.mark("message doubled"),
+            Fate::Arrives(_) | Fate::Held => {}
+        }
         if let Some(recorder) = &mut self.recorder {
             recorder.sent(self.now, from, to_node, first, messages);
             if matches!(&fate, Fate::Arrives(when) if when.is_empty()) {
