@@ -9,12 +9,10 @@
 //! The system keyspace and the default one have no rows: every cluster begins with them, each one shard of the same number. Clients do not
 //! see the system keyspace as one of theirs.
 
+use crate::rows::unchanged_since;
 use bytes::Bytes;
 use quorate_env::{DecodeError, Reader, ReplicaId, ShardId, Writer};
-use quorate_kv::{
-    Compare, CompareOp, Expected, KeyRange, KeyValue, Keyspace, KeyspaceId, KeyspaceKind, Op, PutOp, Refusal, Revision,
-    Txn, limits,
-};
+use quorate_kv::{KeyRange, KeyValue, Keyspace, KeyspaceId, KeyspaceKind, Op, PutOp, Refusal, Revision, Txn, limits};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the keyspaces' rows begin.
@@ -177,15 +175,8 @@ impl Keyspaces {
         next.u64(self.next_id + 1 + shards.len() as u64);
         let row = KeyspaceRow { keyspace: Keyspace { id, name: name.into(), kind, shards }, founders };
         let name_key = format!("{NAMES}{name}");
-        // Nothing that was read has changed.
-        let unchanged = |range: KeyRange| Compare {
-            range,
-            op: CompareOp::Less,
-            expected: Expected::Mod(self.revision.0 as i64 + 1),
-        };
-        let [keyspaces, next_id] = Self::ranges();
         let txn = Txn {
-            compares: vec![unchanged(keyspaces), unchanged(next_id)],
+            compares: unchanged_since(self.revision, Self::ranges()),
             success: vec![
                 Op::Put(PutOp::of(NEXT_ID, next.finish())),
                 Op::Put(PutOp::of(name_key, id.0.to_string())),

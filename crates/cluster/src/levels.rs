@@ -11,15 +11,15 @@
 //!
 //! The level is a fact of the log (nobody proposes by it before having applied it), so it needs no agreement of its own.
 
+use crate::input::Request;
+use crate::keyspaces;
+use crate::rows::{key_of, member_of, unchanged_since};
 use bytes::Bytes;
 use quorate_env::{DecodeError, NodeId, Reader, ShardId, Writer};
 use quorate_kv::{
     Command, Compare, CompareOp, Expected, KeyRange, KeyValue, KeyspaceId, Level, Op, PutOp, Revision, Txn,
 };
 use std::collections::BTreeMap;
-
-use crate::input::Request;
-use crate::keyspaces;
 
 const CLUSTER: &str = "level";
 const MEMBERS: &str = "levels/";
@@ -62,7 +62,7 @@ impl Levels {
     /// The key of what a member knows; it goes when the member goes.
     #[must_use]
     pub fn key(id: NodeId) -> Bytes {
-        format!("{MEMBERS}{:016x}", id.0).into()
+        key_of(MEMBERS, id)
     }
 
     /// From what is under [`Levels::ranges`].
@@ -73,9 +73,7 @@ impl Levels {
             if kv.key == CLUSTER {
                 levels.cluster = Some(level);
             } else {
-                let digits = std::str::from_utf8(&kv.key[MEMBERS.len()..]).unwrap_or_default();
-                let id = u64::from_str_radix(digits, 16).map_err(|_| Reader::new(kv.key.clone()).error("level"))?;
-                levels.told.insert(NodeId(id), level);
+                levels.told.insert(member_of(MEMBERS, &kv.key)?, level);
             }
         }
         Ok(levels)
@@ -109,14 +107,13 @@ impl Levels {
     /// What the leader writes, if the cluster is new, or if all of its members know more than it has been at.
     pub(crate) fn raise(&self, members: impl IntoIterator<Item = NodeId>, own: Level) -> Option<Txn> {
         let put = |level| vec![Op::Put(PutOp::of(CLUSTER, encode(level)))];
-        let unchanged = |range, expected| Compare { range, op: CompareOp::Less, expected };
         let Some(cluster) = self.cluster else {
-            let fresh = unchanged(KeyRange::single(CLUSTER), Expected::Create(1));
+            let (range, expected) = (KeyRange::single(CLUSTER), Expected::Create(1));
+            let fresh = Compare { range, op: CompareOp::Less, expected };
             return Some(Txn { compares: vec![fresh], success: put(own), failure: Vec::new() });
         };
         let lowest = members.into_iter().map(|id| self.of(id).unwrap_or(Level::FIRST)).min()?;
-        let known = Expected::Mod(self.revision.0 as i64 + 1);
-        let compares = Self::ranges().map(|range| unchanged(range, known.clone())).to_vec();
+        let compares = unchanged_since(self.revision, Self::ranges());
         (lowest > cluster).then(|| Txn { compares, success: put(lowest), failure: Vec::new() })
     }
 }

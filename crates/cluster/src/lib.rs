@@ -42,6 +42,7 @@ mod reads;
 mod recall;
 mod replica;
 mod reshape;
+mod rows;
 mod slots;
 mod transfer;
 pub mod wire;

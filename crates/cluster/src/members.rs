@@ -13,9 +13,10 @@
 //! is made of is the group's own (docs/design/membership.md).
 
 use crate::config::BootMember;
+use crate::rows::{key_of, member_of, unchanged_since};
 use bytes::Bytes;
 use quorate_env::{DecodeError, Incarnation, NodeId, Reader, ReplicaId, Writer};
-use quorate_kv::{Compare, CompareOp, Expected, KeyRange, KeyValue, Revision};
+use quorate_kv::{Compare, KeyRange, KeyValue, Revision};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the members' rows begin.
@@ -72,13 +73,13 @@ impl MemberRow {
     /// The key of a member's row.
     #[must_use]
     pub fn key(id: NodeId) -> Bytes {
-        format!("{MEMBERS}{:016x}", id.0).into()
+        key_of(MEMBERS, id)
     }
 
     /// The key that says that a member was removed.
     #[must_use]
     pub fn removed_key(id: NodeId) -> Bytes {
-        format!("{REMOVED}{:016x}", id.0).into()
+        key_of(REMOVED, id)
     }
 
     /// The row's value.
@@ -170,9 +171,7 @@ impl Roster {
                 let row = MemberRow::decode(kv.value)?;
                 roster.rows.insert(row.id, (row, kv.mod_revision));
             } else {
-                let digits = std::str::from_utf8(&kv.key[REMOVED.len()..]).unwrap_or_default();
-                let id = u64::from_str_radix(digits, 16).map_err(|_| Reader::new(kv.key.clone()).error("removed"))?;
-                roster.removed.insert(NodeId(id), String::from_utf8_lossy(&kv.value).into_owned());
+                roster.removed.insert(member_of(REMOVED, &kv.key)?, String::from_utf8_lossy(&kv.value).into_owned());
             }
         }
         Ok(roster)
@@ -195,9 +194,7 @@ impl Roster {
     /// Holds as long as nobody has written a row about members after these were read.
     #[must_use]
     pub fn unchanged(&self) -> Vec<Compare> {
-        let expected = Expected::Mod(self.revision.0 as i64 + 1);
-        let compare = |range| Compare { range, op: CompareOp::Less, expected: expected.clone() };
-        Self::ranges().map(compare).to_vec()
+        unchanged_since(self.revision, Self::ranges())
     }
 
     /// Who begins a new group: those whose rows say that they vote, and those of the first configuration who have not registered yet.

@@ -315,4 +315,44 @@ mod tests {
         assert!(judge(seen(5, 5, 0, 0)), "it voted for another");
         assert!(!judge(seen(4, 4, 0, 0)), "an earlier vote");
     }
+
+    /// A node that knows three others, and whose disk has the log of one shard, in term 3.
+    fn asking() -> Recall {
+        let hard_state = quorate_storage::wal::HardState {
+            shard: ShardId(2),
+            replica: ReplicaId(1),
+            term: Term(3),
+            vote: ReplicaId(0),
+            commit: LogIndex(0),
+        };
+        let log = RecoveredLog { hard_state: Some(hard_state), ..RecoveredLog::default() };
+        Recall::new(ReplicaId(1), &[1, 2, 3, 4].map(NodeId), &BTreeMap::from([(ShardId(2), log)]), 7, 10)
+    }
+
+    #[test]
+    fn whoever_is_known_is_waited_for() {
+        let mut recall = asking();
+        for peer in [2, 3] {
+            recall.hear(ReplicaId(peer), 7, &[], None);
+            assert!(!recall.is_over(), "another may be a member that the disk has forgotten");
+        }
+        recall.hear(ReplicaId(4), 6, &[], None);
+        assert!(!recall.is_over(), "that was said to a former life");
+        recall.hear(ReplicaId(4), 7, &[], None);
+        assert!(recall.is_over() && recall.contradiction().is_none());
+        let fresh = Recall::new(ReplicaId(1), &[1, 2].map(NodeId), &BTreeMap::new(), 7, 10);
+        assert!(fresh.is_over(), "it has promised nothing");
+    }
+
+    #[test]
+    fn a_shard_that_the_disk_has_forgotten_contradicts_it_too() {
+        let seen = Sighting { term: Term(3), ..Sighting::default() };
+        let judge = |shard| {
+            let mut recall = asking();
+            recall.hear(ReplicaId(2), 7, &[(ShardId(shard), seen)], None);
+            recall.contradiction().is_some()
+        };
+        assert!(!judge(2), "its log has that term");
+        assert!(judge(17), "nothing of that shard is here");
+    }
 }

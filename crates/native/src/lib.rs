@@ -29,10 +29,12 @@ pub(crate) const BODY_BYTES_MAX: usize = 2 * limits::REQUEST_BYTES_MAX;
 pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(30);
 
 async fn in_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => answers::Failure::TooSlow.into_response(),
-    }
+    within(REQUEST_TIME, next.run(request)).await
+}
+
+async fn within(time: Duration, answer: impl Future<Output = Response>) -> Response {
+    let answer = tokio::time::timeout(time, answer).await;
+    answer.unwrap_or_else(|_| answers::Failure::TooSlow.into_response())
 }
 
 /// The routes under `/v1`.
@@ -46,4 +48,16 @@ pub fn router(db: Arc<dyn Db>) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(in_time))
         .with_state(db)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_does_not_come_to_an_end_is_told_so() {
+        let time = Duration::from_millis(10);
+        assert_eq!(within(time, std::future::pending()).await.status().as_u16(), 408);
+        assert_eq!(within(time, async { "done".into_response() }).await.status().as_u16(), 200);
+    }
 }
