@@ -230,7 +230,7 @@ pub struct SimArgs {
     /// Hunt every planted bug with as many seeds as it takes, from --first on.
     #[arg(long, conflicts_with_all = ["seeds", "seed", "sabotage"])]
     pub mutants: bool,
-    /// Draw more of something into every plan: anywhere, stale-leaders, rot, forgetfulness, transactions, upgrades.
+    /// Draw more of something into every plan: anywhere, stale-leaders, rot, forgetfulness, transactions, upgrades, splits.
     #[arg(long, value_name = "NAME", default_value = "anywhere", conflicts_with_all = ["mutants", "sabotage", "scenario"], value_parser = ground)]
     pub ground: quorate_sim::Ground,
     /// Switch one safety mechanism off; "list" names them.

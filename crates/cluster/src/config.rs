@@ -108,6 +108,10 @@ pub enum Sabotage {
     RaiseEarly,
     /// Propose what not every member knows.
     IgnoreLevel,
+    /// Begin a shard that was split off as one that somebody made: with nothing.
+    ChildAsFounder,
+    /// Let go of a child's rows before a majority has the child.
+    WeanEarly,
     /// Never finish a transaction whose coordinator is silent.
     LeaveOrphans,
     /// Take part at once, without asking what others have seen.

@@ -1,5 +1,6 @@
 //! The node: takes inputs, hands them to the replicas that they concern, and gathers what comes out.
 
+mod splitting;
 #[cfg(test)]
 mod tests;
 
@@ -19,9 +20,10 @@ use crate::wire::{PeerBody, PeerMessage, node_of};
 use quorate_consensus::{Config, Group, Membership, Restored};
 use quorate_env::{Instant, LogIndex, ReplicaId, Rng, ShardId, WallMs};
 use quorate_kv::{Command, Error, KeyspaceId, Refusal, Unavailable};
-use quorate_shard::{Machine, Procedures, Remains, View};
+use quorate_shard::{Birth, Machine, Procedures, Remains, View};
 use quorate_storage::store::Store;
 use quorate_storage::wal::{LogRecord, Recovered, RecoveredLog};
+use splitting::Nursery;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -58,6 +60,8 @@ pub struct Node {
     logs: BTreeMap<ShardId, RecoveredLog>,
     /// A damaged store in whose place another was put, until every replica is whole.
     remains: Option<Arc<dyn Store>>,
+    /// Shards that were split off and have no replica here yet.
+    nursery: Nursery,
     across: Across,
     rng: Rng,
     dirty: BTreeSet<ShardId>,
@@ -139,6 +143,7 @@ impl Node {
             early: Vec::new(),
             logs: recovered.shards.clone(),
             remains: remains.cloned(),
+            nursery: Nursery::default(),
             across: Across::new(rng.split(ACROSS_RNG)),
             rng,
             dirty: BTreeSet::new(),
@@ -227,19 +232,6 @@ impl Node {
         Ok(())
     }
 
-    /// Opens the replicas of shards that somebody made.
-    fn open_made(&mut self, now: Instant) -> Result<(), BootError> {
-        let keyspaces = self.system.keyspaces.clone();
-        for row in keyspaces.made() {
-            for (_, shard) in &row.keyspace.shards {
-                if !self.is_here(*shard) {
-                    self.open(now, *shard, &Membership::of_voters(row.founders.iter().copied()))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Takes one input. Nothing leaves the node before [`Node::drain`].
     pub fn step(&mut self, now: Instant, input: Input) {
         match input {
@@ -247,6 +239,8 @@ impl Node {
                 self.shared.wall = self.shared.wall.max(wall);
                 self.each(now, Replica::tick);
                 self.reshape(now);
+                self.tend_children(now);
+                self.try_to(now, Self::build_children);
                 self.tell_level(now);
                 self.recall(now, Recall::tick);
                 self.expire_early(now);
@@ -326,6 +320,7 @@ impl Node {
             }
             self.dirty.clear();
             self.read_system(now);
+            self.try_to(now, Self::open_children);
             self.move_across(now);
             if self.dirty.is_empty() {
                 break;
@@ -363,7 +358,7 @@ impl Node {
             (Some(shard), request) if self.recalls(shard) && self.early.len() < PENDING_READS_MAX => {
                 self.early.push((id, request, deadline));
             }
-            (Some(shard), _) if !self.is_here(shard) => {
+            (Some(shard), _) if !self.is_here(shard) && !self.nursery.expects(shard) => {
                 self.shared.out.replies.push((id, Err(Error::Refused(Refusal::KeyspaceNotFound))));
             }
             _ => self.shared.out.replies.push((id, Err(Unavailable::NoLeader.into()))),
@@ -414,6 +409,13 @@ impl Node {
         }
     }
 
+    /// What fails here ends the process.
+    fn try_to(&mut self, now: Instant, f: impl FnOnce(&mut Self, Instant) -> Result<(), BootError>) {
+        if let Err(e) = f(self, now) {
+            self.shared.out.fatal.get_or_insert(e.to_string());
+        }
+    }
+
     /// Looks whether the system keyspace's rows have changed.
     fn read_system(&mut self, now: Instant) {
         let system = self.replicas.get(&FIRST_SHARDS[0]);
@@ -425,9 +427,7 @@ impl Node {
                 return;
             }
         }
-        if let Err(e) = self.open_made(now) {
-            self.shared.out.fatal.get_or_insert(e.to_string());
-        }
+        self.try_to(now, Self::open_made);
         self.hand_out_system();
         self.ask_early(now);
     }
@@ -571,7 +571,7 @@ impl Node {
     /// Whether every replica here has all that it should have.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.mending.is_empty() && self.recalling.is_none()
+        self.mending.is_empty() && self.recalling.is_none() && self.nursery.is_empty()
     }
 
     /// The members' rows as this node knows them.
@@ -609,6 +609,11 @@ impl Node {
     #[must_use]
     pub fn misrouted(&self) -> u64 {
         self.misrouted
+    }
+
+    /// The shards that were split off replicas here and are not weaned yet, for checkers.
+    pub fn births(&self) -> impl Iterator<Item = &Birth> {
+        self.replicas.values().flat_map(|replica| replica.machine().births())
     }
 
     /// What a replica holds, for checkers.

@@ -13,9 +13,10 @@ use crate::meta::{Meta, OpenError};
 use crate::rows::{self, EventRow, Slot};
 use crate::sessions::{Seen, Sessions};
 use crate::source::Source;
+use crate::split::birth::Birth;
 use crate::view::View;
 use bytes::Bytes;
-use quorate_env::{DecodeError, LogIndex, Term, checksum};
+use quorate_env::{DecodeError, LogIndex, ShardId, Term, checksum};
 use quorate_kv::across::TxId;
 use quorate_kv::{
     Applied, Command, CommandId, DeleteOp, DeleteResult, Envelope, Event, EventKind, Header, KeyRange, KeyValue,
@@ -133,6 +134,9 @@ pub struct Machine {
     leases: Leases,
     sessions: Sessions,
     ledger: Ledger,
+    births: BTreeMap<ShardId, Birth>,
+    /// Children that are weaned, and may not have been built here.
+    weaned: BTreeMap<ShardId, Birth>,
     procedures: Arc<Procedures>,
     flaw: Option<Flaw>,
 }
@@ -152,7 +156,8 @@ impl Machine {
         store.publish();
         let source = Source::Live(store.clone());
         let (leases, sessions, ledger) = (Leases::default(), Sessions::default(), Ledger::default());
-        Ok(Self { store, source, slot, meta, leases, sessions, ledger, procedures, flaw: None })
+        let (births, weaned) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { store, source, slot, meta, leases, sessions, ledger, births, weaned, procedures, flaw: None })
     }
 
     /// Opens a replica whose rows are in the store.
@@ -162,7 +167,9 @@ impl Machine {
         let leases = Leases::load(&source, slot)?;
         let sessions = Sessions::load(&source, slot)?;
         let ledger = Ledger::load(&source, slot)?;
-        Ok(Self { store, source, slot, meta, leases, sessions, ledger, procedures, flaw: None })
+        let births = Birth::load(&source, slot, rows::BIRTH)?;
+        let weaned = Birth::load(&source, slot, rows::WEANED)?;
+        Ok(Self { store, source, slot, meta, leases, sessions, ledger, births, weaned, procedures, flaw: None })
     }
 
     /// Where it stands.
@@ -213,6 +220,45 @@ impl Machine {
         self.ledger.unresolved()
     }
 
+    /// The shards that were split off and are not weaned yet.
+    pub fn births(&self) -> impl Iterator<Item = &Birth> + '_ {
+        self.births.values()
+    }
+
+    /// The shards that are weaned and whose rows are kept because they may not have been built here.
+    pub fn weaned(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.weaned.keys().copied()
+    }
+
+    /// What a shard begins with that can be built from the rows here.
+    #[must_use]
+    pub fn birth(&self, child: ShardId) -> Option<&Birth> {
+        self.births.get(&child).or_else(|| self.weaned.get(&child))
+    }
+
+    /// Whether rows are kept for children.
+    #[must_use]
+    pub fn nurses(&self) -> bool {
+        !self.births.is_empty() || !self.weaned.is_empty()
+    }
+
+    /// A weaned child has its rows here: nothing is kept for it any more.
+    pub fn let_go(&mut self, child: ShardId) -> Result<(), MachineError> {
+        if self.weaned.remove(&child).is_some() {
+            let mut batch = WriteBatch::new();
+            batch.delete(self.slot.weaned(child));
+            self.store.write(&mut batch)?;
+            self.store.publish();
+        }
+        Ok(())
+    }
+
+    /// Whether something of a range is prepared for a transaction.
+    #[must_use]
+    pub fn has_prepared_in(&self, range: &KeyRange) -> bool {
+        self.ledger.prepared_in(range).is_some()
+    }
+
     /// Forgets all sessions, as no correct replica does.
     pub fn forget_sessions(&mut self) {
         self.sessions.forget_all();
@@ -238,7 +284,7 @@ impl Machine {
     pub fn apply(&mut self, index: LogIndex, term: Term, data: &Bytes, own: SessionId) -> Result<Output, MachineError> {
         assert_eq!(index, self.meta.applied.next(), "entry out of order");
         let mut output = Output::default();
-        let mut tx = Transaction::new(self);
+        let mut tx = Transaction::new(self, term);
         let skipped = tx.flaw == Some(Flaw::SkipEntry) && index.0.is_multiple_of(SKIPPED);
         if !data.is_empty() && !skipped {
             let payload = EntryPayload::decode(data.clone())?;
@@ -255,8 +301,9 @@ impl Machine {
                 if needs > knows {
                     return Err(MachineError::TooNew { needs, knows });
                 }
-                let result = match tx.blocker(&envelope.command) {
-                    Some(blocker) => Err(blocker.into()),
+                let hindrance = tx.moved(&envelope.command);
+                let result = match hindrance.or_else(|| tx.blocker(&envelope.command).map(Refusal::from)) {
+                    Some(refusal) => Err(refusal),
                     None => tx.command(&envelope.command, id.session == own, &mut output)?,
                 };
                 // A lock that is met in preparing is an answer. Other commands come again, under the same id.
@@ -317,7 +364,11 @@ pub struct Transaction<'a> {
     pub(crate) leases: &'a mut Leases,
     sessions: &'a mut Sessions,
     pub(crate) ledger: &'a mut Ledger,
+    pub(crate) births: &'a mut BTreeMap<ShardId, Birth>,
+    pub(crate) weaned: &'a mut BTreeMap<ShardId, Birth>,
     procedures: &'a Procedures,
+    /// Of the entry.
+    pub(crate) term: Term,
     pub(crate) flaw: Option<Flaw>,
     /// Whether locks were released.
     pub(crate) unlocked: bool,
@@ -333,7 +384,7 @@ pub struct Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    fn new(machine: &'a mut Machine) -> Self {
+    fn new(machine: &'a mut Machine, term: Term) -> Self {
         Self {
             store: &machine.store,
             source: &machine.source,
@@ -342,6 +393,9 @@ impl<'a> Transaction<'a> {
             leases: &mut machine.leases,
             sessions: &mut machine.sessions,
             ledger: &mut machine.ledger,
+            births: &mut machine.births,
+            weaned: &mut machine.weaned,
+            term,
             unlocked: false,
             procedures: &machine.procedures,
             flaw: machine.flaw,
@@ -374,6 +428,11 @@ impl<'a> Transaction<'a> {
                 None => Err(Refusal::UnknownProcedure),
             },
             Command::Across { tx, step } => self.step_across(*tx, step)?.map(Outcome::Stepped),
+            Command::Split { at, child } => self.split(at, *child),
+            Command::Wean { child } => {
+                self.wean(*child);
+                Ok(Outcome::Weaned)
+            }
         };
         if let Some(revision) = self.writing.take() {
             self.meta.revision = revision;
@@ -404,6 +463,11 @@ impl<'a> Transaction<'a> {
     pub(crate) fn put_row(&mut self, key: Bytes, value: Bytes) {
         let hash = checksum::chain(self.meta.state_hash, &key[rows::SLOT_BYTES..]);
         self.meta.state_hash = checksum::chain(hash, &value);
+        self.batch.put(key, value);
+    }
+
+    /// A row that is no replicated state.
+    pub(crate) fn put_local_row(&mut self, key: Bytes, value: Bytes) {
         self.batch.put(key, value);
     }
 

@@ -54,12 +54,15 @@ pub(crate) struct Plan {
 pub(crate) struct BankPlan {
     pub shards: u64,
     pub tellers: u64,
+    /// Mean time between splits.
+    pub split_every_us: Option<u64>,
 }
 
 impl BankPlan {
     fn draw(seed: u64) -> Self {
-        let mut rng = Rng::new(seed).split(50);
-        Self { shards: rng.between(2, 6), tellers: rng.between(2, 5) }
+        let (mut rng, mut splits) = (Rng::new(seed).split(50), Rng::new(seed).split(53));
+        let split_every_us = splits.chance(600).then(|| splits.between(1_000_000, 5_000_000));
+        Self { shards: rng.between(2, 6), tellers: rng.between(2, 5), split_every_us }
     }
 }
 
@@ -135,6 +138,13 @@ impl Plan {
             Ground::Transactions => {
                 often(&[Fault::Pause, Fault::Clog]);
                 plan.bank = Some(BankPlan::draw(seed));
+            }
+            Ground::Splits => {
+                let every = Some(rng.between(second / 2, 2 * second));
+                plan.bank = Some(BankPlan { shards: rng.between(1, 2), split_every_us: every, ..BankPlan::draw(seed) });
+                plan.faults.insert(Fault::Crash, rng.between(second, 3 * second));
+                plan.faults.insert(Fault::Cut, rng.between(2 * second, 4 * second));
+                plan.think_us = (1_000, 10_000);
             }
             Ground::Upgrades => {
                 plan.bank = Some(BankPlan::draw(seed));
