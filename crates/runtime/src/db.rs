@@ -2,11 +2,11 @@
 //!
 //! Reads are confirmed by the lane but evaluated here, on the caller's thread, against a view: a large range never delays consensus.
 
-use crate::admin;
 use crate::damage::OnDamage;
 use crate::driver::{LaneInput, LaneStats, stop_process};
 use crate::members::MemberTable;
 use crate::watch;
+use crate::{admin, keyspaces};
 use bytes::Bytes;
 use quorate_cluster::keyspaces::Keyspaces;
 use quorate_cluster::{BootMember, FIRST_SHARDS, Reply, Request, Standings};
@@ -111,7 +111,7 @@ impl RuntimeDb {
         Ok((kvs, header.revision))
     }
 
-    async fn ask(&self, request: Request) -> Result<Reply, Error> {
+    pub(crate) async fn ask(&self, request: Request) -> Result<Reply, Error> {
         let (reply, answer) = oneshot::channel();
         let input = LaneInput::Request(request, self.timeout, reply);
         self.lane.send(input).map_err(|_| Error::from(Unavailable::Stopping))?;
@@ -282,7 +282,11 @@ impl Db for RuntimeDb {
         kind: KeyspaceKind,
         starts: Vec<Bytes>,
     ) -> BoxFuture<'_, Result<Keyspace, Error>> {
-        Box::pin(admin::create_keyspace(self, &self.first, name, kind, starts))
+        Box::pin(keyspaces::create(self, &self.first, name, kind, starts))
+    }
+
+    fn split_keyspace(&self, keyspace: KeyspaceId, at: Bytes) -> BoxFuture<'_, Result<Keyspace, Error>> {
+        Box::pin(keyspaces::split(self, keyspace, at))
     }
 
     fn transact(&self, transaction: Transaction) -> BoxFuture<'_, Result<TransactionResult, Error>> {
