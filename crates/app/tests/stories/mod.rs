@@ -19,5 +19,6 @@ mod peers;
 mod releases;
 mod rot;
 mod slow_watcher;
+mod splitting;
 mod stopping;
 mod watching;

@@ -318,7 +318,9 @@ impl goldenscript::Runner for Teller {
                 let command = across::command(name, &mut args)?;
                 self.run_now(command)?
             }
-            name @ ("split" | "wean" | "births" | "build" | "enter" | "let-go" | "clear") => self.split(name, &mut args)?,
+            name @ ("split" | "wean" | "births" | "build" | "enter" | "let-go" | "clear") => {
+                self.split(name, &mut args)?
+            }
             other => return Err(format!("no such command: {other}").into()),
         };
         args.reject_next()?;
