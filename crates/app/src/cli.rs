@@ -107,6 +107,10 @@ pub struct StartArgs {
     /// can go back to the release that knew no more.
     #[arg(long, env = "QUORATE_FEATURE_LEVEL")]
     pub feature_level: Option<u16>,
+    /// Bytes of keys and values that a shard of a ranged keyspace may hold before it is split in its middle (64 MiB if nothing is said); 0 never
+    /// splits one.
+    #[arg(long, env = "QUORATE_SPLIT_BYTES")]
+    pub split_bytes: Option<u64>,
     /// Listen beyond loopback without encryption or authentication: anyone who reaches the port may read and write.
     #[arg(long, env = "QUORATE_INSECURE")]
     pub insecure: bool,

@@ -4,6 +4,7 @@ use crate::cli::{ClusterState, StartArgs};
 use crate::failure::Failure;
 use crate::node::{Running, Settings, listen};
 use quorate_cluster::Timing;
+use quorate_cluster::bounds::SPLIT_BYTES;
 use quorate_kv::Level;
 use quorate_runtime::disk::ScrubPace;
 use serde::Deserialize;
@@ -43,6 +44,8 @@ struct File {
     scrub_rest: Option<u64>,
     #[serde(alias = "feature-level")]
     feature_level: Option<u16>,
+    #[serde(alias = "split-bytes")]
+    split_bytes: Option<u64>,
     insecure: Option<bool>,
 }
 
@@ -132,6 +135,11 @@ fn resolve(args: &StartArgs) -> Result<Settings, Failure> {
             args.heartbeat_interval.or(file.heartbeat_interval),
             args.election_timeout.or(file.election_timeout),
         )?,
+        split_bytes: match args.split_bytes.or(file.split_bytes) {
+            None => SPLIT_BYTES,
+            Some(0) => u64::MAX,
+            Some(bytes) => bytes,
+        },
         level: level(args.feature_level.or(file.feature_level))?,
         scrub: scrub_pace(args.scrub_rate.or(file.scrub_rate), args.scrub_rest.or(file.scrub_rest)),
         name,

@@ -100,6 +100,16 @@ pub const FENCE_ENTRIES: u64 = 100_000;
 /// 32 MiB take a third of a second.
 pub const CHILD_BYTES_PER_TICK: usize = 2 << 20;
 
+/// Bytes of keys and values that a shard of a ranged keyspace holds before it is split: few enough that half of them are copied in a third of a second, and many enough
+/// that a terabyte is some ten thousand shards.
+pub const SPLIT_BYTES: u64 = 64 << 20;
+
+/// Rows that are weighed in one step: some 200 us of a core.
+pub const ROWS_WEIGHED_PER_TICK: usize = 200;
+
+/// A shard that has changed is weighed again after this long.
+pub const WEIGH_REST: Duration = Duration::from_secs(10);
+
 /// Ticks between two times that a replica asks to lead a shard that was just split off: the others may not have it yet.
 pub const SEEK_TICKS: u32 = 5;
 

@@ -150,6 +150,8 @@ pub struct NodeConfig {
     pub log_hold_bytes: u64,
     /// Bytes of rows in one chunk of a snapshot; see [`crate::bounds::CHUNK_BYTES`].
     pub chunk_bytes: usize,
+    /// Bytes of keys and values beyond which a shard of a ranged keyspace is split; see [`crate::bounds::SPLIT_BYTES`]. [`u64::MAX`] is never.
+    pub split_bytes: u64,
     /// Nothing, outside the simulator.
     pub sabotage: Option<Sabotage>,
 }

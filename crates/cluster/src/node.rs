@@ -3,6 +3,7 @@
 mod splitting;
 #[cfg(test)]
 mod tests;
+mod weighing;
 
 use crate::across::{Across, Ask, OWN_REQUESTS, Surroundings};
 use crate::boot::{self, BootError};
@@ -26,6 +27,7 @@ use quorate_storage::wal::{LogRecord, Recovered, RecoveredLog};
 use splitting::Nursery;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use weighing::Scales;
 
 /// The shards that every cluster begins with: the system keyspace and the default one.
 pub const FIRST_SHARDS: [ShardId; 2] = [ShardId(KeyspaceId::SYSTEM.0), ShardId(KeyspaceId::DEFAULT.0)];
@@ -38,6 +40,9 @@ const APPEND_BYTES_MAX: u64 = 2 << 20;
 
 /// The request in which a node says what its release knows. Nobody waits for the answer: it shows in the rows.
 const TELLING: RequestId = RequestId::MAX;
+
+/// The request in which a node asks for a split. What came of it shows in the shard map.
+const WEIGHED: RequestId = RequestId::MAX - 1;
 
 /// Append messages in flight to one follower.
 const APPENDS_IN_FLIGHT_MAX: usize = 64;
@@ -62,6 +67,7 @@ pub struct Node {
     remains: Option<Arc<dyn Store>>,
     /// Shards that were split off and have no replica here yet.
     nursery: Nursery,
+    scales: Scales,
     across: Across,
     rng: Rng,
     dirty: BTreeSet<ShardId>,
@@ -144,6 +150,7 @@ impl Node {
             logs: recovered.shards.clone(),
             remains: remains.cloned(),
             nursery: Nursery::default(),
+            scales: Scales::default(),
             across: Across::new(rng.split(ACROSS_RNG)),
             rng,
             dirty: BTreeSet::new(),
@@ -241,6 +248,7 @@ impl Node {
                 self.reshape(now);
                 self.tend_children(now);
                 self.try_to(now, Self::build_children);
+                self.weigh(now);
                 self.tell_level(now);
                 self.recall(now, Recall::tick);
                 self.expire_early(now);
@@ -367,9 +375,10 @@ impl Node {
 
     /// Takes answers to the steps of transactions, and asks for the next steps.
     fn move_across(&mut self, now: Instant) {
-        if self.across.is_asking() || self.tell_again.is_some() {
+        if self.across.is_asking() || self.tell_again.is_some() || self.scales.asked {
             let answers = self.shared.out.replies.extract_if(.., |(id, _)| *id >= OWN_REQUESTS);
             for (id, answer) in answers.collect::<Vec<_>>() {
+                self.scales.asked &= id != WEIGHED;
                 self.with_across(now, |across, at| across.answered(id, answer, at));
             }
         }

@@ -42,6 +42,7 @@ pub use meta::{Meta, OpenError};
 pub use rows::Slot;
 pub use split::birth::Birth;
 pub use split::building::Building;
+pub use split::weighing::{Weighing, Weight};
 pub use transfer::{Chunk, Export, Import, ImportError, Remains};
 pub use view::{EventPage, View};
 pub use watch::{Attach, WatchHub, WatcherKey};

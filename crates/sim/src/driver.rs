@@ -627,6 +627,7 @@ impl World<'_> {
             log_keep_bytes: self.plan.log_keep_bytes,
             log_hold_bytes: self.plan.log_hold_bytes,
             chunk_bytes: self.plan.chunk_bytes,
+            split_bytes: self.plan.split_bytes,
             known: (0..self.nodes.len()).map(id_of).collect(),
             sabotage: self.sabotage(node),
         }

@@ -43,6 +43,8 @@ pub(crate) struct Plan {
     pub log_keep_bytes: u64,
     pub log_hold_bytes: u64,
     pub chunk_bytes: usize,
+    /// What a shard may hold.
+    pub split_bytes: u64,
     /// The real engine, or the model of a store.
     pub real_store: bool,
     /// A keyspace of many shards, and clients whose transactions go over all of them.
@@ -93,6 +95,7 @@ impl Plan {
             log_keep_bytes: 16 << 10,
             log_hold_bytes: bounds::LOG_HOLD_BYTES,
             chunk_bytes: 16 << 10,
+            split_bytes: u64::MAX,
             real_store: false,
             bank: None,
         }
@@ -145,6 +148,9 @@ impl Plan {
                 plan.faults.insert(Fault::Crash, rng.between(second, 3 * second));
                 plan.faults.insert(Fault::Cut, rng.between(2 * second, 4 * second));
                 plan.think_us = (1_000, 10_000);
+                if rng.chance(500) {
+                    plan.split_bytes = rng.between(100, 400);
+                }
             }
             Ground::Upgrades => {
                 plan.bank = Some(BankPlan::draw(seed));
@@ -219,6 +225,7 @@ impl Plan {
             log_keep_bytes: rng.between(0, 16 << 10),
             log_hold_bytes: bounds::LOG_HOLD_BYTES,
             chunk_bytes: rng.between(256, 16 << 10) as usize,
+            split_bytes: u64::MAX,
             real_store: seed.is_multiple_of(8),
             bank: None,
         };

@@ -70,6 +70,28 @@ async fn money_is_neither_made_nor_lost_while_shards_split_and_processes_are_kil
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_grows_too_large_is_split_in_its_middle() {
+    let cluster = Cluster::start_with(3, &["--split-bytes", "10000"]).await;
+    let endpoints = cluster.endpoints();
+    open(&endpoints[0], &[]);
+    // The last ten accounts hold most of it.
+    let put = |n: usize| json!({ "keyspace": "bank", "put": format!("a/3{n}x"), "value": "x".repeat(2_000) });
+    let writes: Vec<Value> = (0..10).map(put).collect();
+    let (code, done) = request(&endpoints[1], "POST", "/v1/tx", None, &json!({ "write": writes })).expect("an answer");
+    assert_eq!(code, 200, "{done}");
+    let deadline = Instant::now() + 3 * PATIENCE;
+    let cuts = loop {
+        let cuts = starts(&endpoints[2]);
+        if cuts.len() >= 2 {
+            break cuts;
+        }
+        assert!(Instant::now() < deadline, "nothing was split");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert!(cuts[0].is_empty() && cuts[1..].iter().all(|cut| cut.starts_with("a/3")), "{cuts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_split_is_refused_with_the_reason() {
     let cluster = Cluster::start(1).await;
     let endpoint = &cluster.endpoints()[0];

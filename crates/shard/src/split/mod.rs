@@ -12,6 +12,7 @@
 pub(crate) mod birth;
 pub(crate) mod building;
 mod clearing;
+pub(crate) mod weighing;
 
 use crate::flaw::Flaw;
 use crate::machine::Transaction;
