@@ -36,14 +36,20 @@ impl Board {
 
     /// A message leaves, and arrives unless it is lost.
     pub fn message(&mut self, ends: (usize, usize), times: (u64, Option<u64>), kind: &str, text: impl Into<String>) {
+        self.copies(ends, (times.0, times.1.as_slice()), kind, text);
+    }
+
+    /// A message leaves, and copies of it arrive. If there is none, it is lost.
+    pub fn copies(&mut self, ends: (usize, usize), times: (u64, &[u64]), kind: &str, text: impl Into<String>) {
         self.messages += 1;
         let (message, (from, to)) = (MessageId(self.messages), ends);
         let said = Said { kind: kind.into(), text: text.into(), ..Said::default() };
-        self.tell(times.0, TraceEvent::Send { message, from: lane(from), to: lane(to), shard: 1, said });
-        match times.1 {
-            Some(at) => self.tell(at, TraceEvent::Deliver { message }),
-            None => self.tell(times.0 + 400, TraceEvent::Lose { message, why: Loss::Dropped }),
+        let (sent, arrivals) = times;
+        self.tell(sent, TraceEvent::Send { message, from: lane(from), to: lane(to), shard: 1, said });
+        if arrivals.is_empty() {
+            self.tell(sent + 400, TraceEvent::Lose { message, why: Loss::Dropped });
         }
+        arrivals.iter().for_each(|at| self.tell(*at, TraceEvent::Deliver { message }));
     }
 
     /// A client's operation, from question to answer.

@@ -7,6 +7,7 @@
 //!
 //! A finding is what the text claims, both ways round: that the bad thing happens where it must, and that it does not where it must not.
 
+mod agenda;
 mod board;
 mod byzantine;
 mod clocks;
