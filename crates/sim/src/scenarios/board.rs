@@ -1,6 +1,6 @@
 //! Where a model tells what its participants do. Times may be told in any order; the trace has them sorted.
 
-use crate::trace::{About, Lane, Loss, MessageId, Outcome, Record, Said, TRACE_VERSION, Trace, TraceEvent};
+use crate::trace::{About, Lane, Loss, MessageId, Outcome, Part, Record, Said, TRACE_VERSION, Trace, TraceEvent};
 
 /// A participant of a model, counted from 0.
 pub(super) fn lane(participant: usize) -> Lane {
@@ -50,6 +50,11 @@ impl Board {
             self.tell(sent + 400, TraceEvent::Lose { message, why: Loss::Dropped });
         }
         arrivals.iter().for_each(|at| self.tell(*at, TraceEvent::Deliver { message }));
+    }
+
+    /// What it is from now on, in which term, and whom it follows.
+    pub fn role(&mut self, at: u64, who: usize, (term, part): (u64, Part), leader: Option<usize>) {
+        self.tell(at, TraceEvent::Role { node: lane(who), shard: 1, term, part, leader: leader.map(lane) });
     }
 
     /// A client's operation, from question to answer.
