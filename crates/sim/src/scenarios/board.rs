@@ -52,6 +52,20 @@ impl Board {
         arrivals.iter().for_each(|at| self.tell(*at, TraceEvent::Deliver { message }));
     }
 
+    /// A participant stands still for a while.
+    pub fn pause(&mut self, who: usize, times: (u64, u64)) {
+        let node = lane(who);
+        self.tell(times.0, TraceEvent::Pause { node });
+        self.tell(times.1, TraceEvent::Resume { node });
+    }
+
+    /// It dies, and comes back with what its disk holds. Lives are counted.
+    pub fn restart(&mut self, who: usize, times: (u64, u64), life: u64) {
+        let node = lane(who);
+        self.tell(times.0, TraceEvent::Crash { node, cause: "killed".into() });
+        self.tell(times.1, TraceEvent::Start { node, life });
+    }
+
     /// What it is from now on, in which term, and whom it follows.
     pub fn role(&mut self, at: u64, who: usize, (term, part): (u64, Part), leader: Option<usize>) {
         self.tell(at, TraceEvent::Role { node: lane(who), shard: 1, term, part, leader: leader.map(lane) });

@@ -16,6 +16,7 @@ mod flp;
 mod flp_timeouts;
 mod last_write_wins;
 mod paxos;
+mod paxos_and_raft;
 mod power_cut;
 mod quorums;
 mod replica;
@@ -98,6 +99,7 @@ pub const SCENARIOS: &[Scenario] = &[
     last_write_wins::SCENARIO,
     quorums::SCENARIO,
     paxos::SCENARIO,
+    paxos_and_raft::SCENARIO,
 ];
 
 /// The one of that name.

@@ -1,7 +1,7 @@
 //! One of Quorate's own replicas, driven by hand: its disk is done at once, and whoever holds it carries its messages.
 
 use quorate_consensus::{Config, Entry, Group, Membership, Message, Ready, Restored, SnapshotPoint};
-use quorate_env::ReplicaId;
+use quorate_env::{ReplicaId, Term};
 
 /// Of the engine; what each replica adds to it is its own affair (`consensus::patience`).
 const ELECTION_TICKS: u32 = 10;
@@ -40,6 +40,22 @@ impl Replica {
     pub fn new(place: usize, replicas: usize) -> Self {
         let disk = Restored { membership: Membership::of_voters((0..replicas).map(id)), ..Restored::default() };
         Self { group: restored(place, &disk), place, disk }
+    }
+
+    /// Dies and comes back with what its disk holds. What it had applied is not on it: it applies its log from the beginning.
+    pub fn restart(&mut self) {
+        self.group = restored(self.place, &self.disk);
+    }
+
+    /// Whom it voted for is no longer on its disk.
+    pub fn lose_vote(&mut self) {
+        self.disk.hard_state.vote = ReplicaId(0);
+    }
+
+    /// The first command in its log, and the term in which it was proposed.
+    pub fn first_command(&self) -> Option<(Term, &[u8])> {
+        let first = self.disk.entries.iter().find(|entry| !entry.data.is_empty())?;
+        Some((first.term, &first.data))
     }
 
     /// Does what it has to do. Returns what it says and what it applies.

@@ -14,6 +14,8 @@ pub enum Message {
     Promise(Ballot, Vote),
     Accept(Ballot, usize),
     Accepted(Ballot, usize),
+    /// Who has learned what was chosen tells the others.
+    Decided(usize),
 }
 
 impl Message {
@@ -27,6 +29,7 @@ impl Message {
             }
             Self::Accept(ballot, value) => ("accept", format!("ballot {ballot}, v{value}")),
             Self::Accepted(ballot, value) => ("accepted", format!("ballot {ballot}, v{value}")),
+            Self::Decided(value) => ("decided", format!("v{value}")),
         }
     }
 }
@@ -45,6 +48,10 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
+    pub fn promised(&self) -> Ballot {
+        self.promised
+    }
+
     /// The answer, or silence to a ballot below the promise.
     pub fn asked(&mut self, message: Message) -> Option<Message> {
         match message {
