@@ -960,6 +960,11 @@ impl Replica {
         }
     }
 
+    /// Whether rows that a snapshot brought are not durable yet.
+    pub fn awaits_flush(&self) -> bool {
+        self.hold.is_some()
+    }
+
     /// Whether a snapshot waits for the store to be flushed, with no flush covering it yet.
     pub fn wants_flush(&self) -> bool {
         self.hold.as_ref().is_some_and(|hold| hold.flush.is_none())

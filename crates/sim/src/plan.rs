@@ -148,6 +148,9 @@ impl Plan {
                 plan.faults.insert(Fault::Crash, rng.between(second, 3 * second));
                 plan.faults.insert(Fault::Cut, rng.between(2 * second, 4 * second));
                 plan.think_us = (1_000, 10_000);
+                // Some replicas are brought up by snapshots, and go before those are durable.
+                plan.log_keep_bytes = plan.log_keep_bytes.min(2 << 10);
+                plan.flush_us.1 = plan.flush_us.1.max(300_000);
                 if rng.chance(500) {
                     plan.split_bytes = rng.between(100, 400);
                 }

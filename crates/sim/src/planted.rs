@@ -289,6 +289,12 @@ pub const PLANTED: &[Planted] = &[
         .on(Ground::Splits),
     bug("wean-early", "a shard's rows go before a majority has the shard they went to", Node(Sabotage::WeanEarly))
         .on(Ground::Splits),
+    bug(
+        "build-unflushed",
+        "a shard that was split off rests on rows that a snapshot brought and that are not durable",
+        Node(Sabotage::BuildUnflushed),
+    )
+    .on(Ground::Splits),
     // Disks and snapshots.
     bug("skip-sync", "the disk says durable and is not", Driver(DriverBug::SkipSync)),
     bug("skip-directory-sync", "a new file's name is not durable", Driver(DriverBug::SkipDirSync)),

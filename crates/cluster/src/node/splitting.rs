@@ -94,8 +94,12 @@ impl Node {
         if self.shared.slots.of(child).is_some() {
             return Way::Open;
         }
-        let Some(parent) = self.replicas.get(&origin.parent).map(Replica::machine) else { return Way::Wait };
-        if self.nursery.building.contains_key(&child) {
+        let Some(replica) = self.replicas.get(&origin.parent) else { return Way::Wait };
+        let parent = replica.machine();
+        if self.nursery.building.contains_key(&child)
+            || (replica.awaits_flush() && !self.sabotaged(Sabotage::BuildUnflushed))
+        {
+            // What a snapshot brought, and is not durable, may be another after a crash: the child must not promise anything that rests on it.
             Way::Wait
         } else if parent.birth(child).is_some() {
             Way::Build
