@@ -110,8 +110,8 @@ pub enum Sabotage {
     IgnoreLevel,
     /// Begin a shard that was split off as one that somebody made: with nothing.
     ChildAsFounder,
-    /// Build a child from rows that a snapshot brought and that are not durable.
-    BuildUnflushed,
+    /// Let a child's log rest on rows that are not durable.
+    ChildUnflushed,
     /// Let go of a child's rows before a majority has the child.
     WeanEarly,
     /// Never finish a transaction whose coordinator is silent.

@@ -297,6 +297,7 @@ impl Node {
                         self.one(now, shard, |replica, cx| replica.flushed(ticket, durable, cx));
                     }
                     self.mend_each(now, |mending, cx| mending.flushed(ticket, cx));
+                    self.nursery.flushed(ticket);
                 }
             }
             Input::Leave => self.each(now, |replica, cx| replica.leave(cx)),
@@ -473,8 +474,9 @@ impl Node {
     }
 
     fn start_flush(&mut self) {
-        let wanted =
-            self.replicas.values().any(Replica::wants_flush) || self.mending.values().any(Mending::wants_flush);
+        let wanted = self.replicas.values().any(Replica::wants_flush)
+            || self.mending.values().any(Mending::wants_flush)
+            || self.nursery.wants_flush();
         if self.flushing.is_some() || !(wanted || self.shared.store.memory_bytes() >= self.shared.config.flush_bytes) {
             return;
         }
@@ -483,6 +485,7 @@ impl Node {
             self.shared.ticket += 1;
             self.replicas.values_mut().for_each(|replica| replica.flush_started(ticket));
             self.mending.values_mut().for_each(|mending| mending.flush_started(ticket));
+            self.nursery.flush_started(ticket);
             let durable = self.replicas.iter().map(|(shard, replica)| (*shard, replica.applied())).collect();
             self.flushing = Some((ticket, durable));
             self.shared.out.flush = Some(FlushTask { ticket, job });

@@ -754,7 +754,7 @@ impl Replica {
             output.revoked.iter().for_each(|lease| self.clock.revoked(*lease));
             output.postponed.iter().for_each(|lease| self.clock.postpone(*lease));
             output.granted.iter().for_each(|grant| self.clock.granted(cx.lease_now(), *grant));
-            self.garbage |= output.compacted;
+            self.garbage |= output.compacted || output.weaned;
             let revision = self.machine.meta().revision;
             for (key, events) in self.hub.publish(output.events) {
                 if cx.sabotaged(Sabotage::SplitRevisions) {
@@ -958,11 +958,6 @@ impl Replica {
                 cx.out.replies.push((request, Err(Error::UnknownOutcome(id))));
             }
         }
-    }
-
-    /// Whether rows that a snapshot brought are not durable yet.
-    pub fn awaits_flush(&self) -> bool {
-        self.hold.is_some()
     }
 
     /// Whether a snapshot waits for the store to be flushed, with no flush covering it yet.

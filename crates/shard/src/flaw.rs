@@ -37,8 +37,6 @@ pub enum Flaw {
     KeepSplitOff,
     /// A shard takes part in what is asked of it for keys that it has given away.
     ServeMoved,
-    /// A replica lets go of what it kept for a child that it has not built.
-    WeanUnbuilt,
     /// A child lacks the former values of its keys.
     HistoryLeftInSplit,
     /// A shard is split although some of the keys are locked, and their locks stay behind.

@@ -22,7 +22,7 @@ impl Machine {
         let (store, source, slot, meta) = self.parts();
         let Some(mut compacted) = meta.compacted else { return Ok(false) };
         if self.nurses() {
-            // A child is still to be built from these rows. Whoever lets go of the last one comes again.
+            // A child is still to be built from these rows. When it is weaned, this is asked again.
             return Ok(false);
         }
         if self.has(Flaw::CollectTooMuch) {

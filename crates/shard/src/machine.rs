@@ -114,6 +114,8 @@ pub struct Output {
     pub postponed: Vec<LeaseId>,
     /// Whether locks of a transaction over several shards were released.
     pub unlocked: bool,
+    /// Whether rows that were kept for a child may go.
+    pub weaned: bool,
 }
 
 impl Output {
@@ -135,8 +137,6 @@ pub struct Machine {
     sessions: Sessions,
     ledger: Ledger,
     births: BTreeMap<ShardId, Birth>,
-    /// Children that are weaned, and may not have been built here.
-    weaned: BTreeMap<ShardId, Birth>,
     procedures: Arc<Procedures>,
     flaw: Option<Flaw>,
 }
@@ -156,8 +156,8 @@ impl Machine {
         store.publish();
         let source = Source::Live(store.clone());
         let (leases, sessions, ledger) = (Leases::default(), Sessions::default(), Ledger::default());
-        let (births, weaned) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { store, source, slot, meta, leases, sessions, ledger, births, weaned, procedures, flaw: None })
+        let births = BTreeMap::new();
+        Ok(Self { store, source, slot, meta, leases, sessions, ledger, births, procedures, flaw: None })
     }
 
     /// Opens a replica whose rows are in the store.
@@ -167,9 +167,8 @@ impl Machine {
         let leases = Leases::load(&source, slot)?;
         let sessions = Sessions::load(&source, slot)?;
         let ledger = Ledger::load(&source, slot)?;
-        let births = Birth::load(&source, slot, rows::BIRTH)?;
-        let weaned = Birth::load(&source, slot, rows::WEANED)?;
-        Ok(Self { store, source, slot, meta, leases, sessions, ledger, births, weaned, procedures, flaw: None })
+        let births = Birth::load(&source, slot)?;
+        Ok(Self { store, source, slot, meta, leases, sessions, ledger, births, procedures, flaw: None })
     }
 
     /// Where it stands.
@@ -225,32 +224,16 @@ impl Machine {
         self.births.values()
     }
 
-    /// The shards that are weaned and whose rows are kept because they may not have been built here.
-    pub fn weaned(&self) -> impl Iterator<Item = ShardId> + '_ {
-        self.weaned.keys().copied()
-    }
-
-    /// What a shard begins with that can be built from the rows here.
+    /// One of them.
     #[must_use]
     pub fn birth(&self, child: ShardId) -> Option<&Birth> {
-        self.births.get(&child).or_else(|| self.weaned.get(&child))
+        self.births.get(&child)
     }
 
     /// Whether rows are kept for children.
     #[must_use]
     pub fn nurses(&self) -> bool {
-        !self.births.is_empty() || !self.weaned.is_empty()
-    }
-
-    /// A weaned child has its rows here: nothing is kept for it any more.
-    pub fn let_go(&mut self, child: ShardId) -> Result<(), MachineError> {
-        if self.weaned.remove(&child).is_some() {
-            let mut batch = WriteBatch::new();
-            batch.delete(self.slot.weaned(child));
-            self.store.write(&mut batch)?;
-            self.store.publish();
-        }
-        Ok(())
+        !self.births.is_empty()
     }
 
     /// Whether something of a range is prepared for a transaction.
@@ -365,7 +348,6 @@ pub struct Transaction<'a> {
     sessions: &'a mut Sessions,
     pub(crate) ledger: &'a mut Ledger,
     pub(crate) births: &'a mut BTreeMap<ShardId, Birth>,
-    pub(crate) weaned: &'a mut BTreeMap<ShardId, Birth>,
     procedures: &'a Procedures,
     /// Of the entry.
     pub(crate) term: Term,
@@ -394,7 +376,6 @@ impl<'a> Transaction<'a> {
             sessions: &mut machine.sessions,
             ledger: &mut machine.ledger,
             births: &mut machine.births,
-            weaned: &mut machine.weaned,
             term,
             unlocked: false,
             procedures: &machine.procedures,
@@ -430,7 +411,7 @@ impl<'a> Transaction<'a> {
             Command::Across { tx, step } => self.step_across(*tx, step)?.map(Outcome::Stepped),
             Command::Split { at, child } => self.split(at, *child),
             Command::Wean { child } => {
-                self.wean(*child);
+                self.wean(*child, output);
                 Ok(Outcome::Weaned)
             }
         };
@@ -463,11 +444,6 @@ impl<'a> Transaction<'a> {
     pub(crate) fn put_row(&mut self, key: Bytes, value: Bytes) {
         let hash = checksum::chain(self.meta.state_hash, &key[rows::SLOT_BYTES..]);
         self.meta.state_hash = checksum::chain(hash, &value);
-        self.batch.put(key, value);
-    }
-
-    /// A row that is no replicated state.
-    pub(crate) fn put_local_row(&mut self, key: Bytes, value: Bytes) {
         self.batch.put(key, value);
     }
 

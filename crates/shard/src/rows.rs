@@ -8,7 +8,6 @@
 //!   slot C key                  the key's present value
 //!   slot H esc(key) ~revision   a former value, or the tombstone of a removal
 //!   slot E revision             the events of one log entry, under its last revision
-//!   slot F child                the same, of one that is weaned and may not be here yet (local, not replicated state)
 //!   slot G                      how far this replica has collected compacted history (local, not replicated state)
 //!   slot K lease key            a key attached to a lease
 //!   slot L lease                a lease
@@ -32,7 +31,6 @@ pub(crate) const BIRTH: u8 = b'B';
 pub(crate) const CURRENT: u8 = b'C';
 pub(crate) const EVENTS: u8 = b'E';
 pub(crate) const COLLECTED: u8 = b'G';
-pub(crate) const WEANED: u8 = b'F';
 pub(crate) const HISTORY: u8 = b'H';
 pub(crate) const LEASE_KEY: u8 = b'K';
 pub(crate) const LEASE: u8 = b'L';
@@ -110,10 +108,6 @@ impl Slot {
 
     pub(crate) fn birth(self, child: ShardId) -> Bytes {
         self.key(BIRTH, &[&child.0.to_be_bytes()])
-    }
-
-    pub(crate) fn weaned(self, child: ShardId) -> Bytes {
-        self.key(WEANED, &[&child.0.to_be_bytes()])
     }
 
     pub(crate) fn session(self, id: SessionId) -> Bytes {

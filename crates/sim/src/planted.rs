@@ -273,8 +273,6 @@ pub const PLANTED: &[Planted] = &[
         .on(Ground::Splits),
     flaw("serve-moved", "a shard answers whoever asks it for keys that it has given away", Flaw::ServeMoved)
         .on(Ground::Splits),
-    flaw("wean-unbuilt", "a replica lets go of rows before it has built the shard they go to", Flaw::WeanUnbuilt)
-        .on(Ground::Splits),
     flaw("history-left-in-split", "a shard that was split off lacks former values", Flaw::HistoryLeftInSplit)
         .on(Ground::Splits),
     flaw("split-with-locks", "a shard is split while keys are locked, and the locks stay behind", Flaw::SplitWithLocks)
@@ -290,9 +288,9 @@ pub const PLANTED: &[Planted] = &[
     bug("wean-early", "a shard's rows go before a majority has the shard they went to", Node(Sabotage::WeanEarly))
         .on(Ground::Splits),
     bug(
-        "build-unflushed",
-        "a shard that was split off rests on rows that a snapshot brought and that are not durable",
-        Node(Sabotage::BuildUnflushed),
+        "child-unflushed",
+        "the log of a shard that was split off rests on rows that are not durable",
+        Node(Sabotage::ChildUnflushed),
     )
     .on(Ground::Splits),
     // Disks and snapshots.

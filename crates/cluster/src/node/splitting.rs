@@ -4,8 +4,8 @@
 //! what the child begins with is in its parent's rows.
 //!
 //! ```text
-//!   the map has a child ──> its parent, here, has its birth ──────> its rows are copied, and its replica opens
-//!                       ├─> its parent came here past the split, by a snapshot ──> an empty replica opens; its leader brings it up
+//!   the map has a child ──> its parent, here, has its birth ──> its rows are copied; its replica opens when they are durable
+//!                       ├─> its parent has had it ────────────> an empty replica opens; its leader brings it up
 //!                       └─> else it waits
 //! ```
 
@@ -33,6 +33,8 @@ struct Origin {
 pub(super) struct Nursery {
     unborn: BTreeMap<ShardId, Origin>,
     building: BTreeMap<ShardId, Building>,
+    /// Those whose rows are here and not durable, each with the flush that covers them, once one was started.
+    unflushed: BTreeMap<ShardId, Option<u64>>,
 }
 
 /// How a child can come to be here.
@@ -53,6 +55,20 @@ impl Nursery {
 
     pub fn expects(&self, shard: ShardId) -> bool {
         self.unborn.contains_key(&shard)
+    }
+
+    pub fn wants_flush(&self) -> bool {
+        self.unflushed.values().any(Option::is_none)
+    }
+
+    /// A flush was started that covers everything written so far.
+    pub fn flush_started(&mut self, ticket: u64) {
+        self.unflushed.values_mut().for_each(|flush| *flush = flush.or(Some(ticket)));
+    }
+
+    /// That flush is durable.
+    pub fn flushed(&mut self, ticket: u64) {
+        self.unflushed.retain(|_, flush| *flush != Some(ticket));
     }
 }
 
@@ -82,7 +98,7 @@ impl Node {
         for (child, origin) in self.nursery.unborn.clone() {
             match self.way_of(child, &origin) {
                 Way::Wait => {}
-                Way::Build => self.begin_building(now, child, origin.parent)?,
+                Way::Build => self.begin_building(child, origin.parent)?,
                 // Of no group a member, it neither votes for itself nor asks for votes: its leader tells it who it is.
                 Way::Open | Way::Empty => self.open_child(now, child, origin.parent)?,
             }
@@ -92,14 +108,10 @@ impl Node {
 
     fn way_of(&self, child: ShardId, origin: &Origin) -> Way {
         if self.shared.slots.of(child).is_some() {
-            return Way::Open;
+            return if self.nursery.unflushed.contains_key(&child) { Way::Wait } else { Way::Open };
         }
-        let Some(replica) = self.replicas.get(&origin.parent) else { return Way::Wait };
-        let parent = replica.machine();
-        if self.nursery.building.contains_key(&child)
-            || (replica.awaits_flush() && !self.sabotaged(Sabotage::BuildUnflushed))
-        {
-            // What a snapshot brought, and is not durable, may be another after a crash: the child must not promise anything that rests on it.
+        let Some(parent) = self.replicas.get(&origin.parent).map(Replica::machine) else { return Way::Wait };
+        if self.nursery.building.contains_key(&child) {
             Way::Wait
         } else if parent.birth(child).is_some() {
             Way::Build
@@ -110,36 +122,36 @@ impl Node {
         }
     }
 
-    fn begin_building(&mut self, now: Instant, child: ShardId, parent: ShardId) -> Result<(), BootError> {
+    fn begin_building(&mut self, child: ShardId, parent: ShardId) -> Result<(), BootError> {
         let slot = self.shared.slots.allocate()?;
         if let Some(building) = self.replicas.get(&parent).and_then(|parent| parent.machine().build(child, slot)) {
             self.nursery.building.insert(child, building);
-            self.go_on_building(now, child)?;
+            self.go_on_building(child)?;
         }
         Ok(())
     }
 
-    /// Copies some rows of each child that is being built, and lets go of what was kept for those that are.
-    pub(super) fn build_children(&mut self, now: Instant) -> Result<(), BootError> {
-        let slots = &self.shared.slots;
-        self.replicas.values_mut().for_each(|parent| parent.let_go(&|child| slots.of(child).is_some()));
+    /// Copies some rows of each child that is being built.
+    pub(super) fn build_children(&mut self, _: Instant) -> Result<(), BootError> {
         if self.shared.store.memory_bytes() >= 2 * self.shared.config.unflushed_bytes_max {
             return Ok(());
         }
         for child in self.nursery.building.keys().copied().collect::<Vec<_>>() {
-            self.go_on_building(now, child)?;
+            self.go_on_building(child)?;
         }
         Ok(())
     }
 
-    fn go_on_building(&mut self, now: Instant, child: ShardId) -> Result<(), BootError> {
+    /// A child opens when its rows are durable. Its log rests on them: whether its parent's log could bring them back after a crash is not certain, since
+    /// a snapshot of the parent may come in place of that.
+    fn go_on_building(&mut self, child: ShardId) -> Result<(), BootError> {
         let Some(building) = self.nursery.building.get_mut(&child) else { return Ok(()) };
         if building.step(CHILD_BYTES_PER_TICK)? {
             let slot = building.slot();
             self.nursery.building.remove(&child);
             self.shared.slots.switch(child, slot)?;
-            if let Some(origin) = self.nursery.unborn.get(&child).cloned() {
-                self.open_child(now, child, origin.parent)?;
+            if !self.sabotaged(Sabotage::ChildUnflushed) {
+                self.nursery.unflushed.insert(child, None);
             }
         }
         Ok(())

@@ -49,16 +49,6 @@ impl Replica {
         }
     }
 
-    /// Lets go of what was kept for weaned children that are here.
-    pub fn let_go(&mut self, is_here: &dyn Fn(ShardId) -> bool) {
-        for child in self.machine.weaned().filter(|child| is_here(*child)).collect::<Vec<_>>() {
-            if let Err(e) = self.machine.let_go(child) {
-                return self.fail(&e);
-            }
-            self.garbage = true;
-        }
-    }
-
     /// What kept a split waiting may be gone: it is proposed again at the next tick.
     pub(super) fn split_again(&mut self) {
         self.splitting.proposed = None;

@@ -1,7 +1,7 @@
 //! What a child begins with, besides its keys: written down in the parent's rows by the entry that splits it off, and kept until it is weaned.
 
 use crate::meta::{Meta, OpenError};
-use crate::rows::Slot;
+use crate::rows::{BIRTH, Slot};
 use crate::source::Source;
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Term, WallMs, Writer};
@@ -37,9 +37,9 @@ pub struct Birth {
 }
 
 impl Birth {
-    /// All that a parent's rows of a kind tell of.
-    pub(crate) fn load(source: &Source, slot: Slot, kind: u8) -> Result<BTreeMap<ShardId, Self>, OpenError> {
-        let (from, to) = slot.kind(kind);
+    /// All that a parent's rows tell of.
+    pub(crate) fn load(source: &Source, slot: Slot) -> Result<BTreeMap<ShardId, Self>, OpenError> {
+        let (from, to) = slot.kind(BIRTH);
         let births = source.scan(from, to).map(|row| {
             let birth = Self::decode(row?.1)?;
             Ok((birth.child, birth))

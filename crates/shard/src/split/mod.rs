@@ -4,7 +4,7 @@
 //!   Split ──> nothing of the keys is prepared: the range ends earlier from this entry on, and what the child begins with is written down (`birth`)
 //!         └─> something is: nothing more of them is prepared, and the leader asks again
 //!   each replica copies the child's rows into a slot of their own (`building`); the parent's stay as they are meanwhile
-//!   Wean  ──> a majority has the child: each replica lets the parent's rows of it go once it has built it itself (`clearing`)
+//!   Wean  ──> a majority has the child: the parent's rows of it may go (`clearing`)
 //! ```
 //!
 //! What is asked of a shard and is not its own is refused when it is applied, so it does not matter how old the shard map was of whoever asked.
@@ -15,7 +15,7 @@ mod clearing;
 pub(crate) mod weighing;
 
 use crate::flaw::Flaw;
-use crate::machine::Transaction;
+use crate::machine::{Output, Transaction};
 use birth::Birth;
 use bytes::Bytes;
 use quorate_env::{ShardId, checksum};
@@ -60,14 +60,10 @@ impl Transaction<'_> {
         Ok(Outcome::Split)
     }
 
-    /// What a replica kept for a child it goes on keeping until it has built that itself: after a power cut all replicas may take both entries at once.
-    pub(crate) fn wean(&mut self, child: ShardId) {
-        if let Some(birth) = self.births.remove(&child) {
+    pub(crate) fn wean(&mut self, child: ShardId, output: &mut Output) {
+        if self.births.remove(&child).is_some() {
             self.delete_row(self.slot.birth(child));
-            if self.flaw != Some(Flaw::WeanUnbuilt) {
-                self.put_local_row(self.slot.weaned(child), birth.encode().into());
-                self.weaned.insert(child, birth);
-            }
+            output.weaned = true;
         }
     }
 

@@ -5,7 +5,7 @@
 //!   births                   what is kept for which child
 //!   build CHILD [bytes=64]   copies its rows into a slot of its number
 //!   enter CHILD              the story goes on in the child, or in 1, where it began
-//!   let-go CHILD, clear [max=N]
+//!   clear [max=N]
 //! ```
 
 use super::{OWN, Teller, Told, option};
@@ -48,10 +48,6 @@ impl Teller {
                 self.seq = 100 * u64::from(self.machine.slot().0);
                 self.state()
             }
-            "let-go" => {
-                self.machine.let_go(child(args)?)?;
-                Ok(String::new())
-            }
             _ => {
                 let more = self.machine.clear_outside(option(args, "max")?.unwrap_or(usize::MAX))?;
                 Ok(String::from(if more { "more is left" } else { "nothing is left" }))
@@ -64,9 +60,6 @@ impl Teller {
         for birth in self.machine.births() {
             let (range, decisions) = (&birth.range, birth.decisions.len());
             writeln!(told, "{} from {}: {range:?}, {decisions} decisions", birth.child, birth.index)?;
-        }
-        for child in self.machine.weaned() {
-            writeln!(told, "{child} is weaned and kept")?;
         }
         Ok(told)
     }
