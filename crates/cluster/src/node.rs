@@ -247,7 +247,7 @@ impl Node {
                 self.each(now, Replica::tick);
                 self.reshape(now);
                 self.tend_children(now);
-                self.try_to(now, Self::build_children);
+                self.try_to(now, |node, _| node.build_children());
                 self.weigh(now);
                 self.tell_level(now);
                 self.recall(now, Recall::tick);

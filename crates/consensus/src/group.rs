@@ -196,12 +196,11 @@ impl Group {
         self.node.raft.election_elapsed = self.wait().saturating_sub(ticks);
     }
 
-    /// Starts an election now.
+    /// Starts an election now. Who has no vote, or waits for a snapshot, does not; the engine would let a learner.
     pub fn campaign(&mut self) {
-        if self.installing.is_some() {
+        if self.installing.is_some() || !self.membership().is_voter(ReplicaId(self.node.raft.id)) {
             return;
         }
-        // The engine refuses only what cannot campaign anyway (a learner, a replica with a pending snapshot).
         let _ = self.node.campaign();
         self.set_timeout();
     }

@@ -422,11 +422,15 @@ impl World<'_> {
             }
         }
         self.after(self.plan.storm_us, Event::Calm);
-        let end = self.plan.storm_us + self.plan.calm_us;
+        let mut end = self.plan.storm_us + self.plan.calm_us;
         let until = self.script.map_or(u64::MAX, |script| script.until_us);
         while let Some(Reverse(at)) = self.heap.pop() {
             if at.0 > until {
                 return Ok(());
+            }
+            if at.0 > end && self.is_splitting() && end < self.plan.storm_us + 2 * self.plan.calm_us {
+                // A shard has just turned out to be too large.
+                end = at.0 + 500_000;
             }
             if at.0 > end {
                 break;
@@ -709,6 +713,9 @@ impl World<'_> {
     /// A replica is there for the first time in its node's life.
     fn came_up(&mut self, node: usize, shard: ShardId, look: &Inspection) -> Step {
         self.nodes[node].opened.insert(shard);
+        if self.splits.mapped.contains(&shard) && look.applied.0 == 0 {
+            self.mark("split-off shard began empty");
+        }
         self.raft.booted(node, shard, look)?;
         if self.nodes[node].life > 1 && self.raft.was_joint_at(shard, look.applied) {
             self.mark("crash in a joint configuration");

@@ -143,17 +143,19 @@ impl Plan {
                 plan.bank = Some(BankPlan::draw(seed));
             }
             Ground::Splits => {
-                let every = Some(rng.between(second / 2, 2 * second));
-                plan.bank = Some(BankPlan { shards: rng.between(1, 2), split_every_us: every, ..BankPlan::draw(seed) });
                 plan.faults.insert(Fault::Crash, rng.between(second, 3 * second));
                 plan.faults.insert(Fault::Cut, rng.between(2 * second, 4 * second));
                 plan.think_us = (1_000, 10_000);
                 // Some replicas are brought up by snapshots, and go before those are durable.
                 plan.log_keep_bytes = plan.log_keep_bytes.min(2 << 10);
                 plan.flush_us.1 = plan.flush_us.1.max(300_000);
-                if rng.chance(500) {
-                    plan.split_bytes = rng.between(100, 400);
+                let mut bank = BankPlan { shards: rng.between(1, 2), ..BankPlan::draw(seed) };
+                bank.split_every_us = Some(rng.between(second / 2, 2 * second));
+                if rng.chance(400) {
+                    bank.split_every_us = None;
+                    plan.split_bytes = rng.between(60, 200);
                 }
+                plan.bank = Some(bank);
             }
             Ground::Upgrades => {
                 plan.bank = Some(BankPlan::draw(seed));
@@ -206,8 +208,8 @@ impl Plan {
             calm_us: 20 * second,
             weather: Weather {
                 delay_us: (rng.between(50, 500), rng.between(1_000, 20_000)),
-                drop_per_mille: rate(&mut rng, 200),
-                duplicate_per_mille: rate(&mut rng, 300),
+                drop_per_mille: rate(&mut rng, 300),
+                duplicate_per_mille: rate(&mut rng, 500),
                 straggler_per_mille: rate(&mut rng, 100),
                 bytes_per_ms: None,
                 uneven: false,

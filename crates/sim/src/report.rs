@@ -104,4 +104,11 @@ pub const MARKS: &[&str] = &[
     "prepare after it was settled",
     "decision after it was settled",
     "read met a lock",
+    "shard split",
+    "shard split by its size",
+    "split put off",
+    "split refused below its feature level",
+    "split-off shard weaned",
+    "split-off shard began empty",
+    "read of a key that has moved",
 ];

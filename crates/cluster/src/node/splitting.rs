@@ -132,7 +132,7 @@ impl Node {
     }
 
     /// Copies some rows of each child that is being built.
-    pub(super) fn build_children(&mut self, _: Instant) -> Result<(), BootError> {
+    pub(super) fn build_children(&mut self) -> Result<(), BootError> {
         if self.shared.store.memory_bytes() >= 2 * self.shared.config.unflushed_bytes_max {
             return Ok(());
         }

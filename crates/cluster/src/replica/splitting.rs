@@ -37,15 +37,15 @@ impl Replica {
             let closed = meta.closing.as_ref().map(|at| KeyRange { start: at.clone(), end: RangeEnd::Unbounded });
             self.machine.birth(*child).is_none() && !closed.is_some_and(|keys| self.machine.has_prepared_in(&keys))
         });
-        let command = match (next, weaned) {
+        let (child, command) = match (next, weaned) {
             (Some((at, child)), _) => (child, Command::Split { at: at.clone(), child }),
             (None, Some(child)) => (child, Command::Wean { child }),
             (None, None) => return,
         };
-        let again = |(child, when): (ShardId, Instant)| child == command.0 && cx.now.since(when) < RETRY;
+        let again = |(proposed, when): (ShardId, Instant)| proposed == child && cx.now.since(when) < RETRY;
         if !self.splitting.proposed.is_some_and(again) {
-            self.splitting.proposed = Some((command.0, cx.now));
-            self.propose_own(command.1);
+            self.splitting.proposed = Some((child, cx.now));
+            self.propose_own(command);
         }
     }
 

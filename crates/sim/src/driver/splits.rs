@@ -18,7 +18,9 @@ pub(crate) const SPLITS_MAX: usize = 6;
 #[derive(Default)]
 pub(super) struct Splits {
     rng: Option<Rng>,
-    asked: BTreeMap<RequestId, ShardId>,
+    asked: BTreeSet<RequestId>,
+    /// Children that somebody asked for; others are split off because their parents are too large.
+    wanted: BTreeSet<ShardId>,
     /// Children that the shard map has, as some node knows.
     pub mapped: BTreeSet<ShardId>,
     births: BTreeMap<ShardId, Birth>,
@@ -56,14 +58,15 @@ impl World<'_> {
         let (child, txn) = split.map_err(|e| Violation { rule: "answers fit", detail: e.to_string() })?;
         let id = self.next_request;
         self.next_request += 1;
-        self.splits.asked.insert(id, child);
+        self.splits.asked.insert(id);
+        self.splits.wanted.insert(child);
         let request = Request::Submit { shard: SHARDS[0], command: Command::Transact(txn) };
         self.feed(node, Input::Request { id, timeout: REQUEST_TIMEOUT, request })
     }
 
     /// Whether an answer was to somebody who asked for a split. What came of it shows in the map.
     pub(super) fn split_hears<T>(&mut self, request: RequestId, answer: &Result<T, Error>) -> bool {
-        let known = self.splits.asked.remove(&request).is_some();
+        let known = self.splits.asked.remove(&request);
         if known && matches!(answer, Err(Error::Unavailable(Unavailable::FeatureLevel { .. }))) {
             self.mark("split refused below its feature level");
         }
@@ -78,7 +81,11 @@ impl World<'_> {
         for birth in news {
             let known = self.splits.births.get(&birth.child);
             demand(known.is_none(), "a shard is split once", || format!("{birth:?}, and for another {known:?}"))?;
-            self.mark("shard split");
+            self.mark(if self.splits.wanted.contains(&birth.child) {
+                "shard split"
+            } else {
+                "shard split by its size"
+            });
             self.raft.born(birth.child, birth.index, birth.term, &birth.membership)?;
             self.splits.births.insert(birth.child, birth);
             self.strike(node);
@@ -86,8 +93,18 @@ impl World<'_> {
         Ok(())
     }
 
+    /// Whether the map has a shard that does not stand by itself yet.
+    pub(super) fn is_splitting(&self) -> bool {
+        self.splits.mapped.len() > self.splits.weaned.len()
+    }
+
     /// An entry of a parent's log is committed.
     pub(super) fn split_commits(&mut self, command: &Command) -> Step {
+        if let Command::Split { child, .. } = command
+            && !self.splits.births.contains_key(child)
+        {
+            self.mark("split put off");
+        }
         let Command::Wean { child } = command else { return Ok(()) };
         if !self.splits.births.contains_key(child) || !self.splits.weaned.insert(*child) {
             return Ok(());
