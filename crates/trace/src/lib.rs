@@ -9,10 +9,14 @@
 mod json;
 mod lines;
 mod looks;
+mod merge;
+mod process;
 pub mod words;
 
 pub use json::TraceError;
 pub use looks::Looks;
+pub use merge::{MergeError, Omitted, merge};
+pub use process::{Life, LifeHead, OwnEvent, OwnRecord, PROCESS_VERSION, is_process, read_process};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -285,6 +289,35 @@ impl TraceEvent {
             Self::GiveUp { client, .. } => (Some(*client), None),
             Self::Deliver { .. } | Self::Lose { .. } | Self::Heal | Self::Calm | Self::Violation { .. } | Self::End => {
                 (None, None)
+            }
+        }
+    }
+    /// Every lane that it names.
+    fn lanes_mut(&mut self) -> Vec<&mut Lane> {
+        match self {
+            Self::Send { from: one, to: other, .. }
+            | Self::Ask { client: one, node: other, .. }
+            | Self::Answer { client: one, node: other, .. }
+            | Self::Watch { watch: one, node: other, .. }
+            | Self::Tell { watch: one, node: other, .. } => vec![one, other],
+            Self::Role { node, leader, .. } => [node].into_iter().chain(leader).collect(),
+            Self::Start { node, .. }
+            | Self::Crash { node, .. }
+            | Self::Pause { node }
+            | Self::Resume { node }
+            | Self::ClockJump { node }
+            | Self::Note { node, .. }
+            | Self::Cut { node, .. }
+            | Self::SyncBegin { node, .. }
+            | Self::SyncEnd { node, .. }
+            | Self::FlushBegin { node, .. }
+            | Self::FlushEnd { node, .. }
+            | Self::Install { node, .. }
+            | Self::Commit { node, .. }
+            | Self::Apply { node, .. } => vec![node],
+            Self::GiveUp { client, .. } => vec![client],
+            Self::Deliver { .. } | Self::Lose { .. } | Self::Heal | Self::Calm | Self::Violation { .. } | Self::End => {
+                Vec::new()
             }
         }
     }

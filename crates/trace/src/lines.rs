@@ -95,7 +95,7 @@ impl fmt::Display for TraceEvent {
 }
 
 impl TraceEvent {
-    fn shard(&self) -> Option<u64> {
+    pub(crate) fn shard(&self) -> Option<u64> {
         match self {
             Self::Send { shard, .. }
             | Self::Role { shard, .. }

@@ -93,6 +93,15 @@ pub fn answered(answer: &Result<Reply, Error>) -> (Outcome, u64, String) {
         Ok(Reply::View { view, .. }) => (Outcome::Done, view.revision().0, String::new()),
         Ok(Reply::Lease(read)) => (Outcome::Done, 0, format!("{} s", read.result.granted_s)),
         Ok(_) => (Outcome::Done, 0, String::new()),
+        Err(error) => outcome(Err(error)),
+    }
+}
+
+/// What became of an operation: done at a revision (0: at none), or not.
+#[must_use]
+pub fn outcome(answer: Result<u64, &Error>) -> (Outcome, u64, String) {
+    match answer {
+        Ok(revision) => (Outcome::Done, revision, String::new()),
         Err(Error::Refused(refusal)) => (Outcome::Refused, 0, refusal.to_string()),
         Err(Error::Unavailable(why)) => (Outcome::Unavailable, 0, why.to_string()),
         Err(Error::UnknownOutcome(_) | Error::UnknownTransaction { .. }) => (Outcome::Unknown, 0, String::new()),
