@@ -18,6 +18,7 @@ mod driver;
 mod joining;
 mod members;
 mod net;
+mod recording;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -25,3 +26,4 @@ mod watch;
 pub use driver::{LaneStats, Options, Runtime, StartError};
 pub use joining::{JoinError, Place, Wish, come_back, settle, token_hash};
 pub use members::member_id;
+pub use recording::TraceOptions;

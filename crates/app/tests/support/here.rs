@@ -37,6 +37,7 @@ impl Here {
             level: Level::LATEST,
             request_timeout: Duration::from_secs(7),
             disk: DiskOptions::default(),
+            trace: None,
         };
         let runtime = Runtime::start(options, None).await.expect("started");
         tokio::spawn(quorate_etcd::serve(
