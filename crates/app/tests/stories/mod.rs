@@ -20,4 +20,5 @@ mod releases;
 mod rot;
 mod slow_watcher;
 mod stopping;
+mod traces;
 mod watching;
