@@ -100,7 +100,7 @@ impl Hello {
                 node: NodeId(r.u64("node")?),
                 incarnation: Incarnation(r.u64("incarnation")?),
             };
-            let first = if r.is_empty() { None } else { Some(MessageId(r.u64("first message")?)) };
+            let first = if r.remaining() < 8 { None } else { Some(MessageId(r.u64("first message")?)) };
             Ok((version, (hello, first)))
         };
         match read() {

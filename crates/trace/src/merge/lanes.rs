@@ -1,6 +1,6 @@
 //! Which lane of the picture is whose. Ids of real nodes are long: nodes are numbered as they are named.
 
-use crate::{Lane, Life, Record, TraceEvent};
+use crate::{Lane, Life, LifeHead, Record, TraceEvent};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The clients of the node with number 1 have numbers from here on, those of the second from twice that on.
@@ -23,7 +23,11 @@ impl Lanes {
         }
         names.extend(lives.iter().map(|life| (life.head.node, Some(life.head.name.clone()))));
         let recorded = lives.iter().map(|life| life.head.node).collect();
-        Self { numbers: as_named(&names).unwrap_or_else(|| in_order(&names)), recorded }
+        let mut born: BTreeMap<u64, u64> = BTreeMap::new();
+        for LifeHead { node, wall, .. } in lives.iter().map(|life| &life.head) {
+            born.entry(*node).and_modify(|born| *born = *wall.min(born)).or_insert(*wall);
+        }
+        Self { numbers: as_named(&names, &born).unwrap_or_else(|| in_order(&names)), recorded }
     }
 
     pub fn of_node(&self, id: u64) -> Lane {
@@ -46,13 +50,26 @@ impl Lanes {
     }
 }
 
-/// Where every node is called n and a number, that is its number.
-fn as_named(names: &BTreeMap<u64, Option<String>>) -> Option<BTreeMap<u64, u64>> {
-    let number = |name: &Option<String>| name.as_deref()?.strip_prefix('n')?.parse::<u32>().ok().map(u64::from);
-    let numbers: BTreeMap<u64, u64> =
-        names.iter().map(|(id, name)| Some((*id, number(name)?))).collect::<Option<_>>()?;
-    let distinct: BTreeSet<u64> = numbers.values().copied().collect();
-    (distinct.len() == numbers.len()).then_some(numbers)
+/// Where nodes are called n and a number, that is their number. Of two of the same name, one of which came back with another disk, the first to live
+/// has it; others, and those whose name nobody knows, get numbers that nobody has.
+fn as_named(names: &BTreeMap<u64, Option<String>>, born: &BTreeMap<u64, u64>) -> Option<BTreeMap<u64, u64>> {
+    let mut ids: Vec<u64> = names.keys().copied().collect();
+    ids.sort_by_key(|id| (born.get(id).copied().unwrap_or(u64::MAX), *id));
+    let mut numbers: BTreeMap<u64, u64> = BTreeMap::new();
+    let (mut taken, mut others) = (BTreeSet::new(), Vec::new());
+    for id in ids {
+        let number = match &names[&id] {
+            Some(name) => Some(u64::from(name.strip_prefix('n')?.parse::<u32>().ok()?)),
+            None => None,
+        };
+        match number.filter(|number| taken.insert(*number)) {
+            Some(number) => drop(numbers.insert(id, number)),
+            None => others.push(id),
+        }
+    }
+    let free = taken.last().copied().unwrap_or(0) + 1..;
+    numbers.extend(others.into_iter().zip(free));
+    Some(numbers)
 }
 
 fn in_order(names: &BTreeMap<u64, Option<String>>) -> BTreeMap<u64, u64> {

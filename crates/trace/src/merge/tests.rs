@@ -257,6 +257,17 @@ fn nodes_are_numbered_as_they_are_named() {
 }
 
 #[test]
+fn who_comes_back_with_another_disk_has_a_lane_of_its_own() {
+    let (mut one, mut two, mut other) = (process(1, 0, 0), process(2, 0, 0), process(50, 5_000_000, 0));
+    talk(&mut one, &mut two, 0..10);
+    other.life.head.name = "n2".into();
+    other.note(5_000_100, "it is empty");
+    let (trace, _) = merged(vec![vec![one], vec![two, other]]);
+    assert_eq!(trace.about.lanes, [1, 2, 4].map(Lane::Node), "n3 is known to be somewhere");
+    assert!(lines(&trace).contains("n4             it is empty"), "{}", lines(&trace));
+}
+
+#[test]
 fn what_does_not_belong_together_is_refused() {
     let mut other = process(2, 0, 0).life;
     other.head.cluster = 8;
