@@ -280,6 +280,12 @@ pub struct DiagramArgs {
     /// The HTML file to write.
     #[arg(long, value_name = "HTML")]
     pub out: Option<PathBuf>,
+    /// Draw only what happened from this second on.
+    #[arg(long, value_name = "SECONDS")]
+    pub from: Option<f64>,
+    /// Draw only what happened up to this second.
+    #[arg(long, value_name = "SECONDS")]
+    pub to: Option<f64>,
     /// Write the one trace that was made of the files of several processes, too.
     #[arg(long, value_name = "FILE")]
     pub merged: Option<PathBuf>,

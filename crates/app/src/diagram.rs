@@ -14,6 +14,11 @@ pub fn run(args: &DiagramArgs) -> Result<(), Failure> {
         ([file], [text]) if !is_process(text) => Trace::read_json(text).map_err(|e| refused(file, &e))?,
         _ => merged(traces, &texts)?,
     };
+    let trace = match (args.from, args.to) {
+        (None, None) => trace,
+        // What is no time is the beginning or the end.
+        (from, to) => trace.between((from.unwrap_or(0.0) * 1e6) as u64, to.map_or(u64::MAX, |to| (to * 1e6) as u64)),
+    };
     if let Some(file) = &args.merged {
         write_file(file, |to| trace.write_json(to))?;
     }

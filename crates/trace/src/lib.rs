@@ -11,6 +11,7 @@ mod lines;
 mod looks;
 mod merge;
 mod process;
+mod window;
 pub mod words;
 
 pub use json::TraceError;
