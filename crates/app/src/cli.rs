@@ -113,6 +113,10 @@ pub struct StartArgs {
     /// can go back to the release that knew no more.
     #[arg(long, env = "QUORATE_FEATURE_LEVEL")]
     pub feature_level: Option<u16>,
+    /// Bytes of keys and values that a shard of a ranged keyspace may hold before it is split in its middle (64 MiB if nothing is said); 0 never
+    /// splits one.
+    #[arg(long, env = "QUORATE_SPLIT_BYTES")]
+    pub split_bytes: Option<u64>,
     /// Listen beyond loopback without encryption or authentication: anyone who reaches the port may read and write.
     #[arg(long, env = "QUORATE_INSECURE")]
     pub insecure: bool,
@@ -242,7 +246,7 @@ pub struct SimArgs {
     /// Hunt every planted bug with as many seeds as it takes, from --first on.
     #[arg(long, conflicts_with_all = ["seeds", "seed", "sabotage"])]
     pub mutants: bool,
-    /// Draw more of something into every plan: anywhere, stale-leaders, rot, forgetfulness, transactions, upgrades.
+    /// Draw more of something into every plan: anywhere, stale-leaders, rot, forgetfulness, transactions, upgrades, splits.
     #[arg(long, value_name = "NAME", default_value = "anywhere", conflicts_with_all = ["mutants", "sabotage", "scenario"], value_parser = ground)]
     pub ground: quorate_sim::Ground,
     /// Switch one safety mechanism off; "list" names them.

@@ -46,6 +46,8 @@ pub struct Settings {
     pub timing: Timing,
     /// What the node offers the cluster.
     pub level: Level,
+    /// What a shard may hold before it is split, in bytes.
+    pub split_bytes: u64,
     /// How rot is looked for.
     pub scrub: ScrubPace,
     /// What it does is recorded, if anybody wants to see it.
@@ -127,6 +129,7 @@ impl Running {
             client_urls: settings.client_urls.clone(),
             timing: settings.timing,
             level: settings.level,
+            split_bytes: settings.split_bytes,
             request_timeout: REQUEST_TIMEOUT,
             disk: DiskOptions { scrub: settings.scrub, ..DiskOptions::default() },
             trace: settings.trace.clone(),

@@ -4,6 +4,7 @@ use crate::cli::{ClusterState, StartArgs};
 use crate::failure::Failure;
 use crate::node::{Running, Settings, listen, trace_options};
 use quorate_cluster::Timing;
+use quorate_cluster::bounds::SPLIT_BYTES;
 use quorate_kv::Level;
 use quorate_runtime::disk::ScrubPace;
 use serde::Deserialize;
@@ -46,6 +47,8 @@ struct File {
     trace: Option<PathBuf>,
     #[serde(alias = "trace-limit")]
     trace_limit: Option<u64>,
+    #[serde(alias = "split-bytes")]
+    split_bytes: Option<u64>,
     insecure: Option<bool>,
 }
 
@@ -135,6 +138,11 @@ fn resolve(args: &StartArgs) -> Result<Settings, Failure> {
             args.heartbeat_interval.or(file.heartbeat_interval),
             args.election_timeout.or(file.election_timeout),
         )?,
+        split_bytes: match args.split_bytes.or(file.split_bytes) {
+            None => SPLIT_BYTES,
+            Some(0) => u64::MAX,
+            Some(bytes) => bytes,
+        },
         level: level(args.feature_level.or(file.feature_level))?,
         scrub: scrub_pace(args.scrub_rate.or(file.scrub_rate), args.scrub_rest.or(file.scrub_rest)),
         trace: args.trace.clone().or(file.trace).map(|to| trace_options(to, args.trace_limit.or(file.trace_limit))),

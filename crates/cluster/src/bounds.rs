@@ -96,6 +96,23 @@ pub const ORPHAN_AFTER: Duration = Duration::from_secs(1);
 /// and a half, many times what a step may take; at some 60 bytes for each it costs a few MiB.
 pub const FENCE_ENTRIES: u64 = 100_000;
 
+/// Bytes of rows of a shard that is being split off that are copied in one step: some 10 ms of a core, so that heartbeats are in time and
+/// 32 MiB take a third of a second.
+pub const CHILD_BYTES_PER_TICK: usize = 2 << 20;
+
+/// Bytes of keys and values that a shard of a ranged keyspace holds before it is split: few enough that half of them are copied in a third of a second, and many enough
+/// that a terabyte is some ten thousand shards.
+pub const SPLIT_BYTES: u64 = 64 << 20;
+
+/// Rows that are weighed in one step: some 200 us of a core.
+pub const ROWS_WEIGHED_PER_TICK: usize = 200;
+
+/// A shard that has changed is weighed again after this long.
+pub const WEIGH_REST: Duration = Duration::from_secs(10);
+
+/// Ticks between two times that a replica asks to lead a shard that was just split off: the others may not have it yet.
+pub const SEEK_TICKS: u32 = 5;
+
 const _: () = assert!(LOG_KEEP_BYTES < LOG_HOLD_BYTES / LOG_LAG_PART);
 const _: () = assert!(quorate_kv::limits::BATCH_BYTES_MAX < PENDING_BYTES_MAX);
 const _: () = assert!(PENDING_BYTES_MAX <= QUEUE_BYTES_MAX);

@@ -108,6 +108,12 @@ pub enum Sabotage {
     RaiseEarly,
     /// Propose what not every member knows.
     IgnoreLevel,
+    /// Begin a shard that was split off as one that somebody made: with nothing.
+    ChildAsFounder,
+    /// Let a child's log rest on rows that are not durable.
+    ChildUnflushed,
+    /// Let go of a child's rows before a majority has the child.
+    WeanEarly,
     /// Never finish a transaction whose coordinator is silent.
     LeaveOrphans,
     /// Take part at once, without asking what others have seen.
@@ -146,6 +152,8 @@ pub struct NodeConfig {
     pub log_hold_bytes: u64,
     /// Bytes of rows in one chunk of a snapshot; see [`crate::bounds::CHUNK_BYTES`].
     pub chunk_bytes: usize,
+    /// Bytes of keys and values beyond which a shard of a ranged keyspace is split; see [`crate::bounds::SPLIT_BYTES`]. [`u64::MAX`] is never.
+    pub split_bytes: u64,
     /// Nothing, outside the simulator.
     pub sabotage: Option<Sabotage>,
 }

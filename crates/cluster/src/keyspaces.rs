@@ -1,7 +1,7 @@
 //! The keyspaces as rows of the system keyspace, and the shards that they are made of: the shard map.
 //!
 //! ```text
-//!   keyspaces/<id>        a keyspace: name, kind, shards, and who the first members of its groups are
+//!   keyspaces/<id>        a keyspace: name, kind, shards, which of them was split off which, and who the first members of its groups are
 //!   keyspace-names/<name> its id: a name is given once
 //!   next-id               the next number for a keyspace or a shard
 //! ```
@@ -12,7 +12,9 @@
 use crate::rows::unchanged_since;
 use bytes::Bytes;
 use quorate_env::{DecodeError, Reader, ReplicaId, ShardId, Writer};
-use quorate_kv::{KeyRange, KeyValue, Keyspace, KeyspaceId, KeyspaceKind, Op, PutOp, Refusal, Revision, Txn, limits};
+use quorate_kv::{
+    KeyRange, KeyValue, Keyspace, KeyspaceId, KeyspaceKind, Level, Op, PutOp, Refusal, Revision, Txn, limits,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the keyspaces' rows begin.
@@ -20,11 +22,20 @@ const KEYSPACES: &str = "keyspaces/";
 const NAMES: &str = "keyspace-names/";
 const NEXT_ID: &str = "next-id";
 
-const VERSION: u8 = 1;
+/// Of a keyspace none of whose shards was split, so that the release before this one can read it.
+const UNSPLIT: u8 = 1;
+/// Of one that has such shards.
+const VERSION: u8 = 2;
 
-/// Whether a key of the system keyspace is that of a keyspace's row.
-pub(crate) fn is_row(key: &[u8]) -> bool {
-    key.starts_with(KEYSPACES.as_bytes())
+/// The lowest level at which an operation of a transaction on the system keyspace may be done.
+pub(crate) fn level_of(op: &Op) -> Level {
+    match op {
+        Op::Put(put) if put.key.starts_with(KEYSPACES.as_bytes()) => match put.value.first() {
+            Some(&UNSPLIT) => Level::ACROSS,
+            _ => Level::SPLIT,
+        },
+        _ => Level::FIRST,
+    }
 }
 
 /// A keyspace and its groups' beginning.
@@ -34,12 +45,14 @@ pub struct KeyspaceRow {
     pub keyspace: Keyspace,
     /// The first members of its groups. Who joins a group later learns that from its leader.
     pub founders: Vec<ReplicaId>,
+    /// The shards that were split off, each with the one that it was split off.
+    pub parents: BTreeMap<ShardId, ShardId>,
 }
 
 impl KeyspaceRow {
     fn encode(&self) -> Bytes {
         let mut w = Writer::new();
-        w.u8(VERSION);
+        w.u8(if self.parents.is_empty() { UNSPLIT } else { VERSION });
         w.u64(self.keyspace.id.0);
         w.bytes(self.keyspace.name.as_bytes());
         w.u8(match self.keyspace.kind {
@@ -53,12 +66,20 @@ impl KeyspaceRow {
         }
         w.varint(self.founders.len() as u64);
         self.founders.iter().for_each(|founder| w.u64(founder.0));
+        if !self.parents.is_empty() {
+            w.varint(self.parents.len() as u64);
+        }
+        for (child, parent) in &self.parents {
+            w.u64(child.0);
+            w.u64(parent.0);
+        }
         w.finish().into()
     }
 
     fn decode(row: Bytes) -> Result<Self, DecodeError> {
         let mut r = Reader::new(row);
-        if r.u8("keyspace row version")? != VERSION {
+        let version = r.u8("keyspace row version")?;
+        if version == 0 || version > VERSION {
             return Err(r.error("keyspace row version"));
         }
         let id = KeyspaceId(r.u64("keyspace")?);
@@ -75,11 +96,21 @@ impl KeyspaceRow {
         for _ in 0..r.count("founders")? {
             founders.push(ReplicaId(r.u64("founder")?));
         }
+        let mut parents = BTreeMap::new();
+        if version > UNSPLIT {
+            for _ in 0..r.count("splits")? {
+                parents.insert(ShardId(r.u64("child")?), ShardId(r.u64("parent")?));
+            }
+        }
         r.end("keyspace row")?;
         if shards.is_empty() || !shards[0].0.is_empty() || !shards.is_sorted_by(|a, b| a.0 < b.0) {
             return Err(r.error("shards"));
         }
-        Ok(Self { keyspace: Keyspace { id, name, kind, shards }, founders })
+        Ok(Self { keyspace: Keyspace { id, name, kind, shards }, founders, parents })
+    }
+
+    fn key(&self) -> String {
+        format!("{KEYSPACES}{:016x}", self.keyspace.id.0)
     }
 }
 
@@ -120,6 +151,12 @@ impl Keyspaces {
             }
         }
         Ok(keyspaces)
+    }
+
+    /// How many shards were split off others.
+    #[must_use]
+    pub fn splits(&self) -> usize {
+        self.made().map(|row| row.parents.len()).sum()
     }
 
     /// Those that somebody made, ascending by id.
@@ -173,25 +210,68 @@ impl Keyspaces {
             starts.into_iter().zip(self.next_id + 1..).map(|(s, n)| (s, ShardId(n))).collect();
         let mut next = Writer::new();
         next.u64(self.next_id + 1 + shards.len() as u64);
-        let row = KeyspaceRow { keyspace: Keyspace { id, name: name.into(), kind, shards }, founders };
+        let keyspace = Keyspace { id, name: name.into(), kind, shards };
+        let row = KeyspaceRow { keyspace, founders, parents: BTreeMap::new() };
         let name_key = format!("{NAMES}{name}");
         let txn = Txn {
             compares: unchanged_since(self.revision, Self::ranges()),
             success: vec![
                 Op::Put(PutOp::of(NEXT_ID, next.finish())),
                 Op::Put(PutOp::of(name_key, id.0.to_string())),
-                Op::Put(PutOp::of(format!("{KEYSPACES}{:016x}", id.0), row.encode())),
+                Op::Put(PutOp::of(row.key(), row.encode())),
             ],
             failure: Vec::new(),
         };
         Ok((id, txn))
+    }
+
+    /// What to submit to the system keyspace so that the keys of a keyspace from `at` on, up to where the next shard begins, get a shard of their
+    /// own; and that shard's number. It fails, and must be made again, if somebody else changed a keyspace in the meantime.
+    ///
+    /// # Errors
+    /// If there is no such keyspace, it is ordered, has too many shards or one that begins there, or the key is too long.
+    pub fn split(&self, id: KeyspaceId, at: &Bytes) -> Result<(ShardId, Txn), Refusal> {
+        let keyspace = self.get(id).ok_or(Refusal::KeyspaceNotFound)?;
+        let row = self.made.get(&id).filter(|row| row.keyspace.kind == KeyspaceKind::Ranged);
+        let mut row = row.ok_or(Refusal::OrderedSplit)?.clone();
+        if keyspace.shards.iter().any(|(start, _)| start == at) {
+            return Err(Refusal::AlreadySplit);
+        }
+        if keyspace.shards.len() >= limits::KEYSPACE_SHARDS_MAX {
+            return Err(Refusal::KeyspaceShards);
+        }
+        if at.len() > limits::KEY_BYTES_MAX {
+            return Err(Refusal::TooLarge { bytes: at.len(), max: limits::KEY_BYTES_MAX });
+        }
+        let (parent, child) = (keyspace.shard_of(at), ShardId(self.next_id));
+        row.parents.insert(child, parent);
+        row.keyspace.shards.push((at.clone(), child));
+        row.keyspace.shards.sort();
+        let mut next = Writer::new();
+        next.u64(self.next_id + 1);
+        let txn = Txn {
+            compares: unchanged_since(self.revision, Self::ranges()),
+            success: vec![Op::Put(PutOp::of(NEXT_ID, next.finish())), Op::Put(PutOp::of(row.key(), row.encode()))],
+            failure: Vec::new(),
+        };
+        Ok((child, txn))
+    }
+
+    /// The child that a shard with these keys is to split off next, with its first key. Of several the last one in the order of keys: a shard is split
+    /// where it still has keys, so that one was split off first, and those before it are within what it left.
+    #[must_use]
+    pub fn next_split(&self, parent: ShardId, range: &KeyRange) -> Option<(&Bytes, ShardId)> {
+        let row = self.made().find(|row| row.keyspace.shards.iter().any(|(_, shard)| *shard == parent))?;
+        let children = row.keyspace.shards.iter().filter(|(_, shard)| row.parents.get(shard) == Some(&parent));
+        let within = children.filter(|(start, _)| range.contains(start));
+        within.last().map(|(start, child)| (start, *child))
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use quorate_kv::LeaseId;
+    use quorate_kv::{LeaseId, RangeEnd};
 
     /// A cluster with one keyspace of its own.
     pub(crate) fn made(name: &str, starts: &[&str]) -> (Keyspaces, KeyspaceId) {
@@ -231,6 +311,59 @@ pub(crate) mod tests {
         assert_eq!(refused.err(), Some(Refusal::KeyspaceExists));
         let (second, _) = one.create("stock", KeyspaceKind::Ordered, &[], founders).expect("allowed");
         assert_eq!(second, KeyspaceId(20));
+    }
+
+    fn with(before: &Keyspaces, txn: &Txn) -> Keyspaces {
+        let rows = before.made().map(|row| (Bytes::from(row.key()), row.encode()));
+        let mut kvs: BTreeMap<Bytes, Bytes> = rows.collect();
+        kvs.extend(kvs_of(txn).into_iter().map(|kv| (kv.key, kv.value)));
+        let kv = |(key, value)| KeyValue {
+            key,
+            value,
+            create_revision: Revision(2),
+            mod_revision: Revision(2),
+            version: 1,
+            lease: LeaseId::NONE,
+        };
+        Keyspaces::read(kvs.into_iter().map(kv), Revision(3)).expect("readable")
+    }
+
+    #[test]
+    fn a_shard_is_split_where_it_has_keys_and_in_the_order_in_which_it_was_asked_for() {
+        let (mut keyspaces, id) = made("orders", &["c"]);
+        let parent = keyspaces.get(id).expect("made").shard_of(b"d");
+        let mut children = Vec::new();
+        for at in ["t", "h"] {
+            let (child, txn) = keyspaces.split(id, &at.into()).expect("allowed");
+            assert!(matches!(txn.success.last(), Some(op) if level_of(op) == Level::SPLIT));
+            keyspaces = with(&keyspaces, &txn);
+            children.push(child);
+        }
+        let shards: Vec<_> = keyspaces.get(id).expect("made").shards.iter().map(|(start, _)| start.clone()).collect();
+        assert_eq!(shards, ["", "c", "h", "t"]);
+        let mut range = KeyRange::all();
+        for (at, child) in [("t", children[0]), ("h", children[1])] {
+            assert_eq!(keyspaces.next_split(parent, &range), Some((&at.into(), child)));
+            range.end = RangeEnd::Before(at.into());
+        }
+        assert_eq!(keyspaces.next_split(parent, &range), None);
+        // What is between belongs to the one that was split off there.
+        let (last, txn) = keyspaces.split(id, &"j".into()).expect("allowed");
+        let keyspaces = with(&keyspaces, &txn);
+        assert_eq!(keyspaces.next_split(children[1], &KeyRange::all()), Some((&"j".into(), last)));
+        assert_eq!(keyspaces.next_split(children[0], &KeyRange::all()), None);
+    }
+
+    #[test]
+    fn what_cannot_be_split_is_refused() {
+        let (keyspaces, id) = made("orders", &["c"]);
+        let refused = |id: KeyspaceId, at: &[u8]| keyspaces.split(id, &Bytes::copy_from_slice(at)).err();
+        assert_eq!(refused(KeyspaceId(99), b"m"), Some(Refusal::KeyspaceNotFound));
+        assert_eq!(refused(KeyspaceId::DEFAULT, b"m"), Some(Refusal::OrderedSplit));
+        assert_eq!(refused(id, b"c"), Some(Refusal::AlreadySplit));
+        assert_eq!(refused(id, b""), Some(Refusal::AlreadySplit));
+        let max = limits::KEY_BYTES_MAX;
+        assert_eq!(refused(id, &vec![b'x'; max + 1]), Some(Refusal::TooLarge { bytes: max + 1, max }));
     }
 
     #[test]

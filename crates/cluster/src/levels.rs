@@ -123,17 +123,13 @@ pub(crate) fn needed(request: &Request) -> Level {
     match request {
         Request::Transact(_) | Request::Settle { .. } => Level::ACROSS,
         Request::Submit { shard: ShardId(shard), command: Command::Transact(txn) }
-            if *shard == KeyspaceId::SYSTEM.0 && txn.success.iter().any(makes_keyspace) =>
+            if *shard == KeyspaceId::SYSTEM.0 =>
         {
-            Level::ACROSS
+            txn.success.iter().map(keyspaces::level_of).max().unwrap_or(Level::FIRST)
         }
         Request::Submit { command, .. } => command.level(),
         _ => Level::FIRST,
     }
-}
-
-fn makes_keyspace(op: &Op) -> bool {
-    matches!(op, Op::Put(put) if keyspaces::is_row(&put.key))
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! The node: takes inputs, hands them to the replicas that they concern, and gathers what comes out.
 
+mod splitting;
 #[cfg(test)]
 mod tests;
+mod weighing;
 
 use crate::across::{Across, Ask, OWN_REQUESTS, Surroundings};
 use crate::boot::{self, BootError};
@@ -19,11 +21,13 @@ use crate::wire::{PeerBody, PeerMessage, node_of};
 use quorate_consensus::{Config, Group, Membership, Restored};
 use quorate_env::{Instant, LogIndex, ReplicaId, Rng, ShardId, WallMs};
 use quorate_kv::{Command, Error, KeyspaceId, Refusal, Unavailable};
-use quorate_shard::{Machine, Procedures, Remains, View};
+use quorate_shard::{Birth, Machine, Procedures, Remains, View};
 use quorate_storage::store::Store;
 use quorate_storage::wal::{LogRecord, Recovered, RecoveredLog};
+use splitting::Nursery;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use weighing::Scales;
 
 /// The shards that every cluster begins with: the system keyspace and the default one.
 pub const FIRST_SHARDS: [ShardId; 2] = [ShardId(KeyspaceId::SYSTEM.0), ShardId(KeyspaceId::DEFAULT.0)];
@@ -36,6 +40,9 @@ const APPEND_BYTES_MAX: u64 = 2 << 20;
 
 /// The request in which a node says what its release knows. Nobody waits for the answer: it shows in the rows.
 const TELLING: RequestId = RequestId::MAX;
+
+/// The request in which a node asks for a split. What came of it shows in the shard map.
+const WEIGHED: RequestId = RequestId::MAX - 1;
 
 /// Append messages in flight to one follower.
 const APPENDS_IN_FLIGHT_MAX: usize = 64;
@@ -58,6 +65,9 @@ pub struct Node {
     logs: BTreeMap<ShardId, RecoveredLog>,
     /// A damaged store in whose place another was put, until every replica is whole.
     remains: Option<Arc<dyn Store>>,
+    /// Shards that were split off and have no replica here yet.
+    nursery: Nursery,
+    scales: Scales,
     across: Across,
     rng: Rng,
     dirty: BTreeSet<ShardId>,
@@ -139,6 +149,8 @@ impl Node {
             early: Vec::new(),
             logs: recovered.shards.clone(),
             remains: remains.cloned(),
+            nursery: Nursery::default(),
+            scales: Scales::default(),
             across: Across::new(rng.split(ACROSS_RNG)),
             rng,
             dirty: BTreeSet::new(),
@@ -227,19 +239,6 @@ impl Node {
         Ok(())
     }
 
-    /// Opens the replicas of shards that somebody made.
-    fn open_made(&mut self, now: Instant) -> Result<(), BootError> {
-        let keyspaces = self.system.keyspaces.clone();
-        for row in keyspaces.made() {
-            for (_, shard) in &row.keyspace.shards {
-                if !self.is_here(*shard) {
-                    self.open(now, *shard, &Membership::of_voters(row.founders.iter().copied()))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Takes one input. Nothing leaves the node before [`Node::drain`].
     pub fn step(&mut self, now: Instant, input: Input) {
         match input {
@@ -247,6 +246,9 @@ impl Node {
                 self.shared.wall = self.shared.wall.max(wall);
                 self.each(now, Replica::tick);
                 self.reshape(now);
+                self.tend_children(now);
+                self.try_to(now, Self::build_children);
+                self.weigh(now);
                 self.tell_level(now);
                 self.recall(now, Recall::tick);
                 self.expire_early(now);
@@ -295,6 +297,7 @@ impl Node {
                         self.one(now, shard, |replica, cx| replica.flushed(ticket, durable, cx));
                     }
                     self.mend_each(now, |mending, cx| mending.flushed(ticket, cx));
+                    self.nursery.flushed(ticket);
                 }
             }
             Input::Leave => self.each(now, |replica, cx| replica.leave(cx)),
@@ -326,6 +329,7 @@ impl Node {
             }
             self.dirty.clear();
             self.read_system(now);
+            self.try_to(now, Self::open_children);
             self.move_across(now);
             if self.dirty.is_empty() {
                 break;
@@ -363,7 +367,7 @@ impl Node {
             (Some(shard), request) if self.recalls(shard) && self.early.len() < PENDING_READS_MAX => {
                 self.early.push((id, request, deadline));
             }
-            (Some(shard), _) if !self.is_here(shard) => {
+            (Some(shard), _) if !self.is_here(shard) && !self.nursery.expects(shard) => {
                 self.shared.out.replies.push((id, Err(Error::Refused(Refusal::KeyspaceNotFound))));
             }
             _ => self.shared.out.replies.push((id, Err(Unavailable::NoLeader.into()))),
@@ -372,9 +376,10 @@ impl Node {
 
     /// Takes answers to the steps of transactions, and asks for the next steps.
     fn move_across(&mut self, now: Instant) {
-        if self.across.is_asking() || self.tell_again.is_some() {
+        if self.across.is_asking() || self.tell_again.is_some() || self.scales.asked {
             let answers = self.shared.out.replies.extract_if(.., |(id, _)| *id >= OWN_REQUESTS);
             for (id, answer) in answers.collect::<Vec<_>>() {
+                self.scales.asked &= id != WEIGHED;
                 self.with_across(now, |across, at| across.answered(id, answer, at));
             }
         }
@@ -414,6 +419,13 @@ impl Node {
         }
     }
 
+    /// What fails here ends the process.
+    fn try_to(&mut self, now: Instant, f: impl FnOnce(&mut Self, Instant) -> Result<(), BootError>) {
+        if let Err(e) = f(self, now) {
+            self.shared.out.fatal.get_or_insert(e.to_string());
+        }
+    }
+
     /// Looks whether the system keyspace's rows have changed.
     fn read_system(&mut self, now: Instant) {
         let system = self.replicas.get(&FIRST_SHARDS[0]);
@@ -425,9 +437,7 @@ impl Node {
                 return;
             }
         }
-        if let Err(e) = self.open_made(now) {
-            self.shared.out.fatal.get_or_insert(e.to_string());
-        }
+        self.try_to(now, Self::open_made);
         self.hand_out_system();
         self.ask_early(now);
     }
@@ -464,8 +474,9 @@ impl Node {
     }
 
     fn start_flush(&mut self) {
-        let wanted =
-            self.replicas.values().any(Replica::wants_flush) || self.mending.values().any(Mending::wants_flush);
+        let wanted = self.replicas.values().any(Replica::wants_flush)
+            || self.mending.values().any(Mending::wants_flush)
+            || self.nursery.wants_flush();
         if self.flushing.is_some() || !(wanted || self.shared.store.memory_bytes() >= self.shared.config.flush_bytes) {
             return;
         }
@@ -474,6 +485,7 @@ impl Node {
             self.shared.ticket += 1;
             self.replicas.values_mut().for_each(|replica| replica.flush_started(ticket));
             self.mending.values_mut().for_each(|mending| mending.flush_started(ticket));
+            self.nursery.flush_started(ticket);
             let durable = self.replicas.iter().map(|(shard, replica)| (*shard, replica.applied())).collect();
             self.flushing = Some((ticket, durable));
             self.shared.out.flush = Some(FlushTask { ticket, job });
@@ -571,7 +583,7 @@ impl Node {
     /// Whether every replica here has all that it should have.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.mending.is_empty() && self.recalling.is_none()
+        self.mending.is_empty() && self.recalling.is_none() && self.nursery.is_empty()
     }
 
     /// The members' rows as this node knows them.
@@ -609,6 +621,11 @@ impl Node {
     #[must_use]
     pub fn misrouted(&self) -> u64 {
         self.misrouted
+    }
+
+    /// The shards that were split off replicas here and are not weaned yet, for checkers.
+    pub fn births(&self) -> impl Iterator<Item = &Birth> {
+        self.replicas.values().flat_map(|replica| replica.machine().births())
     }
 
     /// What a replica holds, for checkers.

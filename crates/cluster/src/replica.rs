@@ -8,6 +8,7 @@ mod catching;
 mod handing;
 mod reshaping;
 mod sabotage;
+mod splitting;
 mod standings;
 mod system;
 
@@ -40,6 +41,7 @@ use quorate_shard::{Attach, Chunk, Grant, Import, Machine, MachineError, Procedu
 use quorate_storage::store::Store;
 use quorate_storage::wal::{self, LogRecord};
 use reshaping::Reshaping;
+use splitting::Splitting;
 use standings::StandingAsks;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -144,6 +146,7 @@ pub(crate) struct Replica {
     next_ask: u64,
     standing_asks: StandingAsks,
     reshaping: Reshaping,
+    splitting: Splitting,
     handing: Handing,
     catching: Catching,
     awaiting: VecDeque<Awaiting>,
@@ -196,6 +199,7 @@ impl Replica {
             next_ask,
             standing_asks: StandingAsks::new(next_ask),
             reshaping: Reshaping::default(),
+            splitting: Splitting::default(),
             handing: Handing::default(),
             catching: Catching::default(),
             awaiting: VecDeque::new(),
@@ -299,7 +303,11 @@ impl Replica {
         if !self.garbage {
             return;
         }
-        match self.machine.collect_garbage(GARBAGE_EVENTS_PER_TICK) {
+        let more = match self.machine.collect_garbage(GARBAGE_EVENTS_PER_TICK) {
+            Ok(false) => self.machine.clear_outside(GARBAGE_EVENTS_PER_TICK),
+            more => more,
+        };
+        match more {
             Ok(more) => self.garbage = more,
             Err(e) => self.fail(&e),
         }
@@ -741,11 +749,12 @@ impl Replica {
             }
             if output.unlocked {
                 self.proposals.resend_postponed();
+                self.split_again();
             }
             output.revoked.iter().for_each(|lease| self.clock.revoked(*lease));
             output.postponed.iter().for_each(|lease| self.clock.postpone(*lease));
             output.granted.iter().for_each(|grant| self.clock.granted(cx.lease_now(), *grant));
-            self.garbage |= output.compacted;
+            self.garbage |= output.compacted || output.weaned;
             let revision = self.machine.meta().revision;
             for (key, events) in self.hub.publish(output.events) {
                 if cx.sabotaged(Sabotage::SplitRevisions) {
@@ -1146,6 +1155,9 @@ fn needs_space(command: &Command) -> bool {
         }
         Command::LeaseGrant { .. } | Command::Call { .. } => true,
         Command::Across { step, .. } => matches!(step, TxStep::Prepare { .. } | TxStep::Decide(_)),
-        Command::LeaseRevoke { .. } | Command::LeaseExpire { .. } | Command::Compact { .. } => false,
+        Command::Split { .. } => true,
+        Command::LeaseRevoke { .. } | Command::LeaseExpire { .. } | Command::Compact { .. } | Command::Wean { .. } => {
+            false
+        }
     }
 }

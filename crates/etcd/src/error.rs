@@ -84,13 +84,18 @@ pub(crate) fn status(error: &Error) -> Status {
                 MoveRefusal::TooLong => TRANSFER_TIMEOUT,
             },
             // Whoever holds the lock lets go of it soon: a client that retries will pass.
-            Refusal::Locked { .. } | Refusal::Aborted { .. } => return Status::unavailable(refusal.to_string()),
+            Refusal::Locked { .. } | Refusal::Aborted { .. } | Refusal::Moved { .. } => {
+                return Status::unavailable(refusal.to_string());
+            }
             Refusal::EmptyKey => EMPTY_KEY,
             Refusal::UnknownProcedure
             | Refusal::KeyspaceNotFound
             | Refusal::KeyspaceExists
             | Refusal::KeyspaceName
             | Refusal::KeyspaceShards
+            | Refusal::OrderedSplit
+            | Refusal::AlreadySplit
+            | Refusal::LeasesSplit
             | Refusal::TooManyShards { .. } => return Status::internal(refusal.to_string()),
         },
         Error::Unavailable(why) => match why {

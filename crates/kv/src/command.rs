@@ -3,7 +3,7 @@
 use crate::across::{TxAnswer, TxId, TxStep};
 use crate::{Revision, Txn, TxnResult};
 use bytes::Bytes;
-use quorate_env::{DecodeError, LogIndex, Reader, Writer};
+use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Writer};
 use std::fmt;
 
 /// A lease's name, chosen by the client or drawn by the proposer.
@@ -84,6 +84,19 @@ pub enum Command {
         /// The step.
         step: TxStep,
     },
+    /// Give the keys from one on to a shard of their own. Done once nothing of them is prepared for a transaction; until then nothing more of them
+    /// is prepared.
+    Split {
+        /// The first key that goes.
+        at: Bytes,
+        /// The shard that they go to.
+        child: ShardId,
+    },
+    /// A majority of a split-off shard's replicas have its rows: those that were kept for them may go.
+    Wean {
+        /// The shard.
+        child: ShardId,
+    },
 }
 
 /// A successful command's answer.
@@ -101,6 +114,10 @@ pub enum Outcome {
     Returned(Bytes),
     /// Of [`Command::Across`].
     Stepped(TxAnswer),
+    /// Of [`Command::Split`].
+    Split,
+    /// Of [`Command::Wean`].
+    Weaned,
 }
 
 /// A command on its way to the log.
@@ -121,6 +138,8 @@ const COMPACT: u8 = 4;
 const CALL: u8 = 5;
 const LEASE_EXPIRE: u8 = 6;
 const ACROSS: u8 = 7;
+const SPLIT: u8 = 8;
+const WEAN: u8 = 9;
 
 impl Envelope {
     /// Appends the encoding (docs/design/wire-format.md).
@@ -162,6 +181,15 @@ impl Envelope {
                 tx.encode(w);
                 step.encode(w);
             }
+            Command::Split { at, child } => {
+                w.u8(SPLIT);
+                w.bytes(at);
+                w.u64(child.0);
+            }
+            Command::Wean { child } => {
+                w.u8(WEAN);
+                w.u64(child.0);
+            }
         }
     }
 
@@ -184,6 +212,8 @@ impl Envelope {
                 args: r.bytes("arguments")?,
             },
             ACROSS => Command::Across { tx: TxId::decode(r)?, step: TxStep::decode(r)? },
+            SPLIT => Command::Split { at: r.bytes("first key")?, child: ShardId(r.u64("child")?) },
+            WEAN => Command::Wean { child: ShardId(r.u64("child")?) },
             _ => return Err(r.error("command")),
         };
         Ok(Self { id, answered_below, command })
@@ -197,7 +227,9 @@ impl Envelope {
             Command::LeaseGrant { .. }
             | Command::LeaseRevoke { .. }
             | Command::LeaseExpire { .. }
-            | Command::Compact { .. } => 24,
+            | Command::Compact { .. }
+            | Command::Wean { .. } => 24,
+            Command::Split { at, .. } => at.len() + 24,
             Command::Call { args, .. } => args.len() + 16,
             Command::Across { step, .. } => step.size_estimate(),
         }
@@ -221,7 +253,6 @@ mod tests {
     use super::*;
     use crate::across::{Decision, Part, Verdict, Write};
     use crate::{Compare, CompareOp, DeleteOp, Expected, KeyRange, Op, PutOp, RangeOp, Sort, SortBy};
-    use quorate_env::ShardId;
 
     fn sample() -> Envelope {
         let inner = Txn::just(Op::Delete(DeleteOp { range: KeyRange::prefix("a/"), prev_kv: true }));
@@ -282,6 +313,8 @@ mod tests {
             Command::LeaseExpire { id: LeaseId(8), granted_at: LogIndex(99) },
             Command::Compact { revision: Revision(1 << 40) },
             Command::Call { procedure: ProcedureId(7), version: 2, args: "x".into() },
+            Command::Split { at: "m".into(), child: ShardId(21) },
+            Command::Wean { child: ShardId(21) },
         ];
         let steps = steps().map(|step| Command::Across { tx: TxId(u128::MAX - 5), step });
         for command in commands.into_iter().chain(steps) {

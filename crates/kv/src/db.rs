@@ -240,6 +240,9 @@ pub trait Db: Send + Sync + 'static {
         starts: Vec<bytes::Bytes>,
     ) -> BoxFuture<'_, Result<Keyspace, Error>>;
 
+    /// Gives the keys of a ranged keyspace from `at` on, up to where the next shard begins, a shard of their own. They can be used when this returns.
+    fn split_keyspace(&self, keyspace: KeyspaceId, at: bytes::Bytes) -> BoxFuture<'_, Result<Keyspace, Error>>;
+
     /// Carries out a transaction, wherever its keys are: strictly serializable, all of it or nothing. Tried again inside while others are in
     /// the way, until the deadline.
     fn transact(&self, transaction: Transaction) -> BoxFuture<'_, Result<TransactionResult, Error>>;

@@ -82,6 +82,12 @@ pub enum Refusal {
         /// The transaction.
         tx: TxId,
     },
+    /// Another shard has the key by now, or is about to. Whoever coordinates asks there.
+    #[error("the key {key:?} has moved to another shard; retry")]
+    Moved {
+        /// The first key that was asked for and is not here.
+        key: Bytes,
+    },
     /// No keyspace of that id.
     #[error("the keyspace does not exist")]
     KeyspaceNotFound,
@@ -94,6 +100,15 @@ pub enum Refusal {
     /// Shards begin at distinct keys, and an ordered keyspace has one shard.
     #[error("shards begin at distinct keys, at most {max} of them; an ordered keyspace has one", max = crate::limits::KEYSPACE_SHARDS_MAX)]
     KeyspaceShards,
+    /// An ordered keyspace has one shard for ever.
+    #[error("an ordered keyspace is never split: its one shard is its one order; make a ranged one")]
+    OrderedSplit,
+    /// A shard is split at a key within it, not at its first.
+    #[error("a shard begins at that key already")]
+    AlreadySplit,
+    /// Leases have one shard.
+    #[error("a shard with leases is not split: revoke them first")]
+    LeasesSplit,
     /// A key is never empty.
     #[error("a key is empty")]
     EmptyKey,

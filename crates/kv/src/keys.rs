@@ -87,12 +87,26 @@ impl KeyRange {
         matches!(&self.end, RangeEnd::Before(end) if *end <= self.start)
     }
 
+    /// Whether every key of the range lies in `outer` too. `outer` is not a single key.
+    #[must_use]
+    pub fn is_within(&self, outer: &Self) -> bool {
+        let ends = match (&self.end, &outer.end) {
+            _ if self.is_empty() => return true,
+            (_, RangeEnd::Unbounded) => true,
+            (RangeEnd::Single, RangeEnd::Before(end)) => self.start < *end,
+            (RangeEnd::Before(inner), RangeEnd::Before(end)) => inner <= end,
+            (RangeEnd::Unbounded, _) | (_, RangeEnd::Single) => false,
+        };
+        self.start >= outer.start && ends
+    }
+
     /// A cheap upper estimate of the encoded size, in bytes.
     pub(crate) fn size_estimate(&self) -> usize {
         self.start.len() + 8 + if let RangeEnd::Before(end) = &self.end { end.len() } else { 0 }
     }
 
-    pub(crate) fn encode(&self, w: &mut Writer) {
+    /// Appends the encoding (docs/design/wire-format.md).
+    pub fn encode(&self, w: &mut Writer) {
         match &self.end {
             RangeEnd::Single => w.u8(0),
             RangeEnd::Before(end) => {
@@ -104,7 +118,8 @@ impl KeyRange {
         w.bytes(&self.start);
     }
 
-    pub(crate) fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
+    /// Reads one; keys are slices of the reader's buffer.
+    pub fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
         let end = match r.u8("range end kind")? {
             0 => RangeEnd::Single,
             1 => RangeEnd::Before(r.bytes("range end")?),
@@ -160,6 +175,27 @@ mod tests {
         for (a, b) in &no {
             assert!(!a.overlaps(b) && !b.overlaps(a), "{a:?} {b:?}");
         }
+    }
+
+    #[test]
+    fn a_range_is_within_another_when_all_its_keys_are() {
+        let before = |start: &'static str, end: &'static str| KeyRange {
+            start: start.into(),
+            end: RangeEnd::Before(end.into()),
+        };
+        let from = |start: &'static str| KeyRange { start: start.into(), end: RangeEnd::Unbounded };
+        let outer = before("c", "m");
+        for inner in
+            [KeyRange::single("c"), KeyRange::single("lz"), before("c", "m"), before("d", "e"), before("z", "a")]
+        {
+            assert!(inner.is_within(&outer), "{inner:?}");
+        }
+        for other in [KeyRange::single("m"), KeyRange::single("b"), before("b", "d"), before("c", "n"), from("d")] {
+            assert!(!other.is_within(&outer), "{other:?}");
+        }
+        assert!(
+            from("d").is_within(&from("c")) && !from("b").is_within(&from("c")) && from("").is_within(&KeyRange::all())
+        );
     }
 
     #[test]

@@ -13,8 +13,10 @@ impl Level {
     pub const FIRST: Self = Self(1);
     /// Keyspaces that clients make, and transactions over several shards.
     pub const ACROSS: Self = Self(2);
+    /// Shards that split.
+    pub const SPLIT: Self = Self(3);
     /// What this release knows.
-    pub const LATEST: Self = Self::ACROSS;
+    pub const LATEST: Self = Self::SPLIT;
 }
 
 impl fmt::Display for Level {
@@ -35,6 +37,7 @@ impl Command {
             | Self::Compact { .. }
             | Self::Call { .. } => Level::FIRST,
             Self::Across { .. } => Level::ACROSS,
+            Self::Split { .. } | Self::Wean { .. } => Level::SPLIT,
         }
     }
 }

@@ -88,7 +88,10 @@ impl IntoResponse for Failure {
             }
             Self::Core(Error::Refused(refusal)) => {
                 let (code, reason) = match &refusal {
-                    Refusal::Locked { .. } | Refusal::Aborted { .. } => (StatusCode::CONFLICT, "conflict"),
+                    Refusal::Locked { .. } | Refusal::Aborted { .. } | Refusal::Moved { .. } => {
+                        (StatusCode::CONFLICT, "conflict")
+                    }
+                    Refusal::AlreadySplit => (StatusCode::CONFLICT, "already_split"),
                     Refusal::KeyspaceNotFound => (StatusCode::NOT_FOUND, "no_such_keyspace"),
                     Refusal::KeyspaceExists => (StatusCode::CONFLICT, "keyspace_exists"),
                     Refusal::TooLarge { .. } | Refusal::TooManyShards { .. } => {
@@ -131,6 +134,9 @@ mod tests {
     fn each_kind_of_error_has_its_code() {
         let code = |error: Error| Failure::Core(error).into_response().status().as_u16();
         assert_eq!(code(Refusal::Locked { key: "k".into(), by: TxId(1) }.into()), 409);
+        assert_eq!(code(Refusal::Moved { key: "k".into() }.into()), 409);
+        assert_eq!(code(Refusal::AlreadySplit.into()), 409);
+        assert_eq!(code(Refusal::OrderedSplit.into()), 400);
         assert_eq!(code(Refusal::EmptyKey.into()), 400);
         assert_eq!(code(Refusal::TooManyShards { shards: 99 }.into()), 413);
         assert_eq!(code(Unavailable::NoLeader.into()), 503);

@@ -1,13 +1,13 @@
-//! `/v1/keyspaces`: which there are, and new ones.
+//! `/v1/keyspaces`: which there are, new ones, and splits.
 
 use crate::answers::Failure;
 use crate::words::{Text, parse};
 use axum::Json;
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use bytes::Bytes;
-use quorate_kv::{Db, Keyspace, KeyspaceKind};
+use quorate_kv::{Db, Error, Keyspace, KeyspaceKind, Refusal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -21,6 +21,13 @@ pub(crate) struct Wish {
     /// Where shards begin, besides the first.
     #[serde(default)]
     split_at: Vec<Text>,
+}
+
+/// The body of `POST /v1/keyspaces/{name}/split`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Cut {
+    at: Text,
 }
 
 fn told(keyspace: &Keyspace) -> Value {
@@ -50,4 +57,16 @@ pub(crate) async fn create(
     let starts = wish.split_at.iter().map(Text::bytes).collect::<Result<_, _>>().map_err(Failure::Bad)?;
     let made = db.create_keyspace(wish.name, kind, starts).await?;
     Ok((StatusCode::CREATED, Json(told(&made))))
+}
+
+pub(crate) async fn split(
+    State(db): State<Arc<dyn Db>>,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, Failure> {
+    let cut: Cut = parse(body)?;
+    let at = cut.at.bytes().map_err(Failure::Bad)?;
+    let keyspace = db.keyspaces().await?.into_iter().find(|keyspace| keyspace.name == name);
+    let keyspace = keyspace.ok_or(Error::Refused(Refusal::KeyspaceNotFound))?;
+    Ok(Json(told(&db.split_keyspace(keyspace.id, at).await?)))
 }

@@ -43,6 +43,7 @@ pub fn router(db: Arc<dyn Db>) -> Router {
         .route("/v1/tx", post(transactions::transact))
         .route("/v1/status/{id}", get(transactions::status))
         .route("/v1/keyspaces", get(keyspaces::list).post(keyspaces::create))
+        .route("/v1/keyspaces/{name}/split", post(keyspaces::split))
         .fallback(answers::no_such_page)
         .method_not_allowed_fallback(answers::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

@@ -5,16 +5,13 @@
 
 use crate::db::RuntimeDb;
 use crate::disk::random_u64;
-use bytes::Bytes;
-use quorate_cluster::keyspaces::Keyspaces;
 use quorate_cluster::members::{MemberRow, MemberState, Roster};
 use quorate_cluster::{BootMember, Standings};
 use quorate_env::NodeId;
 use quorate_kv::{
-    Command, Db, DeleteOp, Error, KeyRange, Keyspace, KeyspaceId, KeyspaceKind, MemberChange, MemberRefusal, Op,
-    Outcome, PutOp, Refusal, Txn, Unavailable,
+    Command, Db, DeleteOp, Error, KeyRange, KeyspaceId, MemberChange, MemberRefusal, Op, Outcome, PutOp, Refusal, Txn,
+    Unavailable,
 };
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long a change is waited for. The rows keep the wish if it takes longer.
@@ -71,45 +68,6 @@ pub(crate) async fn change(db: &RuntimeDb, first: &[BootMember], change: MemberC
             return Ok(id);
         }
         tokio::time::sleep(LOOK).await;
-    }
-    Err(Unavailable::Timeout.into())
-}
-
-/// Makes a keyspace. Its groups begin with those who vote in the system keyspace's.
-pub(crate) async fn create_keyspace(
-    db: &RuntimeDb,
-    first: &[BootMember],
-    name: String,
-    kind: KeyspaceKind,
-    starts: Vec<Bytes>,
-) -> Result<Keyspace, Error> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    let mut sent = false;
-    while tokio::time::Instant::now() < deadline {
-        let roster = roster(db).await?;
-        let [rows, next] = Keyspaces::ranges();
-        let (kvs, revision) = db.read_together(KeyspaceId::SYSTEM, [rows, next]).await?;
-        let keyspaces = Keyspaces::read(kvs, revision)
-            .unwrap_or_else(|e| crate::driver::stop_process(&format!("the keyspaces' rows cannot be read: {e}")));
-        if let Some(made) = keyspaces.named(&name).filter(|_| sent) {
-            // An answer was lost, or somebody else made the same: then it must be the same.
-            let starts_of = |keyspace: &Keyspace| keyspace.shards.iter().skip(1).map(|(s, _)| s.clone()).collect();
-            let (have, want): (BTreeSet<Bytes>, BTreeSet<Bytes>) = (starts_of(made), starts.iter().cloned().collect());
-            return if made.kind == kind && have == want {
-                Ok(made.clone())
-            } else {
-                Err(Refusal::KeyspaceExists.into())
-            };
-        }
-        let founders = roster.founders(first.iter().map(|member| member.id));
-        let (_, mut txn) = keyspaces.create(&name, kind, &starts, founders)?;
-        txn.compares.extend(roster.unchanged());
-        sent = true;
-        // If the outcome is unknown, the next look at the rows tells.
-        match db.submit(KeyspaceId::SYSTEM, Command::Transact(txn)).await {
-            Ok(_) | Err(Error::UnknownOutcome(_)) => {}
-            Err(error) => return Err(error),
-        }
     }
     Err(Unavailable::Timeout.into())
 }

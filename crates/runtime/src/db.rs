@@ -2,12 +2,12 @@
 //!
 //! Reads are confirmed by the lane but evaluated here, on the caller's thread, against a view: a large range never delays consensus.
 
-use crate::admin;
 use crate::damage::OnDamage;
 use crate::driver::{LaneInput, LaneStats, stop_process};
 use crate::members::MemberTable;
 use crate::recording::{Asked, Recorder, questions};
 use crate::watch;
+use crate::{admin, keyspaces};
 use bytes::Bytes;
 use quorate_cluster::keyspaces::Keyspaces;
 use quorate_cluster::{BootMember, FIRST_SHARDS, Reply, Request, Standings};
@@ -174,7 +174,7 @@ impl RuntimeDb {
         Ok(())
     }
 
-    async fn ask(&self, request: Request) -> Result<Reply, Error> {
+    pub(crate) async fn ask(&self, request: Request) -> Result<Reply, Error> {
         let (reply, answer) = oneshot::channel();
         let input = LaneInput::Request(request, self.timeout, reply);
         self.lane.send(input).map_err(|_| Error::from(Unavailable::Stopping))?;
@@ -347,7 +347,14 @@ impl Db for RuntimeDb {
     ) -> BoxFuture<'_, Result<Keyspace, Error>> {
         Box::pin(async move {
             let asked = self.asked(KeyspaceId::DEFAULT, || format!("make keyspace {name}"));
-            answered(asked, |_| None, admin::create_keyspace(self, &self.first, name, kind, starts)).await
+            answered(asked, |_| None, keyspaces::create(self, &self.first, name, kind, starts)).await
+        })
+    }
+
+    fn split_keyspace(&self, keyspace: KeyspaceId, at: Bytes) -> BoxFuture<'_, Result<Keyspace, Error>> {
+        Box::pin(async move {
+            let asked = self.asked(keyspace, || questions::split(keyspace, &at));
+            answered(asked, |_| None, keyspaces::split(self, keyspace, at)).await
         })
     }
 

@@ -67,6 +67,8 @@ pub struct Options {
     pub timing: Timing,
     /// What this node offers the cluster; see [`NodeConfig::level`].
     pub level: Level,
+    /// What a shard may hold before it is split; see [`NodeConfig::split_bytes`].
+    pub split_bytes: u64,
     /// Time after which a client's request is given up.
     pub request_timeout: Duration,
     /// Sizes of log and store.
@@ -156,6 +158,7 @@ impl Runtime {
             level: options.level,
             timing: options.timing,
             flush_bytes: bounds::FLUSH_BYTES,
+            split_bytes: options.split_bytes,
             unflushed_bytes_max: bounds::UNFLUSHED_BYTES_MAX,
             log_keep_bytes: bounds::LOG_KEEP_BYTES,
             log_hold_bytes: bounds::LOG_HOLD_BYTES,

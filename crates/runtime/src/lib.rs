@@ -16,6 +16,7 @@ mod db;
 pub mod disk;
 mod driver;
 mod joining;
+mod keyspaces;
 mod members;
 mod net;
 mod recording;

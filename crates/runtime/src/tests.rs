@@ -40,6 +40,7 @@ async fn start(dir: &Path, names: &[(&str, u16)], name: &str, listener: Option<T
         token: 0,
         client_urls: vec![format!("http://{name}")],
         level: Level::LATEST,
+        split_bytes: u64::MAX,
         timing: Timing::default(),
         request_timeout: Duration::from_secs(5),
         disk: DiskOptions::default(),

@@ -33,6 +33,16 @@ pub enum Flaw {
     SettleUnwritten,
     /// What a client retries under its key is done again.
     ForgetKeys,
+    /// A shard goes on serving keys that it has given away.
+    KeepSplitOff,
+    /// A shard takes part in what is asked of it for keys that it has given away.
+    ServeMoved,
+    /// A child lacks the former values of its keys.
+    HistoryLeftInSplit,
+    /// A shard is split although some of the keys are locked, and their locks stay behind.
+    SplitWithLocks,
+    /// What clients did under their keys is not known where the keys of what they wrote have gone.
+    ForgetKeysInSplit,
 }
 
 /// Of the entries, one in so many is skipped.

@@ -21,6 +21,10 @@ impl Machine {
     pub fn collect_garbage(&mut self, events_max: usize) -> Result<bool, MachineError> {
         let (store, source, slot, meta) = self.parts();
         let Some(mut compacted) = meta.compacted else { return Ok(false) };
+        if self.nurses() {
+            // A child is still to be built from these rows. When it is weaned, this is asked again.
+            return Ok(false);
+        }
         if self.has(Flaw::CollectTooMuch) {
             compacted.0 += 1;
         }

@@ -24,6 +24,7 @@ mod meta;
 mod rows;
 mod sessions;
 mod source;
+mod split;
 #[cfg(test)]
 mod stories;
 #[cfg(test)]
@@ -39,6 +40,9 @@ pub use flaw::Flaw;
 pub use machine::{Grant, Machine, MachineError, Output, Procedure, Procedures, Transaction};
 pub use meta::{Meta, OpenError};
 pub use rows::Slot;
+pub use split::birth::Birth;
+pub use split::building::Building;
+pub use split::weighing::{Weighing, Weight};
 pub use transfer::{Chunk, Export, Import, ImportError, Remains};
 pub use view::{EventPage, View};
 pub use watch::{Attach, WatchHub, WatcherKey};

@@ -13,9 +13,10 @@ use crate::meta::{Meta, OpenError};
 use crate::rows::{self, EventRow, Slot};
 use crate::sessions::{Seen, Sessions};
 use crate::source::Source;
+use crate::split::birth::Birth;
 use crate::view::View;
 use bytes::Bytes;
-use quorate_env::{DecodeError, LogIndex, Term, checksum};
+use quorate_env::{DecodeError, LogIndex, ShardId, Term, checksum};
 use quorate_kv::across::TxId;
 use quorate_kv::{
     Applied, Command, CommandId, DeleteOp, DeleteResult, Envelope, Event, EventKind, Header, KeyRange, KeyValue,
@@ -113,6 +114,8 @@ pub struct Output {
     pub postponed: Vec<LeaseId>,
     /// Whether locks of a transaction over several shards were released.
     pub unlocked: bool,
+    /// Whether rows that were kept for a child may go.
+    pub weaned: bool,
 }
 
 impl Output {
@@ -133,6 +136,7 @@ pub struct Machine {
     leases: Leases,
     sessions: Sessions,
     ledger: Ledger,
+    births: BTreeMap<ShardId, Birth>,
     procedures: Arc<Procedures>,
     flaw: Option<Flaw>,
 }
@@ -152,7 +156,8 @@ impl Machine {
         store.publish();
         let source = Source::Live(store.clone());
         let (leases, sessions, ledger) = (Leases::default(), Sessions::default(), Ledger::default());
-        Ok(Self { store, source, slot, meta, leases, sessions, ledger, procedures, flaw: None })
+        let births = BTreeMap::new();
+        Ok(Self { store, source, slot, meta, leases, sessions, ledger, births, procedures, flaw: None })
     }
 
     /// Opens a replica whose rows are in the store.
@@ -162,7 +167,8 @@ impl Machine {
         let leases = Leases::load(&source, slot)?;
         let sessions = Sessions::load(&source, slot)?;
         let ledger = Ledger::load(&source, slot)?;
-        Ok(Self { store, source, slot, meta, leases, sessions, ledger, procedures, flaw: None })
+        let births = Birth::load(&source, slot)?;
+        Ok(Self { store, source, slot, meta, leases, sessions, ledger, births, procedures, flaw: None })
     }
 
     /// Where it stands.
@@ -213,6 +219,29 @@ impl Machine {
         self.ledger.unresolved()
     }
 
+    /// The shards that were split off and are not weaned yet.
+    pub fn births(&self) -> impl Iterator<Item = &Birth> + '_ {
+        self.births.values()
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn birth(&self, child: ShardId) -> Option<&Birth> {
+        self.births.get(&child)
+    }
+
+    /// Whether rows are kept for children.
+    #[must_use]
+    pub fn nurses(&self) -> bool {
+        !self.births.is_empty()
+    }
+
+    /// Whether something of a range is prepared for a transaction.
+    #[must_use]
+    pub fn has_prepared_in(&self, range: &KeyRange) -> bool {
+        self.ledger.prepared_in(range).is_some()
+    }
+
     /// Forgets all sessions, as no correct replica does.
     pub fn forget_sessions(&mut self) {
         self.sessions.forget_all();
@@ -238,7 +267,7 @@ impl Machine {
     pub fn apply(&mut self, index: LogIndex, term: Term, data: &Bytes, own: SessionId) -> Result<Output, MachineError> {
         assert_eq!(index, self.meta.applied.next(), "entry out of order");
         let mut output = Output::default();
-        let mut tx = Transaction::new(self);
+        let mut tx = Transaction::new(self, term);
         let skipped = tx.flaw == Some(Flaw::SkipEntry) && index.0.is_multiple_of(SKIPPED);
         if !data.is_empty() && !skipped {
             let payload = EntryPayload::decode(data.clone())?;
@@ -255,8 +284,9 @@ impl Machine {
                 if needs > knows {
                     return Err(MachineError::TooNew { needs, knows });
                 }
-                let result = match tx.blocker(&envelope.command) {
-                    Some(blocker) => Err(blocker.into()),
+                let hindrance = tx.moved(&envelope.command);
+                let result = match hindrance.or_else(|| tx.blocker(&envelope.command).map(Refusal::from)) {
+                    Some(refusal) => Err(refusal),
                     None => tx.command(&envelope.command, id.session == own, &mut output)?,
                 };
                 // A lock that is met in preparing is an answer. Other commands come again, under the same id.
@@ -317,7 +347,10 @@ pub struct Transaction<'a> {
     pub(crate) leases: &'a mut Leases,
     sessions: &'a mut Sessions,
     pub(crate) ledger: &'a mut Ledger,
+    pub(crate) births: &'a mut BTreeMap<ShardId, Birth>,
     procedures: &'a Procedures,
+    /// Of the entry.
+    pub(crate) term: Term,
     pub(crate) flaw: Option<Flaw>,
     /// Whether locks were released.
     pub(crate) unlocked: bool,
@@ -333,7 +366,7 @@ pub struct Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    fn new(machine: &'a mut Machine) -> Self {
+    fn new(machine: &'a mut Machine, term: Term) -> Self {
         Self {
             store: &machine.store,
             source: &machine.source,
@@ -342,6 +375,8 @@ impl<'a> Transaction<'a> {
             leases: &mut machine.leases,
             sessions: &mut machine.sessions,
             ledger: &mut machine.ledger,
+            births: &mut machine.births,
+            term,
             unlocked: false,
             procedures: &machine.procedures,
             flaw: machine.flaw,
@@ -374,6 +409,11 @@ impl<'a> Transaction<'a> {
                 None => Err(Refusal::UnknownProcedure),
             },
             Command::Across { tx, step } => self.step_across(*tx, step)?.map(Outcome::Stepped),
+            Command::Split { at, child } => self.split(at, *child),
+            Command::Wean { child } => {
+                self.wean(*child, output);
+                Ok(Outcome::Weaned)
+            }
         };
         if let Some(revision) = self.writing.take() {
             self.meta.revision = revision;

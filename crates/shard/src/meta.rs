@@ -4,14 +4,17 @@ use crate::rows::Slot;
 use crate::source::Source;
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Reader, Term, WallMs, Writer};
-use quorate_kv::Revision;
+use quorate_kv::{KeyRange, Revision};
 use quorate_storage::store::StoreError;
 use thiserror::Error;
 
-const VERSION: u8 = 1;
+/// Of a shard that was never split, so that the release before this one can read it.
+const WHOLE: u8 = 1;
+/// Of one that was.
+const VERSION: u8 = 2;
 
 /// Where a replica's state machine stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
     /// The last entry applied.
     pub applied: LogIndex,
@@ -27,6 +30,10 @@ pub struct Meta {
     pub wall: WallMs,
     /// The members as of `applied`, in consensus' own encoding.
     pub membership: Bytes,
+    /// The keys that are its own. All, until it is split: nobody asks a shard for others.
+    pub range: KeyRange,
+    /// Keys from here on are about to go to another shard: nothing more of them is prepared for transactions.
+    pub closing: Option<Bytes>,
 }
 
 /// Why a replica's rows could not be opened.
@@ -39,7 +46,7 @@ pub enum OpenError {
     #[error("a row of the store cannot be read: {0}")]
     Malformed(#[from] DecodeError),
     /// A newer release wrote it.
-    #[error("the rows have format version {0}, this release reads up to 1: start the newer release")]
+    #[error("the rows have format version {0}, this release reads up to {VERSION}: start the newer release")]
     NewerFormat(u8),
     /// The store failed.
     #[error(transparent)]
@@ -49,18 +56,34 @@ pub enum OpenError {
 impl Meta {
     /// A keyspace that was never written to. Revisions count from 1, as etcd's do.
     pub(crate) fn fresh(membership: Bytes) -> Self {
-        Self { revision: Revision(1), membership, ..Self::default() }
+        Self {
+            applied: LogIndex(0),
+            applied_term: Term(0),
+            revision: Revision(1),
+            compacted: None,
+            state_hash: 0,
+            wall: WallMs(0),
+            membership,
+            range: KeyRange::all(),
+            closing: None,
+        }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.u8(VERSION);
+        let whole = self.range == KeyRange::all() && self.closing.is_none();
+        w.u8(if whole { WHOLE } else { VERSION });
         for n in [self.applied.0, self.applied_term.0, self.revision.0, self.compacted.map_or(0, |r| r.0 + 1)] {
             w.varint(n);
         }
         w.u64(self.state_hash);
         w.u64(self.wall.0);
         w.bytes(&self.membership);
+        if !whole {
+            self.range.encode(&mut w);
+            w.bool(self.closing.is_some());
+            self.closing.iter().for_each(|key| w.bytes(key));
+        }
         w.finish()
     }
 
@@ -72,10 +95,10 @@ impl Meta {
     pub(crate) fn decode(row: Bytes) -> Result<Self, OpenError> {
         let mut r = Reader::new(row);
         let version = r.u8("meta version")?;
-        if version != VERSION {
+        if version == 0 || version > VERSION {
             return Err(OpenError::NewerFormat(version));
         }
-        let meta = Self {
+        let mut meta = Self {
             applied: LogIndex(r.varint("applied index")?),
             applied_term: Term(r.varint("applied term")?),
             revision: Revision(r.varint("revision")?),
@@ -83,7 +106,13 @@ impl Meta {
             state_hash: r.u64("state hash")?,
             wall: WallMs(r.u64("wall clock")?),
             membership: r.bytes("membership")?,
+            range: KeyRange::all(),
+            closing: None,
         };
+        if version > WHOLE {
+            meta.range = KeyRange::decode(&mut r)?;
+            meta.closing = if r.bool("closing")? { Some(r.bytes("closing from")?) } else { None };
+        }
         r.end("meta")?;
         Ok(meta)
     }

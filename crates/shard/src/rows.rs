@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!   slot A                      meta: applied index, revision, compaction, state hash, members
+//!   slot B child                what a shard begins with that was split off, until it is weaned
 //!   slot C key                  the key's present value
 //!   slot H esc(key) ~revision   a former value, or the tombstone of a removal
 //!   slot E revision             the events of one log entry, under its last revision
@@ -16,7 +17,7 @@
 //! ```
 
 use bytes::Bytes;
-use quorate_env::{DecodeError, Reader, Writer};
+use quorate_env::{DecodeError, Reader, ShardId, Writer};
 use quorate_kv::across::TxId;
 use quorate_kv::{EventKind, KeyValue, LeaseId, Revision, SessionId};
 use std::ops::Bound;
@@ -26,6 +27,7 @@ use std::ops::Bound;
 pub struct Slot(pub u32);
 
 pub(crate) const META: u8 = b'A';
+pub(crate) const BIRTH: u8 = b'B';
 pub(crate) const CURRENT: u8 = b'C';
 pub(crate) const EVENTS: u8 = b'E';
 pub(crate) const COLLECTED: u8 = b'G';
@@ -102,6 +104,10 @@ impl Slot {
 
     pub(crate) fn decided(self, tx: TxId) -> Bytes {
         self.key(DECIDED, &[&tx.0.to_be_bytes()])
+    }
+
+    pub(crate) fn birth(self, child: ShardId) -> Bytes {
+        self.key(BIRTH, &[&child.0.to_be_bytes()])
     }
 
     pub(crate) fn session(self, id: SessionId) -> Bytes {

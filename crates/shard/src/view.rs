@@ -9,7 +9,7 @@ use crate::rows::{self, CURRENT, EVENTS, HISTORY, Slot};
 use crate::source::Source;
 use quorate_env::{DecodeError, LogIndex, Writer, checksum};
 use quorate_kv::{
-    Event, EventKind, KeyRange, KeyValue, KeyspaceHash, LeaseId, RangeOp, RangeResult, Refusal, Revision,
+    Event, EventKind, KeyRange, KeyValue, KeyspaceHash, LeaseId, RangeEnd, RangeOp, RangeResult, Refusal, Revision,
 };
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -55,6 +55,12 @@ impl View {
         self.meta.revision
     }
 
+    /// The keys that are the shard's own.
+    #[must_use]
+    pub fn own_range(&self) -> &KeyRange {
+        &self.meta.range
+    }
+
     /// The last entry that the view reflects.
     #[must_use]
     pub fn applied(&self) -> LogIndex {
@@ -69,6 +75,9 @@ impl View {
 
     /// Evaluates a read.
     pub fn range(&self, op: &RangeOp) -> Result<Result<RangeResult, Refusal>, MachineError> {
+        if !op.range.is_within(&self.meta.range) && self.flaw != Some(Flaw::ServeMoved) {
+            return Ok(Err(Refusal::Moved { key: op.range.start.clone() }));
+        }
         if let Err(refusal) = eval::check_revision(op, self.meta.revision, self.meta.compacted) {
             return Ok(Err(refusal));
         }
@@ -164,10 +173,15 @@ impl View {
                 hash = checksum::chain(hash, w.as_slice());
             }
         };
-        let (from, to) = self.slot.kind(CURRENT);
-        let mut present = self.source.scan(from, to).peekable();
-        let (from, to) = self.slot.kind(HISTORY);
-        let mut history = self.source.scan(from, to).peekable();
+        // Behind the range may be rows of keys that were given away.
+        let (present_to, history_to) = match &self.meta.range.end {
+            RangeEnd::Before(end) => {
+                (Bound::Excluded(self.slot.current(end)), Bound::Excluded(self.slot.history_from(end)))
+            }
+            _ => (self.slot.kind_end(CURRENT), self.slot.kind_end(HISTORY)),
+        };
+        let mut present = self.source.scan(self.slot.kind(CURRENT).0, present_to).peekable();
+        let mut history = self.source.scan(self.slot.kind(HISTORY).0, history_to).peekable();
         let history_key = |row: &[u8]| rows::parse_history(row).ok_or(DecodeError { what: "history key", at: 0 });
         loop {
             let current_key = match present.peek() {

@@ -8,6 +8,7 @@ mod handing;
 mod network;
 mod releases;
 pub(crate) mod script;
+pub(crate) mod splits;
 pub(crate) mod stage;
 mod tellers;
 mod twins;
@@ -126,6 +127,8 @@ enum Event {
     /// Every cut and clog ends.
     Heal,
     Churn,
+    /// Somebody asks for a split.
+    Split,
     Operator,
     /// Somebody makes the bank's keyspace.
     Found,
@@ -290,6 +293,7 @@ struct World<'a> {
     next_key: WatcherKey,
     churn: churn::Churn,
     bank: tellers::Bank,
+    splits: splits::Splits,
     raft: RaftCheck,
     seen: Seen,
     order: OrderCheck,
@@ -362,6 +366,7 @@ impl World<'_> {
             watchers: watchers.collect(),
             churn: churn::Churn::new(root.split(21)),
             bank: tellers::Bank::new(plan.bank, &root),
+            splits: splits::Splits::new(root.split(54)),
             raft: RaftCheck::new(plan.nodes),
             seen: Seen::default(),
             order: OrderCheck::new(),
@@ -410,6 +415,7 @@ impl World<'_> {
         }
         self.begin_churn();
         self.open_bank();
+        self.begin_splits();
         if let Some(script) = self.script {
             for (at, fault, rng) in script.faults.iter().filter_map(|n| script.played.faults.get(n as usize - 1)) {
                 self.after(*at, Event::Again { fault: *fault, rng: rng.clone() });
@@ -572,6 +578,7 @@ impl World<'_> {
             }
             Event::Calm => self.become_calm()?,
             Event::Churn => self.churn()?,
+            Event::Split => self.split()?,
             Event::Operator => self.operator()?,
             Event::Found => self.found_bank()?,
             Event::Teller { teller } => self.teller_turn(teller)?,
@@ -620,6 +627,7 @@ impl World<'_> {
             log_keep_bytes: self.plan.log_keep_bytes,
             log_hold_bytes: self.plan.log_hold_bytes,
             chunk_bytes: self.plan.chunk_bytes,
+            split_bytes: self.plan.split_bytes,
             known: (0..self.nodes.len()).map(id_of).collect(),
             sabotage: self.sabotage(node),
         }
@@ -716,7 +724,9 @@ impl World<'_> {
             return Ok(());
         };
         for row in keyspaces.made() {
-            row.keyspace.shards.iter().try_for_each(|(_, shard)| self.raft.made(*shard, &row.founders))?;
+            let made = row.keyspace.shards.iter().filter(|(_, shard)| !row.parents.contains_key(shard));
+            made.clone().try_for_each(|(_, shard)| self.raft.made(*shard, &row.founders))?;
+            self.splits.mapped.extend(row.parents.keys());
         }
         self.look_at_levels(levels, roster)
     }
@@ -751,6 +761,7 @@ impl World<'_> {
         if let Some(persist) = &outputs.persist {
             self.raft.wrote(node, &persist.records)?;
         }
+        self.look_at_births(node)?;
         for (shard, look) in &looks {
             if !self.nodes[node].opened.contains(shard) {
                 self.came_up(node, *shard, look)?;

@@ -43,6 +43,8 @@ pub(crate) struct Plan {
     pub log_keep_bytes: u64,
     pub log_hold_bytes: u64,
     pub chunk_bytes: usize,
+    /// What a shard may hold.
+    pub split_bytes: u64,
     /// The real engine, or the model of a store.
     pub real_store: bool,
     /// A keyspace of many shards, and clients whose transactions go over all of them.
@@ -54,12 +56,15 @@ pub(crate) struct Plan {
 pub(crate) struct BankPlan {
     pub shards: u64,
     pub tellers: u64,
+    /// Mean time between splits.
+    pub split_every_us: Option<u64>,
 }
 
 impl BankPlan {
     fn draw(seed: u64) -> Self {
-        let mut rng = Rng::new(seed).split(50);
-        Self { shards: rng.between(2, 6), tellers: rng.between(2, 5) }
+        let (mut rng, mut splits) = (Rng::new(seed).split(50), Rng::new(seed).split(53));
+        let split_every_us = splits.chance(600).then(|| splits.between(1_000_000, 5_000_000));
+        Self { shards: rng.between(2, 6), tellers: rng.between(2, 5), split_every_us }
     }
 }
 
@@ -90,6 +95,7 @@ impl Plan {
             log_keep_bytes: 16 << 10,
             log_hold_bytes: bounds::LOG_HOLD_BYTES,
             chunk_bytes: 16 << 10,
+            split_bytes: u64::MAX,
             real_store: false,
             bank: None,
         }
@@ -135,6 +141,19 @@ impl Plan {
             Ground::Transactions => {
                 often(&[Fault::Pause, Fault::Clog]);
                 plan.bank = Some(BankPlan::draw(seed));
+            }
+            Ground::Splits => {
+                let every = Some(rng.between(second / 2, 2 * second));
+                plan.bank = Some(BankPlan { shards: rng.between(1, 2), split_every_us: every, ..BankPlan::draw(seed) });
+                plan.faults.insert(Fault::Crash, rng.between(second, 3 * second));
+                plan.faults.insert(Fault::Cut, rng.between(2 * second, 4 * second));
+                plan.think_us = (1_000, 10_000);
+                // Some replicas are brought up by snapshots, and go before those are durable.
+                plan.log_keep_bytes = plan.log_keep_bytes.min(2 << 10);
+                plan.flush_us.1 = plan.flush_us.1.max(300_000);
+                if rng.chance(500) {
+                    plan.split_bytes = rng.between(100, 400);
+                }
             }
             Ground::Upgrades => {
                 plan.bank = Some(BankPlan::draw(seed));
@@ -209,6 +228,7 @@ impl Plan {
             log_keep_bytes: rng.between(0, 16 << 10),
             log_hold_bytes: bounds::LOG_HOLD_BYTES,
             chunk_bytes: rng.between(256, 16 << 10) as usize,
+            split_bytes: u64::MAX,
             real_store: seed.is_multiple_of(8),
             bank: None,
         };

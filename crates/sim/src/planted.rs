@@ -56,12 +56,21 @@ pub enum Ground {
     Transactions,
     /// Two releases side by side, and transactions.
     Upgrades,
+    /// Shards that split under transactions.
+    Splits,
 }
 
 impl Ground {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Anywhere, Self::StaleLeaders, Self::Rot, Self::Forgetfulness, Self::Transactions, Self::Upgrades];
+    pub const ALL: [Self; 7] = [
+        Self::Anywhere,
+        Self::StaleLeaders,
+        Self::Rot,
+        Self::Forgetfulness,
+        Self::Transactions,
+        Self::Upgrades,
+        Self::Splits,
+    ];
 
     /// Its name for `--ground`.
     #[must_use]
@@ -73,6 +82,7 @@ impl Ground {
             Self::Forgetfulness => "forgetfulness",
             Self::Transactions => "transactions",
             Self::Upgrades => "upgrades",
+            Self::Splits => "splits",
         }
     }
 }
@@ -258,6 +268,31 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::PresumeAborted),
     )
     .on(Ground::Transactions),
+    // Splits.
+    flaw("keep-split-off", "a shard goes on serving keys that it has given away", Flaw::KeepSplitOff)
+        .on(Ground::Splits),
+    flaw("serve-moved", "a shard answers whoever asks it for keys that it has given away", Flaw::ServeMoved)
+        .on(Ground::Splits),
+    flaw("history-left-in-split", "a shard that was split off lacks former values", Flaw::HistoryLeftInSplit)
+        .on(Ground::Splits),
+    flaw("split-with-locks", "a shard is split while keys are locked, and the locks stay behind", Flaw::SplitWithLocks)
+        .on(Ground::Splits),
+    flaw(
+        "forget-keys-in-split",
+        "what a client did under its own name is not known to the shard where a retry goes",
+        Flaw::ForgetKeysInSplit,
+    )
+    .on(Ground::Splits),
+    bug("child-as-founder", "a shard that was split off begins with nothing", Node(Sabotage::ChildAsFounder))
+        .on(Ground::Splits),
+    bug("wean-early", "a shard's rows go before a majority has the shard they went to", Node(Sabotage::WeanEarly))
+        .on(Ground::Splits),
+    bug(
+        "child-unflushed",
+        "the log of a shard that was split off rests on rows that are not durable",
+        Node(Sabotage::ChildUnflushed),
+    )
+    .on(Ground::Splits),
     // Disks and snapshots.
     bug("skip-sync", "the disk says durable and is not", Driver(DriverBug::SkipSync)),
     bug("skip-directory-sync", "a new file's name is not durable", Driver(DriverBug::SkipDirSync)),

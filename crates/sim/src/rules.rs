@@ -168,6 +168,18 @@ const RULES: &[(&str, &str)] = &[
         "Once all faults have ended, no lock is left of a transaction whose coordinator is gone: nobody waits for it for ever.",
     ),
     (
+        "a shard is split once",
+        "All replicas of a shard give the same keys to the same child, at the same entry: what it begins with is the same everywhere.",
+    ),
+    (
+        "a child is weaned when a majority has it",
+        "A shard keeps what it has given away until the child's own group has committed something: then a majority has it, and no single disk is all there is.",
+    ),
+    (
+        "each key has one shard",
+        "In the end the shards' own ranges are those of the shard map: no key has two owners, and none has no owner.",
+    ),
+    (
         "keyspaces are what was asked for",
         "Every node knows the keyspaces that were made, and has a replica of each of their shards.",
     ),

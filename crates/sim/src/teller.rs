@@ -37,6 +37,12 @@ pub(crate) fn starts(shards: u64) -> Vec<Bytes> {
     (1..shards).map(|n| keys[(n as usize * keys.len()) / shards as usize].clone()).collect()
 }
 
+/// Some account or register.
+pub(crate) fn any_key(rng: &mut Rng) -> Bytes {
+    let n = rng.below(ACCOUNTS + REGISTERS);
+    if n < ACCOUNTS { account(n) } else { register(n - ACCOUNTS) }
+}
+
 /// What a value says: who wrote it, and how much it is.
 pub(crate) fn parse(value: &[u8]) -> Option<(u64, i64)> {
     let (operation, amount) = std::str::from_utf8(value).ok()?.split_once(':')?;

@@ -9,18 +9,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const ACCOUNTS: usize = 40;
+pub(super) const ACCOUNTS: usize = 40;
 const START: i64 = 100;
+/// All of it.
+pub(super) const MONEY: i64 = START * ACCOUNTS as i64;
 
-fn account(n: usize) -> String {
+pub(super) fn account(n: usize) -> String {
     format!("a/{n:02}")
 }
 
-/// Makes the keyspace and opens the accounts.
-fn open(endpoint: &str) {
-    let wish = json!({ "name": "bank", "kind": "ranged", "split_at": [account(10), account(20), account(30)] });
+/// Makes the keyspace, cut at some accounts, and opens all of them.
+pub(super) fn open(endpoint: &str, cuts: &[usize]) {
+    let split_at: Vec<String> = cuts.iter().copied().map(account).collect();
+    let wish = json!({ "name": "bank", "kind": "ranged", "split_at": split_at });
     let (code, made) = request(endpoint, "POST", "/v1/keyspaces", None, &wish).expect("an answer");
-    assert_eq!((code, made["shards"].as_array().map(Vec::len)), (201, Some(4)), "{made}");
+    assert_eq!((code, made["shards"].as_array().map(Vec::len)), (201, Some(cuts.len() + 1)), "{made}");
     let put = |n| json!({ "keyspace": "bank", "put": account(n), "value": START.to_string() });
     let writes: Vec<Value> = (0..ACCOUNTS).map(put).collect();
     let (code, opened) =
@@ -36,7 +39,7 @@ fn read(endpoint: &str, reads: Value) -> Option<Vec<(i64, u64)>> {
     (code == 200).then(|| all.map(|found| kv(&found).expect("an account")).collect())
 }
 
-fn total(endpoint: &str) -> Option<i64> {
+pub(super) fn total(endpoint: &str) -> Option<i64> {
     let accounts = read(endpoint, json!([{ "keyspace": "bank", "prefix": "a/" }]))?;
     assert_eq!(accounts.len(), ACCOUNTS);
     Some(accounts.iter().map(|(amount, _)| amount).sum())
@@ -63,16 +66,20 @@ fn transfer(endpoints: &[String], name: &str, from: usize, to: usize, amount: i6
     panic!("transfer {name} found nobody in six seconds");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn money_is_neither_made_nor_lost_while_processes_are_killed() {
-    let mut cluster = Cluster::start(3).await;
-    let endpoints = cluster.endpoints();
-    open(&endpoints[0]);
-    let stop = Arc::new(AtomicBool::new(false));
-    let (moved, audits) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let tellers: Vec<_> = (0..4usize)
-        .map(|teller| {
-            let (endpoints, stop, moved, audits) = (endpoints.clone(), stop.clone(), moved.clone(), audits.clone());
+/// Clients that move money and look at all of it, until they are told to stop.
+pub(super) struct Tellers {
+    threads: Vec<thread::JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    moved: Arc<AtomicU64>,
+    audits: Arc<AtomicU64>,
+}
+
+impl Tellers {
+    pub fn begin(endpoints: &[String]) -> Self {
+        let (stop, moved, audits) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default(), Arc::default());
+        let work = |teller: usize| {
+            let (endpoints, stop) = (endpoints.to_vec(), stop.clone());
+            let (moved, audits): (Arc<AtomicU64>, Arc<AtomicU64>) = (moved.clone(), Arc::clone(&audits));
             thread::spawn(move || {
                 let mut n = teller;
                 while !stop.load(Ordering::Relaxed) {
@@ -82,13 +89,46 @@ async fn money_is_neither_made_nor_lost_while_processes_are_killed() {
                         moved.fetch_add(1, Ordering::Relaxed);
                     }
                     if let Some(total) = total(&endpoints[n % endpoints.len()]) {
-                        assert_eq!(total, START * ACCOUNTS as i64, "an audit saw a transaction half done");
+                        assert_eq!(total, MONEY, "an audit saw a transaction half done");
                         audits.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             })
-        })
-        .collect();
+        };
+        let threads = (0..4usize).map(work).collect();
+        Self { threads, stop, moved, audits }
+    }
+
+    /// They stop; returns how often money was moved, and how often all of it was looked at.
+    pub fn end(self) -> (u64, u64) {
+        self.stop.store(true, Ordering::Relaxed);
+        for teller in self.threads {
+            teller.join().expect("no teller objects");
+        }
+        (self.moved.load(Ordering::Relaxed), self.audits.load(Ordering::Relaxed))
+    }
+}
+
+/// Whatever was left behind by a killed coordinator is settled within seconds, and nothing is locked any more.
+pub(super) fn is_all_there(endpoints: &[String]) {
+    for endpoint in endpoints {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let total = loop {
+            match total(endpoint) {
+                Some(total) => break total,
+                None => assert!(Instant::now() < deadline, "{endpoint} does not answer"),
+            }
+        };
+        assert_eq!(total, MONEY);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_is_neither_made_nor_lost_while_processes_are_killed() {
+    let mut cluster = Cluster::start(3).await;
+    let endpoints = cluster.endpoints();
+    open(&endpoints[0], &[10, 20, 30]);
+    let tellers = Tellers::begin(&endpoints);
     let began = Instant::now();
     let mut kills = 0;
     while began.elapsed() < Duration::from_secs(9) {
@@ -99,23 +139,9 @@ async fn money_is_neither_made_nor_lost_while_processes_are_killed() {
         cluster.restart(node);
         kills += 1;
     }
-    stop.store(true, Ordering::Relaxed);
-    for teller in tellers {
-        teller.join().expect("no teller objects");
-    }
+    let (moved, audits) = tellers.end();
     cluster.ready().await;
-    // Whatever was left behind by a killed coordinator is settled within seconds, and nothing is locked any more.
-    for endpoint in &endpoints {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        let total = loop {
-            match total(endpoint) {
-                Some(total) => break total,
-                None => assert!(Instant::now() < deadline, "{endpoint} does not answer"),
-            }
-        };
-        assert_eq!(total, START * ACCOUNTS as i64);
-    }
-    let (moved, audits) = (moved.load(Ordering::Relaxed), audits.load(Ordering::Relaxed));
+    is_all_there(&endpoints);
     assert!(moved > 20 && audits > 20, "{moved} transfers and {audits} audits in {kills} kills are too few");
 }
 

@@ -19,6 +19,7 @@ mod peers;
 mod releases;
 mod rot;
 mod slow_watcher;
+mod splitting;
 mod stopping;
 mod traces;
 mod watching;

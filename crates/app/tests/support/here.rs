@@ -38,6 +38,7 @@ impl Here {
             request_timeout: Duration::from_secs(7),
             disk: DiskOptions::default(),
             trace: None,
+            split_bytes: u64::MAX,
         };
         let runtime = Runtime::start(options, None).await.expect("started");
         tokio::spawn(quorate_etcd::serve(

@@ -45,6 +45,14 @@ pub(super) enum End {
     Unknown,
 }
 
+/// Whether another attempt may find things otherwise: a lock is released, and a shard that was split is found in the map.
+fn may_pass(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Refused(Refusal::Locked { .. } | Refusal::Moved { .. }) | Error::Unavailable(Unavailable::NoLeader)
+    )
+}
+
 impl Attempt {
     /// Begins. The caller asks each of the others to prepare, or the home to decide if there are none.
     pub fn new(tx: TxId, home: ShardId, fence: LogIndex, others: BTreeSet<ShardId>) -> Self {
@@ -71,7 +79,7 @@ impl Attempt {
                 let others_hold = self.others_hold;
                 if self.waiting.is_empty() { Next::Decide { others_hold } } else { Next::Wait }
             }
-            Err(error @ Error::Refused(Refusal::Locked { .. })) => Next::Over(End::Again(error)),
+            Err(error) if may_pass(&error) => Next::Over(End::Again(error)),
             // Whatever became of it: as long as nobody decides, nothing happens, and nobody but this coordinator decides.
             Err(Error::UnknownOutcome(_)) => Next::Over(End::Failed(Unavailable::Timeout.into())),
             Err(error) => Next::Over(End::Failed(error)),
@@ -91,7 +99,8 @@ impl Attempt {
                 End::Again(Error::Refused(Refusal::Aborted { tx: self.tx }))
             }
             Ok(TxAnswer::Repeated(decision)) => End::Repeated(decision),
-            Err(error @ Error::Refused(Refusal::Locked { .. } | Refusal::Aborted { .. })) => End::Again(error),
+            Err(error @ Error::Refused(Refusal::Aborted { .. })) => End::Again(error),
+            Err(error) if may_pass(&error) => End::Again(error),
             Err(Error::UnknownOutcome(_)) => End::Unknown,
             Err(error) => End::Failed(error),
             Ok(other) => unreachable!("a decision was answered with {other:?}"),

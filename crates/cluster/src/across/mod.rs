@@ -168,15 +168,15 @@ impl Across {
             Ok(plan) => client.plan = plan,
             Err(refusal) => return self.finish(number, Err(refusal.into())),
         }
+        client.attempts += 1;
         let home = client.plan.home;
         let Some(applied) = (at.applied)(home) else {
-            return self.finish(number, Err(Unavailable::NoLeader.into()));
+            return self.pause(number, Unavailable::NoLeader.into(), at);
         };
         let tx = TxId(u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64()));
         let fence = LogIndex(applied.0 + FENCE_ENTRIES);
         let others: BTreeSet<ShardId> = client.plan.parts.keys().copied().filter(|shard| *shard != home).collect();
         client.results.clear();
-        client.attempts += 1;
         client.again = None;
         let deadline = client.deadline;
         let prepares: Vec<_> = others.iter().map(|shard| (*shard, client.plan.parts[shard].clone())).collect();
@@ -280,9 +280,7 @@ impl Across {
                 self.carry_out(&attempt, Decision::Aborted, at);
             }
             End::Again(error) => {
-                let most = BACKOFF_MAX.min(Duration::from_millis(1 << client.attempts.min(16)));
-                let wait = Duration::from_micros(self.rng.between(0, most.as_micros() as u64));
-                client.again = Some((at.now + wait, error));
+                self.pause(number, error, at);
                 self.carry_out(&attempt, Decision::Aborted, at);
             }
             End::Failed(error) => {
@@ -295,6 +293,14 @@ impl Across {
                 self.finish(number, Err(Error::UnknownTransaction { tx, home }));
             }
         }
+    }
+
+    /// Another attempt follows after a moment.
+    fn pause(&mut self, number: u64, error: Error, at: &Surroundings<'_>) {
+        let Some(client) = self.clients.get_mut(&number) else { return };
+        let most = BACKOFF_MAX.min(Duration::from_millis(1 << client.attempts.min(16)));
+        let wait = Duration::from_micros(self.rng.between(0, most.as_micros() as u64));
+        client.again = Some((at.now + wait, error));
     }
 
     fn finish(&mut self, number: u64, reply: Result<Reply, Error>) {

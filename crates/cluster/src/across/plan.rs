@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     pub parts: BTreeMap<ShardId, Part>,
-    /// Where it is decided: the first shard that it writes to. A retry finds the same.
+    /// Where it is decided: the shard of the first key that it may write. A retry finds the same, or one that was split off it since and knows
+    /// what was decided there under clients' keys.
     pub home: ShardId,
     looks: Vec<Pieces>,
 }
@@ -62,8 +63,13 @@ impl Plan {
         if bytes > max {
             return Err(Refusal::TooLarge { bytes, max });
         }
-        let writes = parts.iter().find(|(_, part)| !part.only_reads());
-        let home = *writes.or_else(|| parts.iter().next()).ok_or(Refusal::EmptyKey)?.0;
+        let writes = transaction.success.iter().chain(&transaction.failure);
+        let ranges = writes.map(|(keyspace, write)| (*keyspace, write.range())).filter(|(_, range)| !range.is_empty());
+        let first = ranges.map(|(keyspace, range)| (keyspace, range.start)).min();
+        let home = match first {
+            Some((keyspace, key)) => find(keyspace)?.shard_of(&key),
+            None => *parts.keys().next().ok_or(Refusal::EmptyKey)?,
+        };
         Ok(Self { parts, home, looks })
     }
 

@@ -28,6 +28,7 @@ fn fresh() -> Node {
         unflushed_bytes_max: 4 << 20,
         log_keep_bytes: 1 << 20,
         log_hold_bytes: 1 << 20,
+        split_bytes: u64::MAX,
         chunk_bytes: 1 << 10,
         sabotage: None,
     };

@@ -129,7 +129,7 @@ impl Replica {
             op: CompareOp::Equal,
             expected: Expected::Mod(revision.0 as i64),
         };
-        self.propose_own(Txn { compares: vec![unchanged], success, failure: Vec::new() });
+        self.propose_own(Command::Transact(Txn { compares: vec![unchanged], success, failure: Vec::new() }));
     }
 
     /// As the system keyspace's leader: writes down at which level the cluster is, when that changes.
@@ -142,13 +142,12 @@ impl Replica {
             if cx.sabotaged(Sabotage::RaiseEarly) { vec![node_of(self.id)] } else { all.collect() };
         if let Some(txn) = levels.raise(members, own) {
             self.reshaping.raised = Some(cx.now);
-            self.propose_own(txn);
+            self.propose_own(Command::Transact(txn));
         }
     }
 
-    fn propose_own(&mut self, txn: Txn) {
+    pub(super) fn propose_own(&mut self, command: Command) {
         self.own.seq += 1;
-        let command = Command::Transact(txn);
         self.proposals.enqueue(vec![Envelope { id: self.own, answered_below: self.own.seq, command }]);
     }
 

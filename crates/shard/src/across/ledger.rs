@@ -8,12 +8,13 @@
 //! A decision is kept until its fence has passed and every shard has carried it out. Until then, whoever asks hears it, and behind the fence nobody
 //! can decide any more: so what was aborted stays aborted, and what a client retries under its key happens once.
 
-use super::locks::Locks;
+use super::locks::{Blocker, Locks, Mode};
 use crate::OpenError;
 use crate::rows::{DECIDED, PREPARED, SLOT_BYTES, Slot};
 use crate::source::Source;
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Writer};
+use quorate_kv::KeyRange;
 use quorate_kv::across::{Decision, Part, TxId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -96,6 +97,17 @@ impl Ledger {
     /// What was committed under a client's name.
     pub fn of_key(&self, key: u128) -> Option<&Decided> {
         self.keys.get(&key).and_then(|tx| self.decided.get(tx))
+    }
+
+    /// A part that is prepared and reads or writes keys of a range.
+    pub fn prepared_in(&self, range: &KeyRange) -> Option<Blocker> {
+        self.locks.blocker(range, Mode::Write)
+    }
+
+    /// What was committed under clients' names, as rows of a shard to which some of the keys go. Here is who has it carried out.
+    pub fn under_keys(&self) -> impl Iterator<Item = (TxId, Bytes)> + '_ {
+        let decided = self.keys.values().filter_map(|tx| Some((*tx, self.decided.get(tx)?)));
+        decided.map(|(tx, decided)| (tx, Decided { unresolved: Vec::new(), ..decided.clone() }.encode().into()))
     }
 
     pub fn prepare(&mut self, tx: TxId, prepared: Prepared) {

@@ -168,7 +168,11 @@ impl Transaction<'_> {
             }
             // What it will touch, nobody knows.
             Command::Call { .. } => locks.blocker(&KeyRange::all(), Mode::Write),
-            Command::LeaseGrant { .. } | Command::Compact { .. } | Command::Across { .. } => None,
+            Command::LeaseGrant { .. }
+            | Command::Compact { .. }
+            | Command::Across { .. }
+            | Command::Split { .. }
+            | Command::Wean { .. } => None,
         }
     }
 

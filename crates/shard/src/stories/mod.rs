@@ -15,10 +15,12 @@
 //!   move [bytes=64] [damage]            the rows travel to another store, which takes over
 //!   state, hash [rev=4], rows
 //!   prepare, decide, settle, resolve, forget, ledger: see `across`
+//!   split, wean, births, build, enter, clear: see `splits`
 //! ```
 
 mod across;
 mod language;
+mod splits;
 
 use crate::{
     Attach, EntryPayload, Export, Import, ImportError, Machine, Output, Procedures, Slot, WatchHub, encode_entry, rows,
@@ -316,6 +318,7 @@ impl goldenscript::Runner for Teller {
                 let command = across::command(name, &mut args)?;
                 self.run_now(command)?
             }
+            name @ ("split" | "wean" | "births" | "build" | "enter" | "clear") => self.split(name, &mut args)?,
             other => return Err(format!("no such command: {other}").into()),
         };
         args.reject_next()?;

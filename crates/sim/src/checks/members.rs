@@ -9,7 +9,7 @@ use bytes::Bytes;
 use quorate_cluster::bounds::PROMOTION_LAG_ENTRIES;
 use quorate_cluster::{FIRST_SHARDS, Inspection, membership_hash};
 use quorate_consensus::{EntryKind, Membership, MembershipChange, Step};
-use quorate_env::{LogIndex, ReplicaId, ShardId, Term};
+use quorate_env::{LogIndex, Reader, ReplicaId, ShardId, Term};
 use quorate_storage::wal::LogEntry;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +19,9 @@ pub(super) struct MemberCheck {
     first: Membership,
     /// With whom those begin that somebody made.
     made: BTreeMap<ShardId, Membership>,
+    /// Behind which entry those begin that were split off. Who has nothing of them goes by no members.
+    born: BTreeMap<ShardId, LogIndex>,
+    nobody: Membership,
     /// Each configuration, from the entry on that made it.
     changes: BTreeMap<ShardId, BTreeMap<LogIndex, Membership>>,
     votes: BTreeMap<(ShardId, Term, ReplicaId), BTreeSet<ReplicaId>>,
@@ -32,6 +35,8 @@ impl MemberCheck {
         Self {
             first,
             made: BTreeMap::new(),
+            born: BTreeMap::new(),
+            nobody: Membership::default(),
             changes: BTreeMap::new(),
             votes: BTreeMap::new(),
             proposed: BTreeSet::new(),
@@ -47,12 +52,30 @@ impl MemberCheck {
         })
     }
 
+    /// A shard was split off.
+    pub fn born(&mut self, child: ShardId, index: LogIndex, membership: &Bytes) -> Result<(), Violation> {
+        let members = Membership::decode(&mut Reader::new(membership.clone()));
+        let members =
+            members.map_err(|e| Violation { rule: "entries can be read", detail: format!("{child}: {e}") })?;
+        self.made.insert(child, members);
+        self.born.insert(child, index);
+        Ok(())
+    }
+
+    /// Behind which entry a shard begins.
+    pub fn birth(&self, child: ShardId) -> LogIndex {
+        self.born.get(&child).copied().unwrap_or_default()
+    }
+
     fn first(&self, shard: ShardId) -> &Membership {
         self.made.get(&shard).unwrap_or(&self.first)
     }
 
     /// The configuration as of an entry.
     pub fn at(&self, shard: ShardId, index: LogIndex) -> &Membership {
+        if index < self.birth(shard) {
+            return &self.nobody;
+        }
         let change = self.changes.get(&shard).and_then(|changes| changes.range(..=index).next_back());
         change.map_or_else(|| self.first(shard), |(_, membership)| membership)
     }

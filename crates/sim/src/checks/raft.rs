@@ -102,6 +102,19 @@ impl RaftCheck {
         self.members.made(shard, founders)
     }
 
+    /// A shard was split off: its log goes on behind an entry, and begins with what its parent had then.
+    pub fn born(&mut self, child: ShardId, index: LogIndex, term: Term, membership: &Bytes) -> Result<(), Violation> {
+        let before = index.0 as usize;
+        self.committed.entry(child).or_default().resize(before, (Term(0), 0, Bytes::new()));
+        self.by_term.entry(child).or_default().resize(before, term);
+        self.members.born(child, index, membership)
+    }
+
+    /// Whether something is committed in a shard that was split off.
+    pub fn goes_on(&self, child: ShardId) -> bool {
+        self.committed(child) as u64 > self.members.birth(child).0
+    }
+
     /// A node's disk forgets, by a fault that its peers must find out.
     pub fn forgive(&mut self, node: usize) {
         self.forgiven.insert(node);

@@ -2,10 +2,10 @@
 
 const GUTTER = 80, AXIS = 40, NODE_HEIGHT = 88, CLIENT_HEIGHT = 22, ARROWS_MAX = 4000, POINTS_MAX = 3000;
 
-/** A message's kind decides its colour. */
+/** A message's kind decides its colour. What Paxos asks two majorities for has the colours of what Raft asks them for. */
 function colourOfSaid(kind) {
-  if (/^Append/.test(kind)) return "append";
-  if (/Vote|TimeoutNow|TransferLeader/.test(kind)) return "vote";
+  if (/^Append|^accept/.test(kind)) return "append";
+  if (/Vote|TimeoutNow|TransferLeader|^prepare|^promise/.test(kind)) return "vote";
   if (/^Heartbeat|StateHash/.test(kind)) return "beat";
   if (/^Snapshot|Chunk|TransferGone/.test(kind)) return "snapshot";
   if (/^Forward|^Lease|^ReadIndex/.test(kind)) return "forward";

@@ -57,7 +57,7 @@ pub(super) struct Bank {
 
 impl Bank {
     pub fn new(plan: Option<BankPlan>, rng: &Rng) -> Self {
-        let Some(BankPlan { shards, tellers }) = plan else { return Self::default() };
+        let Some(BankPlan { shards, tellers, .. }) = plan else { return Self::default() };
         let tellers = (0..tellers).map(|n| Teller::new(rng.split(200 + n))).collect();
         Self { tellers, shards, rng: Some(rng.split(52)), ..Self::default() }
     }
@@ -83,7 +83,7 @@ impl World<'_> {
     }
 
     /// The bank's keyspace, as a node knows it.
-    fn bank_of(&self, node: usize) -> Option<Keyspace> {
+    pub(super) fn bank_of(&self, node: usize) -> Option<Keyspace> {
         self.nodes[node].node.as_ref()?.keyspaces().named(BANK).cloned()
     }
 
@@ -229,6 +229,9 @@ impl World<'_> {
         request: RequestId,
         answer: &Result<Reply, Error>,
     ) -> Result<bool, Violation> {
+        if self.split_hears(request, answer) {
+            return Ok(true);
+        }
         if let Some((home, tx)) = self.bank.curious.remove(&request) {
             return self.curious_hears(home, tx, answer).map(|()| true);
         }
@@ -258,6 +261,10 @@ impl World<'_> {
                 }
                 let read =
                     view.range(op).map_err(|e| Violation { rule: "views can be read", detail: e.to_string() })?;
+                if let Err(Refusal::Moved { .. }) = &read {
+                    self.mark("read of a key that has moved");
+                    return self.read_again(teller, flight).map(|()| true);
+                }
                 let kvs = read.map_err(|e| Violation { rule: "reads are answered", detail: e.to_string() })?.kvs;
                 self.teller_saw(teller, operation, vec![op.range.clone()], &kvs)?;
             }
@@ -272,7 +279,10 @@ impl World<'_> {
             },
             // Asked twice, it may have happened the first time.
             Err(Error::Unavailable(_) | Error::Refused(_)) if flight.asked > 1 => self.mark("unknown outcome"),
-            Err(Error::Unavailable(_) | Error::Refused(Refusal::Locked { .. } | Refusal::Aborted { .. })) => {
+            Err(
+                Error::Unavailable(_)
+                | Error::Refused(Refusal::Locked { .. } | Refusal::Aborted { .. } | Refusal::Moved { .. }),
+            ) => {
                 self.mark("transaction given up");
                 self.bank.check.refused.insert(operation);
                 self.bank.check.done.remove(&operation);
@@ -367,6 +377,7 @@ impl World<'_> {
         let entry = EntryPayload::decode(payload.clone());
         let entry = entry.map_err(|e| Violation { rule: "entries can be read", detail: e.to_string() })?;
         for envelope in entry.commands {
+            self.split_commits(&envelope.command)?;
             match envelope.command {
                 Command::Across { tx, step: TxStep::Settle { .. } } => {
                     self.bank.settled.insert(tx);
@@ -429,14 +440,18 @@ impl World<'_> {
             .filter_map(|node| self.bank_of(*node))
             .flat_map(|bank| bank.shards.into_iter().map(|(_, shard)| shard))
             .collect();
-        demand(shards.len() as u64 == self.bank.shards, "keyspaces are what was asked for", || format!("{shards:?}"))?;
+        let asked = self.bank.shards + self.splits.mapped.len() as u64;
+        demand(shards.len() as u64 == asked, "keyspaces are what was asked for", || format!("{shards:?}"))?;
+        let mut ranges = BTreeMap::new();
         let mut versions: BTreeMap<Bytes, Vec<u64>> = BTreeMap::new();
         for shard in shards {
             let views = lasting.iter().filter_map(|node| self.nodes[*node].node.as_ref()?.view(shard));
             let view = views.max_by_key(quorate_shard::View::applied);
             let view =
                 view.ok_or_else(|| Violation { rule: "replicas catch up", detail: format!("nobody has {shard}") })?;
-            let history = view.events(&KeyRange::all(), Revision(1), false, usize::MAX);
+            // A child has what its parent knew of its keys.
+            let history = view.events(view.own_range(), Revision(1), false, usize::MAX);
+            ranges.insert(shard, view.own_range().clone());
             let history = history.map_err(|e| Violation { rule: "views can be read", detail: e.to_string() })?;
             for event in history.events {
                 let (writer, _) = parse(&event.kv.value).unwrap_or_default();
@@ -445,6 +460,7 @@ impl World<'_> {
             let locked = view.blocker(&RangeOp::of(KeyRange::all()));
             demand(locked.is_none(), "transactions end", || format!("{shard} holds a lock: {locked:?}"))?;
         }
+        self.judge_ranges(&ranges)?;
         let explained = self.bank.check.finish(&versions)?;
         self.report.explained += explained;
         for teller in &self.bank.tellers {

@@ -196,7 +196,8 @@ impl World<'_> {
         if self.wounds.lacks(node) {
             let this = &self.nodes[node];
             let whole = |core: &Node| {
-                core.shards().into_iter().all(|shard| core.inspect(shard).is_some_and(|look| look.rotted == 0))
+                let mended = |shard| core.inspect(shard).is_some_and(|look| look.rotted == 0);
+                core.is_whole() && core.shards().into_iter().all(mended)
             };
             // What of its log belongs to shards that it does not know of yet, it could not have mended.
             if this.logs.is_subset(&this.opened) && this.node.as_ref().is_some_and(whole) {

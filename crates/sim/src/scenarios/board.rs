@@ -1,6 +1,6 @@
 //! Where a model tells what its participants do. Times may be told in any order; the trace has them sorted.
 
-use crate::trace::{About, Lane, Loss, MessageId, Outcome, Record, Said, TRACE_VERSION, Trace, TraceEvent};
+use crate::trace::{About, Lane, Loss, MessageId, Outcome, Part, Record, Said, TRACE_VERSION, Trace, TraceEvent};
 
 /// A participant of a model, counted from 0.
 pub(super) fn lane(participant: usize) -> Lane {
@@ -36,14 +36,39 @@ impl Board {
 
     /// A message leaves, and arrives unless it is lost.
     pub fn message(&mut self, ends: (usize, usize), times: (u64, Option<u64>), kind: &str, text: impl Into<String>) {
+        self.copies(ends, (times.0, times.1.as_slice()), kind, text);
+    }
+
+    /// A message leaves, and copies of it arrive. If there is none, it is lost.
+    pub fn copies(&mut self, ends: (usize, usize), times: (u64, &[u64]), kind: &str, text: impl Into<String>) {
         self.messages += 1;
         let (message, (from, to)) = (MessageId(self.messages), ends);
         let said = Said { kind: kind.into(), text: text.into(), ..Said::default() };
-        self.tell(times.0, TraceEvent::Send { message, from: lane(from), to: lane(to), shard: 1, said });
-        match times.1 {
-            Some(at) => self.tell(at, TraceEvent::Deliver { message }),
-            None => self.tell(times.0 + 400, TraceEvent::Lose { message, why: Loss::Dropped }),
+        let (sent, arrivals) = times;
+        self.tell(sent, TraceEvent::Send { message, from: lane(from), to: lane(to), shard: 1, said });
+        if arrivals.is_empty() {
+            self.tell(sent + 400, TraceEvent::Lose { message, why: Loss::Dropped });
         }
+        arrivals.iter().for_each(|at| self.tell(*at, TraceEvent::Deliver { message }));
+    }
+
+    /// A participant stands still for a while.
+    pub fn pause(&mut self, who: usize, times: (u64, u64)) {
+        let node = lane(who);
+        self.tell(times.0, TraceEvent::Pause { node });
+        self.tell(times.1, TraceEvent::Resume { node });
+    }
+
+    /// It dies, and comes back with what its disk holds. Lives are counted.
+    pub fn restart(&mut self, who: usize, times: (u64, u64), life: u64) {
+        let node = lane(who);
+        self.tell(times.0, TraceEvent::Crash { node, cause: "killed".into() });
+        self.tell(times.1, TraceEvent::Start { node, life });
+    }
+
+    /// What it is from now on, in which term, and whom it follows.
+    pub fn role(&mut self, at: u64, who: usize, (term, part): (u64, Part), leader: Option<usize>) {
+        self.tell(at, TraceEvent::Role { node: lane(who), shard: 1, term, part, leader: leader.map(lane) });
     }
 
     /// A client's operation, from question to answer.

@@ -11,7 +11,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
            its value; who hears one value twice proposes it; two equal proposals decide, one is adopted. An adversary who decides which message \
            comes late, and loses none, lets everybody hear two different values: nothing is ever decided, though nobody has crashed. That is no \
            fault of this protocol, every deterministic one has such a schedule. Two ways out: processes that toss a coin when they learn nothing \
-           escape the adversary; and once messages are on time, waiting a little longer is enough. Raft does both, with timeouts drawn at random.",
+           escape the adversary; and once messages are on time, waiting a little longer is enough. Raft's timeouts, though drawn at random, are of the \
+           second kind: scenario flp-timeouts.",
     source: "Fischer, Lynch, Paterson: Impossibility of distributed consensus with one faulty process (JACM 1985); Ben-Or (PODC 1983); Dwork, \
              Lynch, Stockmeyer: Consensus in the presence of partial synchrony (JACM 1988).",
     play,

@@ -7,15 +7,19 @@
 //!
 //! A finding is what the text claims, both ways round: that the bad thing happens where it must, and that it does not where it must not.
 
+mod agenda;
 mod board;
 mod byzantine;
 mod clocks;
 mod fallacies;
 mod flp;
+mod flp_timeouts;
 mod last_write_wins;
 mod paxos;
+mod paxos_and_raft;
 mod power_cut;
 mod quorums;
+mod replica;
 mod split_brain;
 mod two_generals;
 mod two_leaders;
@@ -60,6 +64,13 @@ fn finding(holds: bool, what: impl Into<String>) -> Finding {
     Finding { what: what.into(), holds }
 }
 
+/// The median of some numbers, and the largest.
+fn middle_and_longest(numbers: impl Iterator<Item = u64>) -> (u64, u64) {
+    let mut numbers: Vec<u64> = numbers.collect();
+    numbers.sort_unstable();
+    (numbers.get(numbers.len() / 2).copied().unwrap_or(0), numbers.last().copied().unwrap_or(0))
+}
+
 /// Real nodes play. That no rule of the simulator breaks on the way is the first finding of each.
 fn on_stage(seed: u64, nodes: usize, clients: usize, play: fn(&mut Stage) -> Result<Vec<Finding>, Violation>) -> Play {
     let mut stage = Stage::new(seed, nodes, clients);
@@ -73,7 +84,7 @@ fn on_stage(seed: u64, nodes: usize, clients: usize, play: fn(&mut Stage) -> Res
     Play { findings, trace: stage.finish() }
 }
 
-/// All of them: first those that the real nodes play, then the models.
+/// All of them: first those that the real nodes play, then the models, some of which put real replicas beside them.
 pub const SCENARIOS: &[Scenario] = &[
     split_brain::SCENARIO,
     two_leaders::SCENARIO,
@@ -81,12 +92,14 @@ pub const SCENARIOS: &[Scenario] = &[
     fallacies::SCENARIO,
     two_generals::SCENARIO,
     flp::SCENARIO,
+    flp_timeouts::SCENARIO,
     byzantine::SCENARIO,
     clocks::LAMPORT,
     clocks::VECTOR,
     last_write_wins::SCENARIO,
     quorums::SCENARIO,
     paxos::SCENARIO,
+    paxos_and_raft::SCENARIO,
 ];
 
 /// The one of that name.

@@ -1,10 +1,13 @@
 //! Single-decree Paxos: proposers duel over a lossy network, and nothing is ever chosen twice.
 
+pub(super) mod roles;
+
+use super::agenda::Agenda;
 use super::board::Board;
 use super::{Play, Scenario, finding};
 use quorate_env::Rng;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use roles::{Acceptor, Ballot, Message, Proposer, ballot_after};
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "paxos",
@@ -25,43 +28,13 @@ const RUNS: u64 = 1_000;
 const STORM_US: u64 = 300_000;
 const END_US: u64 = 900_000;
 
-type Ballot = u64;
-/// An accepted proposal.
-type Vote = Option<(Ballot, usize)>;
-
-#[derive(Clone, Copy, Debug)]
-enum Message {
-    Prepare(Ballot),
-    Promise(Ballot, Vote),
-    Accept(Ballot, usize),
-    Accepted(Ballot, usize),
-}
-
 enum Event {
     Arrive { from: usize, to: usize, message: Message },
     Retry { proposer: usize },
 }
 
-#[derive(Clone, Default)]
-struct Acceptor {
-    promised: Ballot,
-    voted: Vote,
-}
-
-#[derive(Default)]
-struct Proposer {
-    ballot: Ballot,
-    promises: BTreeMap<usize, Vote>,
-    accepting: bool,
-    accepted: BTreeSet<usize>,
-    decided: Option<usize>,
-}
-
 struct Run<'a> {
-    now: u64,
-    heap: BinaryHeap<Reverse<(u64, u64)>>,
-    events: BTreeMap<(u64, u64), Event>,
-    sequence: u64,
+    agenda: Agenda<Event>,
     rng: Rng,
     acceptors: Vec<Acceptor>,
     proposers: Vec<Proposer>,
@@ -75,10 +48,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(seed: u64, deaf: bool, board: Option<&'a mut Board>) -> Self {
         Self {
-            now: 0,
-            heap: BinaryHeap::new(),
-            events: BTreeMap::new(),
-            sequence: 0,
+            agenda: Agenda::beginning_at(0),
             rng: Rng::new(seed),
             acceptors: vec![Acceptor::default(); ACCEPTORS],
             proposers: (0..PROPOSERS).map(|_| Proposer::default()).collect(),
@@ -89,44 +59,29 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn after(&mut self, us: u64, event: Event) {
-        self.sequence += 1;
-        let at = (self.now + us, self.sequence);
-        self.heap.push(Reverse(at));
-        self.events.insert(at, event);
-    }
-
     fn note(&mut self, who: usize, text: String) {
-        let now = self.now;
+        let now = self.agenda.now();
         if let Some(board) = &mut self.board {
             board.note(now, who, text);
         }
     }
 
     fn send(&mut self, from: usize, to: usize, message: Message) {
-        let storm = self.now < STORM_US;
+        let now = self.agenda.now();
+        let storm = now < STORM_US;
         let copies = match storm {
             true if self.rng.chance(300) => 0,
             true if self.rng.chance(200) => 2,
             _ => 1,
         };
-        let (kind, text) = match message {
-            Message::Prepare(ballot) => ("prepare", format!("ballot {ballot}")),
-            Message::Promise(ballot, None) => ("promise", format!("ballot {ballot}, nothing accepted")),
-            Message::Promise(ballot, Some((old, value))) => {
-                ("promise", format!("ballot {ballot}, accepted v{value} in {old}"))
-            }
-            Message::Accept(ballot, value) => ("accept", format!("ballot {ballot}, v{value}")),
-            Message::Accepted(ballot, value) => ("accepted", format!("ballot {ballot}, v{value}")),
-        };
-        let waits: Vec<u64> =
-            (0..copies).map(|_| self.rng.between(1_000, if storm { 30_000 } else { 3_000 })).collect();
-        let now = self.now;
+        let arrivals: Vec<u64> =
+            (0..copies).map(|_| now + self.rng.between(1_000, if storm { 30_000 } else { 3_000 })).collect();
         if let Some(board) = &mut self.board {
-            board.message((from, to), (now, waits.iter().min().map(|wait| now + wait)), kind, text);
+            let (kind, text) = message.words();
+            board.copies((from, to), (now, &arrivals), kind, text);
         }
-        for wait in waits {
-            self.after(wait, Event::Arrive { from, to, message });
+        for at in arrivals {
+            self.agenda.at(at, Event::Arrive { from, to, message });
         }
     }
 
@@ -138,11 +93,10 @@ impl<'a> Run<'a> {
     fn run(mut self) -> Self {
         for proposer in 0..PROPOSERS {
             let wait = self.rng.between(0, 20_000);
-            self.after(wait, Event::Retry { proposer });
+            self.agenda.after(wait, Event::Retry { proposer });
         }
-        while let Some(Reverse(at)) = self.heap.pop().filter(|Reverse(at)| at.0 < END_US) {
-            self.now = at.0;
-            match self.events.remove(&at).expect("every heap entry has its event") {
+        while let Some(event) = self.agenda.next_before(END_US) {
+            match event {
                 Event::Retry { proposer } => self.retry(proposer),
                 Event::Arrive { from, to, message } if to < PROPOSERS => self.answered(to, from, message),
                 Event::Arrive { from, to, message } => self.asked(to - PROPOSERS, from, message),
@@ -153,57 +107,38 @@ impl<'a> Run<'a> {
 
     fn retry(&mut self, proposer: usize) {
         let this = &mut self.proposers[proposer];
-        if this.decided.is_some() || (self.now > STORM_US && proposer > 0) {
+        if this.decided().is_some() || (self.agenda.now() > STORM_US && proposer > 0) {
             return;
         }
-        // Ballots of different proposers differ.
-        let round = this.ballot / PROPOSERS as u64 + 1;
-        let ballot = round * PROPOSERS as u64 + proposer as u64;
-        *this = Proposer { ballot, ..Proposer::default() };
+        let ballot = ballot_after(this.ballot(), proposer, PROPOSERS);
+        *this = Proposer::under(ballot, ACCEPTORS);
         self.ask_all(proposer, Message::Prepare(ballot));
         let wait = self.rng.between(40_000, 90_000);
-        self.after(wait, Event::Retry { proposer });
+        self.agenda.after(wait, Event::Retry { proposer });
     }
 
     fn asked(&mut self, acceptor: usize, from: usize, message: Message) {
-        let this = &mut self.acceptors[acceptor];
-        match message {
-            Message::Prepare(ballot) if ballot >= this.promised => {
-                this.promised = ballot;
-                let answer = Message::Promise(ballot, this.voted);
-                self.send(PROPOSERS + acceptor, from, answer);
+        let Some(answer) = self.acceptors[acceptor].asked(message) else { return };
+        if let Message::Accepted(ballot, value) = answer {
+            let votes = self.votes.entry((ballot, value)).or_default();
+            votes.insert(acceptor);
+            if votes.len() * 2 > ACCEPTORS && self.chosen.insert(value) {
+                self.note(PROPOSERS + acceptor, format!("v{value} is chosen"));
             }
-            Message::Accept(ballot, value) if ballot >= this.promised => {
-                *this = Acceptor { promised: ballot, voted: Some((ballot, value)) };
-                let votes = self.votes.entry((ballot, value)).or_default();
-                votes.insert(acceptor);
-                if votes.len() * 2 > ACCEPTORS && self.chosen.insert(value) {
-                    self.note(PROPOSERS + acceptor, format!("v{value} is chosen"));
-                }
-                self.send(PROPOSERS + acceptor, from, Message::Accepted(ballot, value));
-            }
-            _ => {}
         }
+        self.send(PROPOSERS + acceptor, from, answer);
     }
 
     fn answered(&mut self, proposer: usize, from: usize, message: Message) {
-        let deaf = self.deaf;
         let this = &mut self.proposers[proposer];
         match message {
-            Message::Promise(ballot, voted) if ballot == this.ballot && !this.accepting => {
-                this.promises.insert(from, voted);
-                if this.promises.len() * 2 > ACCEPTORS {
-                    this.accepting = true;
-                    let told = this.promises.values().flatten().max().map(|(_, value)| *value);
-                    let value = told.filter(|_| !deaf).unwrap_or(proposer + 1);
-                    self.ask_all(proposer, Message::Accept(ballot, value));
+            Message::Promise(ballot, voted) => {
+                if let Some(accept) = this.promised(from, (ballot, voted), proposer + 1, self.deaf) {
+                    self.ask_all(proposer, accept);
                 }
             }
-            Message::Accepted(ballot, value) if ballot == this.ballot => {
-                this.accepted.insert(from);
-                if this.accepted.len() * 2 > ACCEPTORS && this.decided.replace(value).is_none() {
-                    self.note(proposer, format!("knows that v{value} is chosen"));
-                }
+            Message::Accepted(ballot, value) if this.accepted(from, ballot, value) => {
+                self.note(proposer, format!("knows that v{value} is chosen"));
             }
             _ => {}
         }
@@ -215,11 +150,11 @@ fn play(seed: u64) -> Play {
     let all = |deaf| (0..RUNS).map(move |run| Run::new(first.wrapping_add(run), deaf, None).run());
     let (mut safe, mut decided, mut adopted) = (0, 0, 0);
     for run in all(false) {
-        let known: BTreeSet<usize> = run.proposers.iter().filter_map(|proposer| proposer.decided).collect();
+        let known: BTreeSet<usize> = run.proposers.iter().filter_map(Proposer::decided).collect();
         safe += u64::from(run.chosen.len() <= 1 && known.is_subset(&run.chosen));
-        decided += u64::from(run.proposers[0].decided.is_some());
+        decided += u64::from(run.proposers[0].decided().is_some());
         // The first proposer ended up with the other's value.
-        adopted += u64::from(run.proposers[0].decided == Some(2));
+        adopted += u64::from(run.proposers[0].decided() == Some(2));
     }
     let broken = all(true).filter(|run| run.chosen.len() > 1).count();
     let findings = vec![

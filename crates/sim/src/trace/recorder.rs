@@ -2,7 +2,8 @@
 
 use super::{About, Lane, Loss, MessageId, Record, TRACE_VERSION, Trace, TraceEvent};
 use crate::driver::churn::COMERS_MAX;
-use crate::plan::Plan;
+use crate::driver::splits::SPLITS_MAX;
+use crate::plan::{BankPlan, Plan};
 use crate::planted::Planted;
 use quorate_cluster::{Inspection, PeerMessage};
 use quorate_env::ShardId;
@@ -29,7 +30,13 @@ impl Recorder {
         let clients = (0..plan.clients as u64 + tellers).map(Lane::Client);
         // The first that is made has this number, and its shards the next ones.
         let made = KeyspaceId::FIRST_MADE.0;
-        let shards = plan.bank.map_or(0, |bank| bank.shards);
+        let splits = |bank: BankPlan| match (plan.split_bytes, bank.split_every_us) {
+            (u64::MAX, None) => 0,
+            (u64::MAX, Some(_)) => SPLITS_MAX as u64,
+            // Those that come by themselves.
+            _ => 4 * SPLITS_MAX as u64,
+        };
+        let shards = plan.bank.map_or(0, |bank| bank.shards + splits(bank));
         let shards = [KeyspaceId::SYSTEM.0, KeyspaceId::DEFAULT.0].into_iter().chain(made + 1..=made + shards);
         let watches = (0..plan.watchers as u64).map(Lane::Watch);
         let about = About {

@@ -1,11 +1,10 @@
 //! What the simulator's own types are called in a trace.
 
-pub(crate) use quorate_trace::words::{answered, told};
+pub(crate) use quorate_trace::words::*;
 
 use crate::client::Kind;
 use crate::teller::Deed;
 use quorate_cluster::Request;
-use quorate_trace::words::{command, list, range, read, short, show};
 
 /// A client's question.
 pub(crate) fn asked(kind: &Kind, request: &Request) -> String {

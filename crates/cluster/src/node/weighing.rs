@@ -1,0 +1,86 @@
+//! Shards that grow too large are split in their middle, by themselves: their leaders weigh them.
+//!
+//! A node weighs one shard at a time, a few rows with each tick, and none that has not changed since it was weighed. Splits are asked for in the
+//! shard map, as anybody else would.
+
+use super::{Node, WEIGHED};
+use crate::bounds::{ROWS_WEIGHED_PER_TICK, WEIGH_REST};
+use crate::input::Request;
+use crate::node::FIRST_SHARDS;
+use crate::replica::Replica;
+use quorate_env::{Instant, ShardId};
+use quorate_kv::{Command, KeyspaceId, KeyspaceKind, Level, Revision};
+use quorate_shard::{MachineError, Weighing, Weight};
+use std::collections::BTreeMap;
+
+/// See the top of this file.
+#[derive(Default)]
+pub(super) struct Scales {
+    on: Option<(ShardId, Weighing)>,
+    /// When each shard was weighed, and at which revision.
+    weighed: BTreeMap<ShardId, (Instant, Revision)>,
+    /// Whether an answer is to come.
+    pub asked: bool,
+}
+
+impl Node {
+    /// Weighs a little, and asks for a split if a shard turns out to be too large.
+    pub(super) fn weigh(&mut self, now: Instant) {
+        if self.shared.config.split_bytes == u64::MAX || self.system.levels.cluster() < Level::SPLIT {
+            return;
+        }
+        if self.scales.on.is_none() {
+            let due = self.due(now).and_then(|shard| Some((shard, Weighing::new(&self.replicas.get(&shard)?.view()))));
+            self.scales.on = due;
+        }
+        let Some((shard, weighing)) = &mut self.scales.on else { return };
+        let shard = *shard;
+        match weighing.step(ROWS_WEIGHED_PER_TICK) {
+            Ok(None) => {}
+            Ok(Some(weight)) => {
+                self.scales.on = None;
+                self.scales.weighed.insert(shard, (now, weight.revision));
+                self.split_if_heavy(now, shard, weight);
+            }
+            Err(e) => self.weighed_in_vain(&e),
+        }
+    }
+
+    /// A shard that this node leads and that has changed since it was last weighed, some time ago.
+    fn due(&self, now: Instant) -> Option<ShardId> {
+        let ranged = self.system.keyspaces.made().filter(|row| row.keyspace.kind == KeyspaceKind::Ranged);
+        let mut shards = ranged.flat_map(|row| row.keyspace.shards.iter().map(|(_, shard)| *shard));
+        shards.find(|shard| {
+            let Some(replica) = self.replicas.get(shard).filter(|replica| replica.leads()) else { return false };
+            let revision = replica.machine().meta().revision;
+            let weighed = self.scales.weighed.get(shard);
+            weighed.is_none_or(|(when, at)| now.since(*when) >= WEIGH_REST && *at != revision)
+        })
+    }
+
+    fn split_if_heavy(&mut self, now: Instant, shard: ShardId, weight: Weight) {
+        let leads = self.replicas.get(&shard).is_some_and(Replica::leads);
+        let Some(middle) = weight.middle.filter(|_| leads && weight.bytes > self.shared.config.split_bytes) else {
+            return;
+        };
+        let Some(keyspace) = self.keyspace_of(shard) else { return };
+        // What is refused now, because it has too many shards or somebody was faster, is looked at again when it is next weighed.
+        if let Ok((_, txn)) = self.system.keyspaces.split(keyspace, &middle) {
+            let request = Request::Submit { shard: FIRST_SHARDS[0], command: Command::Transact(txn) };
+            self.scales.asked = true;
+            self.request(now, WEIGHED, request, now + WEIGH_REST);
+        }
+    }
+
+    fn keyspace_of(&self, shard: ShardId) -> Option<KeyspaceId> {
+        let row = self.system.keyspaces.made().find(|row| row.keyspace.shards.iter().any(|(_, s)| *s == shard));
+        row.map(|row| row.keyspace.id)
+    }
+
+    fn weighed_in_vain(&mut self, e: &MachineError) {
+        self.shared.out.fatal.get_or_insert(e.to_string());
+        if e.is_damage() {
+            self.shared.out.lost = self.shared.out.lost.or(Some(crate::input::Lost::Rows));
+        }
+    }
+}

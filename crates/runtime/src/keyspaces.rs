@@ -1,0 +1,90 @@
+//! Keyspaces, as clients ask for them: rows are written, and the nodes follow.
+
+use crate::admin::roster;
+use crate::db::RuntimeDb;
+use bytes::Bytes;
+use quorate_cluster::keyspaces::Keyspaces;
+use quorate_cluster::{BootMember, Reply, Request};
+use quorate_env::ShardId;
+use quorate_kv::{Command, Db, Error, Keyspace, KeyspaceId, KeyspaceKind, Refusal, Txn, Unavailable};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a change is waited for. The rows keep the wish if it takes longer.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Between two looks whether a shard is there.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The rows, as a majority knows them.
+async fn rows(db: &RuntimeDb) -> Result<Keyspaces, Error> {
+    let (kvs, revision) = db.read_together(KeyspaceId::SYSTEM, Keyspaces::ranges()).await?;
+    Keyspaces::read(kvs, revision)
+        .map_err(|e| crate::driver::stop_process(&format!("the keyspaces' rows cannot be read: {e}")))
+}
+
+/// Makes a keyspace. Its groups begin with those who vote in the system keyspace's.
+pub(crate) async fn create(
+    db: &RuntimeDb,
+    first: &[BootMember],
+    name: String,
+    kind: KeyspaceKind,
+    starts: Vec<Bytes>,
+) -> Result<Keyspace, Error> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut sent = false;
+    while Instant::now() < deadline {
+        let (roster, keyspaces) = (roster(db).await?, rows(db).await?);
+        let made = keyspaces.made().find(|row| row.keyspace.name == name);
+        if let Some(row) = made.filter(|_| sent) {
+            // An answer was lost, or somebody else made the same: then it must be the same. It may have been split since.
+            let first = row.keyspace.shards.iter().filter(|(_, shard)| !row.parents.contains_key(shard));
+            let have: BTreeSet<&Bytes> = first.map(|(start, _)| start).filter(|start| !start.is_empty()).collect();
+            return if row.keyspace.kind == kind && have == starts.iter().collect() {
+                Ok(row.keyspace.clone())
+            } else {
+                Err(Refusal::KeyspaceExists.into())
+            };
+        }
+        let founders = roster.founders(first.iter().map(|member| member.id));
+        let (_, mut txn) = keyspaces.create(&name, kind, &starts, founders)?;
+        txn.compares.extend(roster.unchanged());
+        sent = true;
+        write(db, txn).await?;
+    }
+    Err(Unavailable::Timeout.into())
+}
+
+/// Gives the keys of a keyspace from one on a shard of their own, and waits until somebody leads it.
+pub(crate) async fn split(db: &RuntimeDb, keyspace: KeyspaceId, at: Bytes) -> Result<Keyspace, Error> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut sent: Option<ShardId> = None;
+    while Instant::now() < deadline {
+        let keyspaces = rows(db).await?;
+        let found = keyspaces.get(keyspace).ok_or(Refusal::KeyspaceNotFound)?;
+        match sent.filter(|child| found.shards.iter().any(|(start, shard)| (start, shard) == (&at, child))) {
+            Some(child) if is_led(db, child).await => return Ok(found.clone()),
+            Some(_) => tokio::time::sleep(LOOK).await,
+            None => {
+                let (child, txn) = keyspaces.split(keyspace, &at)?;
+                sent = Some(child);
+                write(db, txn).await?;
+            }
+        }
+    }
+    Err(Unavailable::Timeout.into())
+}
+
+/// Whether this node's replica of a shard knows a leader.
+async fn is_led(db: &RuntimeDb, shard: ShardId) -> bool {
+    matches!(db.ask(Request::Status { shard }).await, Ok(Reply::Status(status)) if status.leader.is_some())
+}
+
+/// Writes rows. Whether they were written, the next look at them tells.
+async fn write(db: &RuntimeDb, txn: Txn) -> Result<(), Error> {
+    match db.submit(KeyspaceId::SYSTEM, Command::Transact(txn)).await {
+        Ok(_) | Err(Error::UnknownOutcome(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,123 @@
+//! Shards that split while tellers work: somebody asks for it now and then, and what comes of it is judged.
+
+use super::{Event, REQUEST_TIMEOUT, SHARDS, Step, World};
+use crate::history::{Violation, demand};
+use crate::teller::any_key;
+use bytes::Bytes;
+use quorate_cluster::keyspaces::KeyspaceRow;
+use quorate_cluster::{Input, Request, RequestId};
+use quorate_env::{Rng, ShardId};
+use quorate_kv::{Command, Error, KeyRange, RangeEnd, Unavailable};
+use quorate_shard::Birth;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Splits in one run.
+pub(crate) const SPLITS_MAX: usize = 6;
+
+/// See the top of this file.
+#[derive(Default)]
+pub(super) struct Splits {
+    rng: Option<Rng>,
+    asked: BTreeMap<RequestId, ShardId>,
+    /// Children that the shard map has, as some node knows.
+    pub mapped: BTreeSet<ShardId>,
+    births: BTreeMap<ShardId, Birth>,
+    weaned: BTreeSet<ShardId>,
+}
+
+impl Splits {
+    pub fn new(rng: Rng) -> Self {
+        Self { rng: Some(rng), ..Self::default() }
+    }
+}
+
+impl World<'_> {
+    pub(super) fn begin_splits(&mut self) {
+        if let Some(every) = self.plan.bank.and_then(|bank| bank.split_every_us) {
+            self.after(every, Event::Split);
+        }
+    }
+
+    /// Somebody asks some node to split the bank's keyspace somewhere.
+    pub(super) fn split(&mut self) -> Step {
+        let Some(every) = self.plan.bank.and_then(|bank| bank.split_every_us).filter(|_| !self.calm) else {
+            return Ok(());
+        };
+        let there = self.not_retired();
+        let Some(rng) = &mut self.splits.rng else { return Ok(()) };
+        let (wait, key, node) = (rng.between(1, 2 * every), any_key(rng), rng.pick(&there).copied());
+        self.after(wait, Event::Split);
+        let (Some(node), Some(bank)) = (node, node.and_then(|node| self.bank_of(node))) else { return Ok(()) };
+        let core = self.nodes[node].node.as_ref().expect("it knows the bank");
+        if core.keyspaces().splits() >= SPLITS_MAX || bank.shards.iter().any(|(start, _)| *start == key) {
+            return Ok(());
+        }
+        let split = core.keyspaces().split(bank.id, &key);
+        let (child, txn) = split.map_err(|e| Violation { rule: "answers fit", detail: e.to_string() })?;
+        let id = self.next_request;
+        self.next_request += 1;
+        self.splits.asked.insert(id, child);
+        let request = Request::Submit { shard: SHARDS[0], command: Command::Transact(txn) };
+        self.feed(node, Input::Request { id, timeout: REQUEST_TIMEOUT, request })
+    }
+
+    /// Whether an answer was to somebody who asked for a split. What came of it shows in the map.
+    pub(super) fn split_hears<T>(&mut self, request: RequestId, answer: &Result<T, Error>) -> bool {
+        let known = self.splits.asked.remove(&request).is_some();
+        if known && matches!(answer, Err(Error::Unavailable(Unavailable::FeatureLevel { .. }))) {
+            self.mark("split refused below its feature level");
+        }
+        known
+    }
+
+    /// What a node's replicas say of their children: all say the same, and the child's log goes on from there.
+    pub(super) fn look_at_births(&mut self, node: usize) -> Step {
+        let Some(core) = &self.nodes[node].node else { return Ok(()) };
+        let news: Vec<Birth> =
+            core.births().filter(|birth| self.splits.births.get(&birth.child) != Some(*birth)).cloned().collect();
+        for birth in news {
+            let known = self.splits.births.get(&birth.child);
+            demand(known.is_none(), "a shard is split once", || format!("{birth:?}, and for another {known:?}"))?;
+            self.mark("shard split");
+            self.raft.born(birth.child, birth.index, birth.term, &birth.membership)?;
+            self.splits.births.insert(birth.child, birth);
+            self.strike(node);
+        }
+        Ok(())
+    }
+
+    /// An entry of a parent's log is committed.
+    pub(super) fn split_commits(&mut self, command: &Command) -> Step {
+        let Command::Wean { child } = command else { return Ok(()) };
+        if !self.splits.births.contains_key(child) || !self.splits.weaned.insert(*child) {
+            return Ok(());
+        }
+        self.mark("split-off shard weaned");
+        demand(self.raft.goes_on(*child), "a child is weaned when a majority has it", || {
+            format!("nothing is committed in {child} yet")
+        })
+    }
+
+    /// In the end each shard has the keys that the map says.
+    pub(super) fn judge_ranges(&self, ranges: &BTreeMap<ShardId, KeyRange>) -> Step {
+        for row in self.lasting().into_iter().flat_map(|node| self.rows_of(node)) {
+            // Shards that were made, and not split off, were never told where they begin and end.
+            let root = |shard: ShardId| std::iter::successors(Some(shard), |it| row.parents.get(it).copied()).last();
+            for (at, (start, shard)) in row.keyspace.shards.iter().enumerate() {
+                let next = row.keyspace.shards.get(at + 1).filter(|(_, next)| root(*next) == root(*shard));
+                let start = if row.parents.contains_key(shard) { start.clone() } else { Bytes::new() };
+                let end = next.map_or(RangeEnd::Unbounded, |(next, _)| RangeEnd::Before(next.clone()));
+                let (should, owned) = (KeyRange { start, end }, ranges.get(shard));
+                demand(owned == Some(&should), "each key has one shard", || {
+                    format!("{shard} should have {should:?} and has {owned:?}")
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rows_of(&self, node: usize) -> Vec<KeyspaceRow> {
+        let core = self.nodes[node].node.as_ref();
+        core.map(|core| core.keyspaces().made().cloned().collect()).unwrap_or_default()
+    }
+}
