@@ -12,17 +12,18 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("storage", &["env"]),
     ("shard", &["env", "kv", "storage"]),
     ("cluster", &["env", "kv", "consensus", "storage", "shard"]),
-    ("runtime", &["env", "kv", "storage", "shard", "cluster"]),
-    ("sim", &["env", "kv", "consensus", "storage", "shard", "cluster"]),
+    ("trace", &["env", "kv", "consensus", "cluster"]),
+    ("runtime", &["env", "kv", "storage", "shard", "cluster", "trace"]),
+    ("sim", &["env", "kv", "consensus", "storage", "shard", "cluster", "trace"]),
     ("etcd", &["env", "kv"]),
     ("native", &["env", "kv"]),
     ("chaos", &["env", "kv", "sim", "etcd"]),
-    ("app", &["env", "kv", "cluster", "runtime", "sim", "etcd", "native", "chaos"]),
+    ("app", &["env", "kv", "cluster", "trace", "runtime", "sim", "etcd", "native", "chaos"]),
     ("lab", &["env", "etcd"]),
 ];
 
 /// Crates below the sockets: nothing in them may read a clock, draw randomness, start a thread or open a file.
-const PURE: &[&str] = &["env", "kv", "consensus", "shard", "cluster"];
+const PURE: &[&str] = &["env", "kv", "consensus", "shard", "cluster", "trace"];
 
 /// Banned in pure crates, with what to use instead.
 const BANNED_IN_PURE: &[(&str, &str)] = &[

@@ -44,6 +44,12 @@ pub struct UpArgs {
     /// The first client port; another free one is taken, and printed, if it is in use.
     #[arg(long, default_value_t = 2379)]
     pub port: u16,
+    /// Record what each process does in this folder, for "quorate diagram": n1.trace, n2.trace, ...
+    #[arg(long, value_name = "DIR", env = "QUORATE_TRACE")]
+    pub trace: Option<PathBuf>,
+    /// MiB that each trace may have at most (256 if nothing is said).
+    #[arg(long, value_name = "MIB", env = "QUORATE_TRACE_LIMIT")]
+    pub trace_limit: Option<u64>,
 }
 
 /// What an empty data directory means.
@@ -114,6 +120,12 @@ pub struct StartArgs {
     /// Listen beyond loopback without encryption or authentication: anyone who reaches the port may read and write.
     #[arg(long, env = "QUORATE_INSECURE")]
     pub insecure: bool,
+    /// Record what this process does in this file, for "quorate diagram" (off if nothing is said); what is in it stays.
+    #[arg(long, value_name = "FILE", env = "QUORATE_TRACE")]
+    pub trace: Option<PathBuf>,
+    /// MiB that the trace may have at most (256 if nothing is said); the node goes on without it.
+    #[arg(long, value_name = "MIB", env = "QUORATE_TRACE_LIMIT")]
+    pub trace_limit: Option<u64>,
     /// A TOML file with the same names, dashes or underscores.
     #[arg(long, env = "QUORATE_CONFIG")]
     pub config: Option<PathBuf>,
@@ -265,10 +277,22 @@ pub struct SimArgs {
 
 #[derive(Debug, Args)]
 pub struct DiagramArgs {
-    /// The trace, as `sim --trace` writes it.
-    pub trace: PathBuf,
+    /// One trace, as "sim --trace" writes it; or the files of all processes of a cluster, as "start --trace" writes them. Without --out, the last
+    /// is the HTML file to write.
+    #[arg(required = true, value_name = "FILE")]
+    pub traces: Vec<PathBuf>,
     /// The HTML file to write.
-    pub out: PathBuf,
+    #[arg(long, value_name = "HTML")]
+    pub out: Option<PathBuf>,
+    /// Draw only what happened from this second on.
+    #[arg(long, value_name = "SECONDS")]
+    pub from: Option<f64>,
+    /// Draw only what happened up to this second.
+    #[arg(long, value_name = "SECONDS")]
+    pub to: Option<f64>,
+    /// Write the one trace that was made of the files of several processes, too.
+    #[arg(long, value_name = "FILE")]
+    pub merged: Option<PathBuf>,
 }
 
 fn ground(name: &str) -> Result<quorate_sim::Ground, String> {

@@ -6,7 +6,9 @@ use quorate_env::ClusterId;
 use quorate_env::checksum::checksum;
 use quorate_kv::Level;
 use quorate_runtime::disk::{DiskOptions, ScrubPace};
-use quorate_runtime::{JoinError, Options, Place, Runtime, StartError, Wish, come_back, member_id, settle, token_hash};
+use quorate_runtime::{
+    JoinError, Options, Place, Runtime, StartError, TraceOptions, Wish, come_back, member_id, settle, token_hash,
+};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,6 +50,17 @@ pub struct Settings {
     pub split_bytes: u64,
     /// How rot is looked for.
     pub scrub: ScrubPace,
+    /// What it does is recorded, if anybody wants to see it.
+    pub trace: Option<TraceOptions>,
+}
+
+/// MiB of a trace, if nothing is said: some million lines.
+const TRACE_MIB: u64 = 256;
+
+/// Where to record, and how much.
+#[must_use]
+pub fn trace_options(file: PathBuf, limit_mib: Option<u64>) -> TraceOptions {
+    TraceOptions { file, bytes_max: limit_mib.unwrap_or(TRACE_MIB).saturating_mul(1 << 20) }
 }
 
 /// Time after which a client's request is given up. etcd's own: 5 s and two election timeouts.
@@ -119,6 +132,7 @@ impl Running {
             split_bytes: settings.split_bytes,
             request_timeout: REQUEST_TIMEOUT,
             disk: DiskOptions { scrub: settings.scrub, ..DiskOptions::default() },
+            trace: settings.trace.clone(),
         };
         let client_address = clients.local_addr()?;
         let runtime = match Runtime::start(options(place), peers.clone()).await {

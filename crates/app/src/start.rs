@@ -2,7 +2,7 @@
 
 use crate::cli::{ClusterState, StartArgs};
 use crate::failure::Failure;
-use crate::node::{Running, Settings, listen};
+use crate::node::{Running, Settings, listen, trace_options};
 use quorate_cluster::Timing;
 use quorate_cluster::bounds::SPLIT_BYTES;
 use quorate_kv::Level;
@@ -44,6 +44,9 @@ struct File {
     scrub_rest: Option<u64>,
     #[serde(alias = "feature-level")]
     feature_level: Option<u16>,
+    trace: Option<PathBuf>,
+    #[serde(alias = "trace-limit")]
+    trace_limit: Option<u64>,
     #[serde(alias = "split-bytes")]
     split_bytes: Option<u64>,
     insecure: Option<bool>,
@@ -142,6 +145,7 @@ fn resolve(args: &StartArgs) -> Result<Settings, Failure> {
         },
         level: level(args.feature_level.or(file.feature_level))?,
         scrub: scrub_pace(args.scrub_rate.or(file.scrub_rate), args.scrub_rest.or(file.scrub_rest)),
+        trace: args.trace.clone().or(file.trace).map(|to| trace_options(to, args.trace_limit.or(file.trace_limit))),
         name,
         initial_cluster,
     })

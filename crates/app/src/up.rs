@@ -2,14 +2,14 @@
 
 use crate::cli::UpArgs;
 use crate::failure::Failure;
-use crate::node::{Running, Settings, listen};
+use crate::node::{Running, Settings, listen, trace_options};
 use quorate_cluster::Timing;
 use quorate_cluster::bounds::SPLIT_BYTES;
 use quorate_kv::Level;
 use quorate_runtime::disk::ScrubPace;
 use std::fs;
 use std::net::TcpListener as StdListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,7 @@ async fn one(args: &UpArgs) -> Result<(), Failure> {
         split_bytes: SPLIT_BYTES,
         timing: Timing::default(),
         scrub: ScrubPace::default(),
+        trace: trace_file(args, "n1")?.map(|file| trace_options(file, args.trace_limit)),
     };
     refuse_other_size(&args.data_dir, 1)?;
     let clients = listen(&address).await?;
@@ -108,15 +109,7 @@ async fn several(args: &UpArgs) -> Result<(), Failure> {
     let mut children = Cluster { nodes: Vec::new() };
     for (i, (client, peer)) in ports.iter().enumerate() {
         let name = format!("n{}", i + 1);
-        let child = Command::new(&binary)
-            .args(["start", "--name", &name, "--initial-cluster", &cluster, "--initial-cluster-token"])
-            .arg(format!("quorate-up-{}", args.nodes))
-            .arg("--data-dir")
-            .arg(args.data_dir.join(&name))
-            .args(["--listen-client", &format!("127.0.0.1:{client}"), "--listen-peer", &format!("127.0.0.1:{peer}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()?;
+        let child = start(&binary, &name, &cluster, args, (*client, *peer))?;
         children.nodes.push((name, child));
     }
     let endpoints: Vec<String> = ports.iter().map(|(client, _)| format!("127.0.0.1:{client}")).collect();
@@ -129,6 +122,10 @@ async fn several(args: &UpArgs) -> Result<(), Failure> {
     println!("  try         etcdctl --endpoints={} put hello world", endpoints.join(","));
     println!("  status      quorate status --endpoints {}", endpoints.join(","));
     println!("  data        {}", args.data_dir.display());
+    if let Some(folder) = &args.trace {
+        let folder = folder.display();
+        println!("  picture     quorate diagram {folder}/*.trace --out picture.html");
+    }
     println!();
     let survives = (args.nodes - 1) / 2;
     println!(
@@ -136,6 +133,34 @@ async fn several(args: &UpArgs) -> Result<(), Failure> {
         args.nodes
     );
     watch_over(children, &binary, &cluster, args, &ports).await
+}
+
+/// Starts one node's process.
+fn start(binary: &Path, name: &str, cluster: &str, args: &UpArgs, ports: (u16, u16)) -> Result<Child, Failure> {
+    let (client, peer) = ports;
+    let mut command = Command::new(binary);
+    command
+        .args(["start", "--name", name, "--initial-cluster", cluster, "--initial-cluster-token"])
+        .arg(format!("quorate-up-{}", args.nodes))
+        .arg("--data-dir")
+        .arg(args.data_dir.join(name))
+        .args(["--listen-client", &format!("127.0.0.1:{client}"), "--listen-peer", &format!("127.0.0.1:{peer}")]);
+    // Each process has a file of its own, whatever the environment says of all of them.
+    command.env_remove("QUORATE_TRACE");
+    if let Some(file) = trace_file(args, name)? {
+        command.arg("--trace").arg(file);
+    }
+    if let Some(limit) = args.trace_limit {
+        command.args(["--trace-limit", &limit.to_string()]);
+    }
+    Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?)
+}
+
+/// Where a node's process records what it does, if it is to.
+fn trace_file(args: &UpArgs, name: &str) -> Result<Option<PathBuf>, Failure> {
+    let Some(folder) = &args.trace else { return Ok(None) };
+    fs::create_dir_all(folder)?;
+    Ok(Some(folder.join(format!("{name}.trace"))))
 }
 
 async fn wait_until_ready(children: &mut Cluster, endpoints: &[String]) -> Result<(), Failure> {
@@ -176,21 +201,7 @@ async fn watch_over(
         }
         for (i, (name, child)) in children.nodes.iter_mut().enumerate() {
             if let Some(status) = child.try_wait()? {
-                let (client, peer) = ports[i];
-                *child = Command::new(binary)
-                    .args(["start", "--name", name, "--initial-cluster", cluster, "--initial-cluster-token"])
-                    .arg(format!("quorate-up-{}", args.nodes))
-                    .arg("--data-dir")
-                    .arg(args.data_dir.join(&*name))
-                    .args([
-                        "--listen-client",
-                        &format!("127.0.0.1:{client}"),
-                        "--listen-peer",
-                        &format!("127.0.0.1:{peer}"),
-                    ])
-                    .stdin(Stdio::null())
-                    .stdout(Stdio::null())
-                    .spawn()?;
+                *child = start(binary, name, cluster, args, ports[i])?;
                 println!("{name} ended ({status}) and was started again as process {}", child.id());
             }
         }

@@ -5,6 +5,7 @@
 use crate::damage::OnDamage;
 use crate::driver::{LaneInput, LaneStats, stop_process};
 use crate::members::MemberTable;
+use crate::recording::{Asked, Recorder, questions};
 use crate::watch;
 use crate::{admin, keyspaces};
 use bytes::Bytes;
@@ -48,6 +49,7 @@ pub(crate) struct RuntimeDb {
     disk: OwnDisk,
     /// As the lane last told them.
     keyspaces: SharedKeyspaces,
+    recorder: Option<Recorder>,
 }
 
 impl RuntimeDb {
@@ -60,7 +62,18 @@ impl RuntimeDb {
         timeout: Duration,
         disk: OwnDisk,
     ) -> Self {
-        Self { identity, lane, members, keyspaces, first, timeout, disk }
+        Self { identity, lane, members, keyspaces, first, timeout, disk, recorder: None }
+    }
+
+    /// What clients ask is recorded.
+    pub fn recorded_by(self, recorder: Option<Recorder>) -> Self {
+        Self { recorder, ..self }
+    }
+
+    /// A client asks: recorded, if anything is. What the node asks itself, in the system keyspace, is not.
+    fn asked(&self, keyspace: KeyspaceId, question: impl FnOnce() -> String) -> Option<Asked<'_>> {
+        let recorder = self.recorder.as_ref().filter(|_| keyspace != KeyspaceId::SYSTEM)?;
+        recorder.asked(question())
     }
 
     /// A view that cannot be read means that this copy is damaged: it must not answer anything any more.
@@ -111,6 +124,56 @@ impl RuntimeDb {
         Ok((kvs, header.revision))
     }
 
+    async fn read_behind_locks(
+        &self,
+        keyspace: KeyspaceId,
+        op: RangeOp,
+        consistency: Consistency,
+    ) -> Result<Read<RangeResult>, Error> {
+        let mut wait = LOCK_WAIT.0;
+        let give_up = tokio::time::Instant::now() + self.timeout;
+        loop {
+            let (view, header) = self.view(keyspace, consistency).await?;
+            // What a transaction over several shards may have written and been acknowledged for is not here until it is carried out.
+            let blocker = view.blocker(&op).filter(|_| consistency == Consistency::Linearizable);
+            match blocker {
+                None => return Ok(Read { header, result: self.readable(view.range(&op))? }),
+                Some(blocker) if tokio::time::Instant::now() >= give_up => {
+                    return Err(Refusal::from(blocker).into());
+                }
+                Some(_) => tokio::time::sleep(wait).await,
+            }
+            wait = LOCK_WAIT.1.min(wait * 2);
+        }
+    }
+
+    async fn submitted(&self, keyspace: KeyspaceId, command: Command) -> Result<Applied, Error> {
+        check_limits(&command)?;
+        match self.ask(Request::Submit { shard: shard_of(keyspace), command }).await? {
+            Reply::Applied(applied) => Ok(applied),
+            _ => unreachable!("a command was submitted"),
+        }
+    }
+
+    async fn transacted(&self, transaction: Transaction) -> Result<TransactionResult, Error> {
+        match self.ask(Request::Transact(transaction)).await? {
+            Reply::Transacted(result) => Ok(result),
+            _ => unreachable!("a transaction was asked for"),
+        }
+    }
+
+    async fn leader_moved(&self, keyspace: KeyspaceId, to: NodeId) -> Result<(), Error> {
+        match self.ask(Request::MoveLeader { shard: shard_of(keyspace), to }).await {
+            Err(Error::Unavailable(Unavailable::Timeout)) => return Err(Refusal::Move(MoveRefusal::TooLong).into()),
+            asked => drop(asked?),
+        };
+        // The other groups follow where they can: whoever moves a leader wants the node free of it.
+        for shard in self.shards().into_iter().filter(|shard| *shard != shard_of(keyspace)) {
+            let _ = self.ask(Request::MoveLeader { shard, to }).await;
+        }
+        Ok(())
+    }
+
     pub(crate) async fn ask(&self, request: Request) -> Result<Reply, Error> {
         let (reply, answer) = oneshot::channel();
         let input = LaneInput::Request(request, self.timeout, reply);
@@ -128,6 +191,19 @@ impl RuntimeDb {
             _ => unreachable!("a view was asked for"),
         }
     }
+}
+
+/// Waits for an answer, which has a revision or none, and has it recorded if the question was.
+async fn answered<T>(
+    asked: Option<Asked<'_>>,
+    revision: impl FnOnce(&T) -> Option<Revision>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let answer = work.await;
+    if let Some(asked) = asked {
+        asked.answered(answer.as_ref().map(|answer| revision(answer).map_or(0, |revision| revision.0)));
+    }
+    answer
 }
 
 /// The first keyspaces are the shards of the same number. Whoever made one of its own reads and writes it by transactions.
@@ -169,31 +245,15 @@ impl Db for RuntimeDb {
         consistency: Consistency,
     ) -> BoxFuture<'_, Result<Read<RangeResult>, Error>> {
         Box::pin(async move {
-            let mut wait = LOCK_WAIT.0;
-            let give_up = tokio::time::Instant::now() + self.timeout;
-            loop {
-                let (view, header) = self.view(keyspace, consistency).await?;
-                // What a transaction over several shards may have written and been acknowledged for is not here until it is carried out.
-                let blocker = view.blocker(&op).filter(|_| consistency == Consistency::Linearizable);
-                match blocker {
-                    None => return Ok(Read { header, result: self.readable(view.range(&op))? }),
-                    Some(blocker) if tokio::time::Instant::now() >= give_up => {
-                        return Err(Refusal::from(blocker).into());
-                    }
-                    Some(_) => tokio::time::sleep(wait).await,
-                }
-                wait = LOCK_WAIT.1.min(wait * 2);
-            }
+            let asked = self.asked(keyspace, || questions::read(&op, consistency));
+            answered(asked, |read| Some(read.header.revision), self.read_behind_locks(keyspace, op, consistency)).await
         })
     }
 
     fn submit(&self, keyspace: KeyspaceId, command: Command) -> BoxFuture<'_, Result<Applied, Error>> {
         Box::pin(async move {
-            check_limits(&command)?;
-            match self.ask(Request::Submit { shard: shard_of(keyspace), command }).await? {
-                Reply::Applied(applied) => Ok(applied),
-                _ => unreachable!("a command was submitted"),
-            }
+            let asked = self.asked(keyspace, || questions::submit(&command));
+            answered(asked, |applied| Some(applied.header.revision), self.submitted(keyspace, command)).await
         })
     }
 
@@ -261,7 +321,10 @@ impl Db for RuntimeDb {
     }
 
     fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<NodeId, Error>> {
-        Box::pin(admin::change(self, &self.first, change))
+        Box::pin(async move {
+            let asked = self.asked(KeyspaceId::DEFAULT, || format!("change of members: {change:?}"));
+            answered(asked, |_| None, admin::change(self, &self.first, change)).await
+        })
     }
 
     fn known_keyspaces(&self) -> Vec<Keyspace> {
@@ -282,19 +345,23 @@ impl Db for RuntimeDb {
         kind: KeyspaceKind,
         starts: Vec<Bytes>,
     ) -> BoxFuture<'_, Result<Keyspace, Error>> {
-        Box::pin(keyspaces::create(self, &self.first, name, kind, starts))
+        Box::pin(async move {
+            let asked = self.asked(KeyspaceId::DEFAULT, || format!("make keyspace {name}"));
+            answered(asked, |_| None, keyspaces::create(self, &self.first, name, kind, starts)).await
+        })
     }
 
     fn split_keyspace(&self, keyspace: KeyspaceId, at: Bytes) -> BoxFuture<'_, Result<Keyspace, Error>> {
-        Box::pin(keyspaces::split(self, keyspace, at))
+        Box::pin(async move {
+            let asked = self.asked(keyspace, || questions::split(keyspace, &at));
+            answered(asked, |_| None, keyspaces::split(self, keyspace, at)).await
+        })
     }
 
     fn transact(&self, transaction: Transaction) -> BoxFuture<'_, Result<TransactionResult, Error>> {
         Box::pin(async move {
-            match self.ask(Request::Transact(transaction)).await? {
-                Reply::Transacted(result) => Ok(result),
-                _ => unreachable!("a transaction was asked for"),
-            }
+            let asked = self.asked(KeyspaceId::DEFAULT, || questions::transact(&transaction));
+            answered(asked, |_| None, self.transacted(transaction)).await
         })
     }
 
@@ -320,15 +387,8 @@ impl Db for RuntimeDb {
 
     fn move_leader(&self, keyspace: KeyspaceId, to: NodeId) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
-            match self.ask(Request::MoveLeader { shard: shard_of(keyspace), to }).await {
-                Err(Error::Unavailable(Unavailable::Timeout)) => return Err(Refusal::Move(MoveRefusal::TooLong).into()),
-                asked => drop(asked?),
-            };
-            // The other groups follow where they can: whoever moves a leader wants the node free of it.
-            for shard in self.shards().into_iter().filter(|shard| *shard != shard_of(keyspace)) {
-                let _ = self.ask(Request::MoveLeader { shard, to }).await;
-            }
-            Ok(())
+            let asked = self.asked(keyspace, || format!("let {} lead", self.members.name_of(to)));
+            answered(asked, |()| None, self.leader_moved(keyspace, to)).await
         })
     }
 
@@ -351,10 +411,18 @@ impl RuntimeDb {
         with_keys: bool,
     ) -> BoxFuture<'_, Result<Read<LeaseInfo>, Error>> {
         Box::pin(async move {
-            match self.ask(Request::Lease { shard: shard_of(keyspace), lease, renew, with_keys }).await? {
-                Reply::Lease(info) => Ok(info),
-                _ => unreachable!("a lease was asked about"),
-            }
+            let asked = self.asked(keyspace, || match renew {
+                true => format!("renew lease {}", lease.0),
+                false => format!("read lease {}", lease.0),
+            });
+            let reply = self.ask(Request::Lease { shard: shard_of(keyspace), lease, renew, with_keys });
+            let info = async {
+                match reply.await? {
+                    Reply::Lease(info) => Ok(info),
+                    _ => unreachable!("a lease was asked about"),
+                }
+            };
+            answered(asked, |info| Some(info.header.revision), info).await
         })
     }
 }

@@ -13,6 +13,7 @@ use crate::disk::{
 use crate::joining::Gate;
 use crate::members::{self, MemberTable};
 use crate::net::{self, Peers};
+use crate::recording::{self, Eyes, Recorded, Recorder, TraceOptions};
 use crate::watch::Sink;
 use quorate_cluster::{
     BootError, BootMember, Input, Lost, Mended, Node, NodeConfig, Outputs, Reply, Request, RequestId, Timing,
@@ -22,6 +23,7 @@ use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
 use quorate_kv::{Db, Error, Identity, Level, Unavailable};
 use quorate_shard::WatcherKey;
 use quorate_storage::wal::WalIdentity;
+use quorate_trace::TraceEvent;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
@@ -71,6 +73,8 @@ pub struct Options {
     pub request_timeout: Duration,
     /// Sizes of log and store.
     pub disk: DiskOptions,
+    /// What it does is recorded, if anybody wants to see it.
+    pub trace: Option<TraceOptions>,
 }
 
 /// Why a node cannot start.
@@ -82,6 +86,14 @@ pub enum StartError {
     /// What it holds.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// What it does cannot be recorded.
+    #[error("cannot record a trace in {}: {source}; choose another --trace, or none", .file.display())]
+    Trace {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The operating system.
     #[error("cannot start: {0}")]
     Io(#[from] std::io::Error),
@@ -123,6 +135,7 @@ pub struct Runtime {
     thread: Option<JoinHandle<DataDir>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     stats: Arc<LaneStats>,
+    recorder: Option<Recorder>,
 }
 
 impl Runtime {
@@ -189,6 +202,8 @@ impl Runtime {
         };
 
         let (lane, inputs) = channel();
+        let recorder = record(&options)?;
+        let [syncing, synced, flushing, stored] = [(); 4].map(|()| recorder.clone());
         let (durable, flushed, space) = (lane.clone(), lane.clone(), lane.clone());
         // A send fails only when the lane has stopped; then nobody waits for the answer.
         let space = Arc::new(SpaceGauge::new(move |found| drop(space.send(space_input(found)))));
@@ -196,11 +211,22 @@ impl Runtime {
         let log = LogWriter::spawn(
             opened.wal,
             opened.files,
-            move |ticket| drop(durable.send(LaneInput::Core(Input::Persisted { ticket }, None))),
+            move |ticket, records| {
+                let records = records as u64;
+                recording::tell(&syncing, |node| TraceEvent::SyncBegin { node, ticket, records });
+            },
+            move |ticket| {
+                recording::tell(&synced, |node| TraceEvent::SyncEnd { node, ticket });
+                drop(durable.send(LaneInput::Core(Input::Persisted { ticket }, None)));
+            },
             move |found| log_space.report(found),
         )?;
         let store = StoreThread::spawn(
-            move |ticket| drop(flushed.send(LaneInput::Core(Input::Flushed { ticket }, None))),
+            move |ticket| recording::tell(&flushing, |node| TraceEvent::FlushBegin { node, ticket }),
+            move |ticket| {
+                recording::tell(&stored, |node| TraceEvent::FlushEnd { node, ticket });
+                drop(flushed.send(LaneInput::Core(Input::Flushed { ticket }, None)));
+            },
             move |found| store_space.report(found),
             move |why| merge_damage.store(why),
         )?;
@@ -210,10 +236,10 @@ impl Runtime {
         let mut tasks = Vec::new();
         let hello = net::Hello { cluster: options.cluster, node: options.node, incarnation };
         let (dir, name) = (options.data_dir.clone(), options.name.clone());
-        let peers = Peers::connect(hello, members.clone(), lane.clone(), dir, name);
+        let peers = Peers::connect(hello, members.clone(), lane.clone(), dir, name, recorder.clone());
         let first = options.members.clone();
         let keyspaces = SharedKeyspaces::default();
-        let db = Arc::new(RuntimeDb::new(
+        let db = RuntimeDb::new(
             identity,
             lane.clone(),
             members.clone(),
@@ -221,10 +247,11 @@ impl Runtime {
             first.clone(),
             options.request_timeout,
             OwnDisk { damage: damage.clone(), store: opened.store.clone(), stats: stats.clone() },
-        ));
+        );
+        let db = Arc::new(db.recorded_by(recorder.clone()));
         if let Some(listener) = peer_listener {
             let gate = Gate { hello, table: members.clone(), db: db.clone(), token: options.token, first };
-            tasks.push(tokio::spawn(net::accept(listener, Arc::new(gate), lane.clone())));
+            tasks.push(tokio::spawn(net::accept(listener, Arc::new(gate), lane.clone(), recorder.clone())));
         }
         let worker = Lane {
             node,
@@ -242,6 +269,7 @@ impl Runtime {
             damage: damage.clone(),
             keyspaces,
             remains,
+            eyes: recorder.clone().map(Eyes::of),
             _scrubber: scrubber,
             dir: opened.dir,
         };
@@ -254,7 +282,7 @@ impl Runtime {
         let (dir, token, first) = (options.data_dir.clone(), options.token, options.members.clone());
         tasks.push(tokio::spawn(members::remember(dir, token, first, members)));
         tasks.push(tokio::spawn(members::register(db.clone(), options, incarnation)));
-        Ok(Self { db, lane, thread: Some(thread), tasks, stats })
+        Ok(Self { db, lane, thread: Some(thread), tasks, stats, recorder })
     }
 
     /// The handle for layers.
@@ -279,7 +307,23 @@ impl Runtime {
         if let Some(thread) = self.thread.take() {
             let _ = tokio::task::spawn_blocking(move || drop(thread.join())).await;
         }
+        if let Some(recorder) = self.recorder {
+            let _ = tokio::task::spawn_blocking(move || recorder.stop("told to stop")).await;
+        }
     }
+}
+
+/// Begins the record of a process, if there is to be one.
+fn record(options: &Options) -> Result<Option<Recorder>, StartError> {
+    let Some(trace) = &options.trace else { return Ok(None) };
+    let of = Recorded {
+        cluster: options.cluster.0,
+        node: options.node,
+        name: options.name.clone(),
+        members: options.known.iter().map(|member| (member.id.0, member.name.clone())).collect(),
+    };
+    let failed = |source| StartError::Trace { file: trace.file.clone(), source };
+    Recorder::open(trace, of).map(Some).map_err(failed)
 }
 
 fn space_input(space: Space) -> LaneInput {
@@ -304,6 +348,7 @@ struct Lane {
     keyspaces: SharedKeyspaces,
     /// Whether a damaged store lies aside.
     remains: bool,
+    eyes: Option<Eyes>,
     _scrubber: Option<Scrubber>,
     dir: DataDir,
 }
@@ -340,10 +385,12 @@ impl Lane {
                 self.node.step(now, Input::Leave);
             }
             let outputs = self.node.drain(self.clock.now());
+            self.look();
             self.carry_out(outputs);
             if leaves.is_some_and(|latest| now >= latest || self.node.may_stop(now)) {
                 self.node.step(self.clock.now(), Input::Stop);
                 let outputs = self.node.drain(self.clock.now());
+                self.look();
                 self.carry_out(outputs);
                 break;
             }
@@ -355,6 +402,13 @@ impl Lane {
         drop(self.log);
         drop(self.store);
         self.dir
+    }
+
+    /// What a step has changed is recorded before anybody is told.
+    fn look(&mut self) {
+        if let Some(eyes) = &mut self.eyes {
+            eyes.look(&self.node);
+        }
     }
 
     /// Returns whether the node is told to stop.

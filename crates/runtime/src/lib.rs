@@ -19,6 +19,7 @@ mod joining;
 mod keyspaces;
 mod members;
 mod net;
+mod recording;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -26,3 +27,4 @@ mod watch;
 pub use driver::{LaneStats, Options, Runtime, StartError};
 pub use joining::{JoinError, Place, Wish, come_back, settle, token_hash};
 pub use members::member_id;
+pub use recording::TraceOptions;

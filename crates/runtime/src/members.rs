@@ -117,6 +117,12 @@ impl MemberTable {
         })
     }
 
+    /// What a member is called; its id, if nobody has said.
+    pub fn name_of(&self, node: NodeId) -> String {
+        let named = self.all().into_iter().find(|member| member.id == node).map(|member| member.name);
+        named.filter(|name| !name.is_empty()).unwrap_or_else(|| node.to_string())
+    }
+
     /// For the member list.
     pub fn all(&self) -> Vec<Member> {
         self.read(|state| {

@@ -14,10 +14,12 @@ use crate::clock::Clock;
 use crate::driver::{LaneInput, describe, refused_by_peer, removed_from_cluster};
 use crate::joining::{self, Answer, Ask, Gate};
 use crate::members::MemberTable;
+use crate::recording::{Recorder, draw_connection};
 use bytes::{Bytes, BytesMut};
 use quorate_cluster::{Input, PeerMessage, wire};
 use quorate_env::checksum::checksum;
 use quorate_env::{Brake, ClusterId, Incarnation, NodeId, Reader, Writer};
+use quorate_trace::MessageId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
@@ -72,17 +74,21 @@ pub(crate) struct Hello {
 }
 
 impl Hello {
-    fn encode(self) -> Vec<u8> {
+    /// Who records a trace says which id the connection's first message has there. Whoever does not know of traces reads no further than the incarnation.
+    fn encode(self, first: Option<MessageId>) -> Vec<u8> {
         let mut w = Writer::new();
         w.u32(MAGIC);
         w.u8(VERSION);
         for n in [self.cluster.0, self.node.0, self.incarnation.0] {
             w.u64(n);
         }
+        if let Some(first) = first {
+            w.u64(first.0);
+        }
         w.finish()
     }
 
-    fn decode(frame: Bytes) -> Result<Self, String> {
+    fn decode(frame: Bytes) -> Result<(Self, Option<MessageId>), String> {
         let mut r = Reader::new(frame);
         let mut read = || {
             if r.u32("magic")? != MAGIC {
@@ -94,7 +100,8 @@ impl Hello {
                 node: NodeId(r.u64("node")?),
                 incarnation: Incarnation(r.u64("incarnation")?),
             };
-            Ok((version, hello))
+            let first = if r.remaining() < 8 { None } else { Some(MessageId(r.u64("first message")?)) };
+            Ok((version, (hello, first)))
         };
         match read() {
             Ok((OLDEST.., hello)) => Ok(hello),
@@ -221,14 +228,23 @@ pub(crate) struct Peers {
     runtime: tokio::runtime::Handle,
     dir: PathBuf,
     name: String,
+    recorder: Option<Recorder>,
 }
 
 impl Peers {
     /// Dials every member of the table, from within the runtime that the connections live on.
-    pub fn connect(hello: Hello, table: Arc<MemberTable>, lane: Sender<LaneInput>, dir: PathBuf, name: String) -> Self {
+    pub fn connect(
+        hello: Hello,
+        table: Arc<MemberTable>,
+        lane: Sender<LaneInput>,
+        dir: PathBuf,
+        name: String,
+        recorder: Option<Recorder>,
+    ) -> Self {
         let strangers = Arc::new(Strangers::among(table.clone()));
         let runtime = tokio::runtime::Handle::current();
-        let mut peers = Self { hello, table, lane, strangers, dialled: BTreeMap::new(), runtime, dir, name };
+        let dialled = BTreeMap::new();
+        let mut peers = Self { hello, table, lane, strangers, dialled, runtime, dir, name, recorder };
         peers.adjust();
         peers
     }
@@ -254,6 +270,7 @@ impl Peers {
                 table: self.table.clone(),
                 dir: self.dir.clone(),
                 name: self.name.clone(),
+                recorder: self.recorder.clone(),
             };
             let task = self.runtime.spawn(dialler.dial(batches));
             self.dialled.insert(peer, Dialled { addresses, queue, task });
@@ -283,23 +300,27 @@ struct Dialler {
     table: Arc<MemberTable>,
     dir: PathBuf,
     name: String,
+    recorder: Option<Recorder>,
 }
 
 impl Dialler {
     async fn dial(self, mut batches: mpsc::Receiver<Vec<PeerMessage>>) {
-        let Self { hello, peer, addresses, lane, strangers, table, dir, name } = self;
+        let Self { hello, peer, addresses, lane, strangers, table, dir, name, recorder } = self;
         let (mut pause, clock) = (REDIAL.0, Clock::start());
         for address in addresses.iter().cycle() {
-            match open(hello, address).await {
+            let mut recording = recorder.as_ref().and_then(|recorder| Recording::begin(recorder, peer));
+            match open(hello, recording.as_ref().map(|recording| recording.next), address).await {
                 Ok((stream, Welcome::Accepted)) => {
                     pause = REDIAL.0;
                     strangers.accepted_by(peer);
                     tracing::info!(%peer, address, "connected");
                     // What was queued while the peer was away is stale.
                     while batches.try_recv().is_ok() {}
+                    note(&recorder, || format!("connected to {} at {address}", table.name_of(peer)));
                     let _ = lane.send(LaneInput::Core(Input::PeerUp(peer), None));
-                    let end = pump(stream, &mut batches).await;
+                    let end = pump(stream, &mut batches, &mut recording).await;
                     tracing::info!(%peer, address, "connection ended: {end}");
+                    note(&recorder, || format!("connection to {} ended: {end}", table.name_of(peer)));
                     let _ = lane.send(LaneInput::Core(Input::PeerDown(peer), None));
                     if batches.is_closed() {
                         return;
@@ -360,11 +381,38 @@ pub(crate) async fn answer_fresh(mut stream: TcpStream, answer: &Answer) -> io::
     stream.write_all(&frame(&answer.encode())).await
 }
 
-async fn open(hello: Hello, address: &str) -> io::Result<(TcpStream, Welcome)> {
+/// The messages of one connection that are recorded by who sends them.
+struct Recording {
+    recorder: Recorder,
+    peer: NodeId,
+    /// The id of the next message.
+    next: MessageId,
+}
+
+impl Recording {
+    fn begin(recorder: &Recorder, peer: NodeId) -> Option<Self> {
+        Some(Self { recorder: recorder.clone(), peer, next: draw_connection().ok()? })
+    }
+
+    /// A frame is about to leave.
+    fn sent(&mut self, messages: Vec<PeerMessage>, bytes: usize) {
+        let count = messages.len() as u64;
+        self.recorder.sent(self.peer, self.next.0, messages, bytes);
+        self.next.0 = self.next.0.wrapping_add(count);
+    }
+}
+
+fn note(recorder: &Option<Recorder>, text: impl FnOnce() -> String) {
+    if let Some(recorder) = recorder {
+        recorder.note(text());
+    }
+}
+
+async fn open(hello: Hello, first: Option<MessageId>, address: &str) -> io::Result<(TcpStream, Welcome)> {
     let shake = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        stream.write_all(&frame(&hello.encode())).await?;
+        stream.write_all(&frame(&hello.encode(first))).await?;
         let welcome = Welcome::decode(read_frame(&mut stream, HELLO_BYTES_MAX).await?)?;
         Ok((stream, welcome))
     };
@@ -372,7 +420,11 @@ async fn open(hello: Hello, address: &str) -> io::Result<(TcpStream, Welcome)> {
 }
 
 /// Sends until the connection or the node ends; says why.
-async fn pump(stream: TcpStream, batches: &mut mpsc::Receiver<Vec<PeerMessage>>) -> String {
+async fn pump(
+    stream: TcpStream,
+    batches: &mut mpsc::Receiver<Vec<PeerMessage>>,
+    recording: &mut Option<Recording>,
+) -> String {
     let (mut input, mut output) = stream.into_split();
     let mut gathered = Vec::new();
     let mut byte = [0u8; 1];
@@ -388,6 +440,9 @@ async fn pump(stream: TcpStream, batches: &mut mpsc::Receiver<Vec<PeerMessage>>)
                 }
                 let messages: Vec<PeerMessage> = gathered.drain(..).flatten().collect();
                 let bytes = frame(&wire::encode_batch(messages.iter()));
+                if let Some(recording) = recording {
+                    recording.sent(messages, bytes.len());
+                }
                 if let Err(e) = output.write_all(&bytes).await {
                     return e.to_string();
                 }
@@ -427,7 +482,12 @@ async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin), bytes_max: usize) 
 }
 
 /// Accepts peers for as long as the node lives.
-pub(crate) async fn accept(listener: Arc<TcpListener>, gate: Arc<Gate>, lane: Sender<LaneInput>) {
+pub(crate) async fn accept(
+    listener: Arc<TcpListener>,
+    gate: Arc<Gate>,
+    lane: Sender<LaneInput>,
+    recorder: Option<Recorder>,
+) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let untaken = Arc::new(Semaphore::new(UNTAKEN_BYTES_MAX));
     let clock = Clock::start();
@@ -454,9 +514,10 @@ pub(crate) async fn accept(listener: Arc<TcpListener>, gate: Arc<Gate>, lane: Se
             continue;
         };
         let (gate, lane, untaken, ended) = (gate.clone(), lane.clone(), untaken.clone(), ended.clone());
+        let recorder = recorder.clone();
         tokio::spawn(async move {
             let from = describe(stream.peer_addr().ok());
-            if let Err(e) = serve(stream, &gate, &lane, &untaken).await
+            if let Err(e) = serve(stream, &gate, &lane, &untaken, recorder).await
                 && let Some(held) = ended.pass(clock.now())
             {
                 tracing::info!(from, "peer connection ended: {e} ({held} more were not logged)");
@@ -471,6 +532,7 @@ async fn serve(
     gate: &Gate,
     lane: &Sender<LaneInput>,
     untaken: &Arc<Semaphore>,
+    recorder: Option<Recorder>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let first = tokio::time::timeout(HANDSHAKE_TIMEOUT, read_frame(&mut stream, HELLO_BYTES_MAX))
@@ -482,8 +544,8 @@ async fn serve(
         return stream.write_all(&frame(&answer.encode())).await;
     }
     let hello = Hello::decode(first).map_err(Refusal::Stranger);
-    let verdict = hello.and_then(|hello| judge(gate.hello, hello, &gate.table).map(|()| hello));
-    let hello = match verdict {
+    let verdict = hello.and_then(|(hello, first)| judge(gate.hello, hello, &gate.table).map(|()| (hello, first)));
+    let (hello, first) = match verdict {
         Ok(hello) => hello,
         Err(refusal) => {
             stream.write_all(&frame(&Welcome::Refused(refusal.clone()).encode())).await?;
@@ -493,7 +555,7 @@ async fn serve(
     stream.write_all(&frame(&Welcome::Accepted.encode())).await?;
     gate.table.saw(hello.node, hello.incarnation);
     let result = tokio::select! {
-        result = receive(&mut stream, hello.node, lane, untaken) => result,
+        result = receive(&mut stream, hello.node, lane, untaken, recorder.zip(first)) => result,
         // It dials again, and is told.
         () = gate.table.removal_of(hello.node) => Err(io::Error::other("the cluster has let it go")),
     };
@@ -535,6 +597,7 @@ async fn receive(
     from: NodeId,
     lane: &Sender<LaneInput>,
     untaken: &Arc<Semaphore>,
+    mut recorded: Option<(Recorder, MessageId)>,
 ) -> io::Result<()> {
     let mut buffered = tokio::io::BufReader::with_capacity(256 << 10, stream);
     loop {
@@ -542,7 +605,12 @@ async fn receive(
         let bytes = u32::try_from(frame.len()).map_err(io::Error::other)?;
         let permit = untaken.clone().acquire_many_owned(bytes).await.map_err(io::Error::other)?;
         let mut permit = Some(permit);
-        for message in wire::decode_batch(frame).map_err(io::Error::other)? {
+        let messages = wire::decode_batch(frame).map_err(io::Error::other)?;
+        if let Some((recorder, next)) = &mut recorded {
+            recorder.delivered(next.0, messages.len());
+            next.0 = next.0.wrapping_add(messages.len() as u64);
+        }
+        for message in messages {
             let input = LaneInput::Core(Input::Peer { from, message }, permit.take());
             lane.send(input).map_err(|_| io::Error::other("stopping"))?;
         }
@@ -569,6 +637,16 @@ mod tests {
             (1..members).for_each(|peer| strangers.accepted_by(NodeId(peer)));
             assert_eq!(strangers.refused_by(NodeId(1)), bearable > 0);
         }
+    }
+
+    #[test]
+    fn hellos_survive_the_wire_with_and_without_what_ties_traces() {
+        let hello = Hello { cluster: ClusterId(7), node: NodeId(1), incarnation: Incarnation(5) };
+        for first in [None, Some(MessageId(9_021))] {
+            assert_eq!(Hello::decode(hello.encode(first).into()), Ok((hello, first)));
+        }
+        let (plain, tied) = (hello.encode(None), hello.encode(Some(MessageId(9_021))));
+        assert!(tied.starts_with(&plain), "who knows nothing of traces reads what it always read");
     }
 
     #[test]

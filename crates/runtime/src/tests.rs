@@ -44,6 +44,7 @@ async fn start(dir: &Path, names: &[(&str, u16)], name: &str, listener: Option<T
         timing: Timing::default(),
         request_timeout: Duration::from_secs(5),
         disk: DiskOptions::default(),
+        trace: None,
     };
     Runtime::start(options, listener.map(Arc::new)).await.expect("the node starts")
 }

@@ -18,7 +18,7 @@ async fn id_of(endpoint: &str) -> u64 {
 }
 
 /// Who leads, once somebody says so of itself.
-async fn leader(cluster: &Cluster, nodes: &[usize]) -> usize {
+pub(super) async fn leader(cluster: &Cluster, nodes: &[usize]) -> usize {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         for node in nodes {

@@ -21,4 +21,5 @@ mod rot;
 mod slow_watcher;
 mod splitting;
 mod stopping;
+mod traces;
 mod watching;

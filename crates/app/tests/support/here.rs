@@ -37,6 +37,8 @@ impl Here {
             level: Level::LATEST,
             request_timeout: Duration::from_secs(7),
             disk: DiskOptions::default(),
+            trace: None,
+            split_bytes: u64::MAX,
         };
         let runtime = Runtime::start(options, None).await.expect("started");
         tokio::spawn(quorate_etcd::serve(

@@ -52,7 +52,7 @@ impl Cluster {
         Self::start_with(nodes, &[]).await
     }
 
-    /// With more flags for every node.
+    /// With more flags for every node; in them `{node}` stands for its name.
     pub async fn start_with(nodes: usize, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().to_path_buf();
@@ -116,7 +116,7 @@ impl Cluster {
         ]
         .into_iter()
         .flat_map(|(flag, value)| [flag.to_owned(), value])
-        .chain(self.flags.iter().cloned())
+        .chain(self.flags.iter().map(|flag| flag.replace("{node}", &format!("n{}", node + 1))))
         .collect()
     }
 

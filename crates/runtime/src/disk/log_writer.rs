@@ -44,8 +44,8 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    /// Starts the threads. `on_durable(ticket)` is called, in order, when the batch of that ticket and all before it are
-    /// durable; tickets in between may be skipped. `on_space` is called when the log finds the disk full and when it goes on. Both run on
+    /// Starts the threads. `on_flush(ticket, records)` is called before so many records are written, the last of them that ticket's, and
+    /// `on_durable(ticket)`, in order, when the batch of that ticket and all before it are durable; tickets in between may be skipped. `on_space` is called when the log finds the disk full and when it goes on. All run on
     /// the log's threads and must return quickly.
     ///
     /// # Errors
@@ -53,6 +53,7 @@ impl LogWriter {
     pub fn spawn(
         wal: Wal,
         files: Arc<LogFiles>,
+        on_flush: impl Fn(u64, usize) + Send + 'static,
         on_durable: impl Fn(u64) + Send + 'static,
         on_space: impl Fn(Space) + Send + 'static,
     ) -> std::io::Result<Self> {
@@ -61,8 +62,15 @@ impl LogWriter {
         let (to_prepare, preparations) = channel();
         let (prepared, finished) = channel();
         let preparer = Preparer { files: Arc::clone(&files), stop: Arc::clone(&stop), on_space: Box::new(on_space) };
-        let writer =
-            Writer { wal, files, stop: Arc::clone(&stop), to_prepare, finished, on_durable: Box::new(on_durable) };
+        let writer = Writer {
+            wal,
+            files,
+            stop: Arc::clone(&stop),
+            to_prepare,
+            finished,
+            on_flush: Box::new(on_flush),
+            on_durable: Box::new(on_durable),
+        };
         let mut log = Self { queue: Some(queue), stop, threads: Vec::new() };
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name.into()).spawn(run);
         log.threads.push(spawn("wal", Box::new(move || writer.run(&batches)))?);
@@ -95,6 +103,7 @@ struct Writer {
     stop: Arc<AtomicBool>,
     to_prepare: Sender<Preparation>,
     finished: Receiver<Preparation>,
+    on_flush: Box<dyn Fn(u64, usize) + Send>,
     on_durable: Box<dyn Fn(u64) + Send>,
 }
 
@@ -120,6 +129,7 @@ impl Writer {
             };
             let (merged, rest) = merge(first, batches);
             left_over = rest;
+            (self.on_flush)(merged.ticket, merged.records.len());
             if !self.append(&merged.records) {
                 break;
             }

@@ -21,12 +21,13 @@ pub struct StoreThread {
 }
 
 impl StoreThread {
-    /// Starts the thread. `on_flushed(ticket)` is called when the job of that ticket is done, `on_space` when a job finds the disk full and when
+    /// Starts the thread. `on_flush(ticket)` is called before the job of that ticket is run, `on_flushed(ticket)` when it is done, `on_space` when a job finds the disk full and when
     /// it goes on, `on_damage` when a merge finds that a table has changed. All run on this thread and must return quickly.
     ///
     /// # Errors
     /// If the thread cannot be started.
     pub fn spawn(
+        on_flush: impl Fn(u64) + Send + 'static,
         on_flushed: impl Fn(u64) + Send + 'static,
         on_space: impl Fn(Space) + Send + 'static,
         on_damage: impl Fn(&str) + Send + 'static,
@@ -36,7 +37,7 @@ impl StoreThread {
         let stopping = Arc::clone(&stop);
         let thread = thread::Builder::new()
             .name("store".into())
-            .spawn(move || run(&jobs, &stopping, &on_flushed, &on_space, &on_damage))?;
+            .spawn(move || run(&jobs, &stopping, &on_flush, &on_flushed, &on_space, &on_damage))?;
         Ok(Self { queue: Some(queue), stop, thread: Some(thread) })
     }
 
@@ -60,11 +61,13 @@ impl Drop for StoreThread {
 fn run(
     jobs: &Receiver<Job>,
     stop: &AtomicBool,
+    on_flush: &dyn Fn(u64),
     on_flushed: &dyn Fn(u64),
     on_space: &dyn Fn(Space),
     on_damage: &dyn Fn(&str),
 ) {
     while let Ok((job, ticket)) = jobs.recv() {
+        on_flush(ticket);
         let mut pause = NO_SPACE_PAUSE_MIN;
         let mut full = false;
         loop {

@@ -57,6 +57,7 @@ fn what_was_acknowledged_is_there_after_reopening() {
         let writer = LogWriter::spawn(
             opened.wal,
             opened.files,
+            |_, records| assert!(records > 0),
             move |ticket| assert!(seen.swap(ticket, Ordering::AcqRel) < ticket, "tickets go up"),
             |space| panic!("{space:?}"),
         )
@@ -87,7 +88,9 @@ fn a_log_that_is_copied_while_it_is_written_holds_every_acknowledged_record() {
     let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let opened = open(dir.path());
     let (told, acknowledged) = channel();
-    let writer = LogWriter::spawn(opened.wal, opened.files, move |ticket| told.send(ticket).unwrap(), |_| {}).unwrap();
+    let writer =
+        LogWriter::spawn(opened.wal, opened.files, |_, _| {}, move |ticket| told.send(ticket).unwrap(), |_| {})
+            .unwrap();
     for index in 1..=40 {
         writer.append(vec![entry(1, index, vec![7; 500])], index).unwrap();
     }
@@ -153,7 +156,7 @@ fn a_directory_whose_making_was_cut_short_is_made_again() {
 fn rot_in_the_log_is_named_and_what_nobody_else_has_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(dir.path());
-    let writer = LogWriter::spawn(opened.wal, opened.files, |_| {}, |_| {}).unwrap();
+    let writer = LogWriter::spawn(opened.wal, opened.files, |_, _| {}, |_| {}, |_| {}).unwrap();
     let vote = ReplicaId(0xABCD_EF01_2345);
     let promise = HardState { shard: ShardId(1), replica: ReplicaId(1), term: Term(3), vote, commit: LogIndex(0) };
     writer.append(vec![LogRecord::HardState(promise), entry(1, 1, b"a needle in the log".to_vec())], 1).unwrap();
@@ -195,7 +198,7 @@ fn flushed_rows_are_there_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(dir.path());
     let (told, flushed) = channel();
-    let thread = StoreThread::spawn(move |ticket| told.send(ticket).unwrap(), |_| {}, |_| {}).unwrap();
+    let thread = StoreThread::spawn(|_| {}, move |ticket| told.send(ticket).unwrap(), |_| {}, |_| {}).unwrap();
     let mut batch = WriteBatch::new();
     batch.put("key", "value");
     opened.store.write(&mut batch).unwrap();
@@ -220,6 +223,7 @@ fn a_full_disk_is_waited_out() {
     let (told, events) = channel();
     let spaces = told.clone();
     let thread = StoreThread::spawn(
+        |_| {},
         move |ticket| told.send(format!("flushed {ticket}")).unwrap(),
         move |space| spaces.send(format!("{space:?}")).unwrap(),
         |_| {},
@@ -276,7 +280,7 @@ fn write_to_a_failing_disk(path: &Path) -> ! {
     fs::remove_file(&segment).unwrap();
     std::os::unix::fs::symlink("/proc/self/mem", &segment).unwrap();
     let files = Arc::new(LogFiles::open(&path.join("wal")).unwrap());
-    let writer = LogWriter::spawn(opened.wal, files, |_| eprintln!("acknowledged"), |_| {}).unwrap();
+    let writer = LogWriter::spawn(opened.wal, files, |_, _| {}, |_| eprintln!("acknowledged"), |_| {}).unwrap();
     writer.append(vec![entry(1, 1, vec![7])], 1).unwrap();
     std::thread::sleep(PATIENCE);
     panic!("the process goes on");

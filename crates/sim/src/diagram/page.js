@@ -44,12 +44,15 @@ function introduce() {
   element("story").append(...run.about.story.map((sentence) => make("li", { textContent: sentence })));
   const { violation } = run, verdict = element("verdict");
   verdict.classList.toggle("fine", !violation);
-  element("rule").textContent = violation ? `Broken rule: ${violation.rule}` : "No rule was broken";
-  element("explanation").textContent = violation ? violation.explanation : "Every check held from the first event to the last.";
+  // What no command makes again was recorded by real processes: nobody checked it.
+  const checked = run.about.command !== "";
+  element("rule").textContent = violation ? `Broken rule: ${violation.rule}` : checked ? "No rule was broken" : "Recorded by real processes";
+  element("explanation").textContent = violation ? violation.explanation
+    : checked ? "Every check held from the first event to the last." : "This is what happened. Nothing was checked.";
   element("detail").textContent = violation ? `at ${seconds(run.at[violation.at])}: ${violation.detail}` : "";
   element("to-violation").hidden = !violation;
   element("list-title").textContent = violation ? "The last events before the violation, and those that it speaks of" : "The last events";
-  const what = violation ? `It ends with the broken rule "${violation.rule}" at ${seconds(run.at[violation.at])}.` : "No rule was broken.";
+  const what = violation ? `It ends with the broken rule "${violation.rule}" at ${seconds(run.at[violation.at])}.` : checked ? "No rule was broken." : "Nothing was checked.";
   element("picture").setAttribute("aria-label", `Space-time diagram, ${run.about.title}: ${run.n} events on ${run.lanes.length} lanes. ${what} ` +
     "Step through the events with the left and right arrow keys.");
 }

@@ -1,14 +1,14 @@
-//! Writes a trace while the world turns. What nodes do not say by themselves (roles, commits) is seen by looking at them after each step.
+//! Writes a trace while the world turns.
 
-use super::{About, Lane, Loss, MessageId, Record, TRACE_VERSION, Trace, TraceEvent, words};
+use super::{About, Lane, Loss, MessageId, Record, TRACE_VERSION, Trace, TraceEvent};
 use crate::driver::churn::COMERS_MAX;
 use crate::driver::splits::SPLITS_MAX;
 use crate::plan::{BankPlan, Plan};
 use crate::planted::Planted;
 use quorate_cluster::{Inspection, PeerMessage};
-use quorate_env::{LogIndex, ShardId};
+use quorate_env::ShardId;
 use quorate_kv::KeyspaceId;
-use std::collections::BTreeMap;
+use quorate_trace::{Looks, words};
 
 /// The lane of the node that the driver counts as `node`.
 pub(crate) fn node_lane(node: usize) -> Lane {
@@ -18,8 +18,7 @@ pub(crate) fn node_lane(node: usize) -> Lane {
 #[derive(Debug)]
 pub(crate) struct Recorder {
     trace: Trace,
-    /// How each replica looked after the last step.
-    looks: BTreeMap<(usize, ShardId), Inspection>,
+    looks: Looks,
 }
 
 impl Recorder {
@@ -48,13 +47,12 @@ impl Recorder {
             lanes: nodes.chain(clients).chain(watches).collect(),
             shards: shards.collect(),
         };
-        Self { trace: Trace { about, records: Vec::new() }, looks: BTreeMap::new() }
+        Self { trace: Trace { about, records: Vec::new() }, looks: Looks::default() }
     }
 
     pub fn record(&mut self, at: u64, event: TraceEvent) {
-        if let TraceEvent::Start { node: Lane::Node(id), .. } = event {
-            // A new life is compared with nothing of the one before.
-            self.looks.retain(|(node, _), _| node_lane(*node) != Lane::Node(id));
+        if let TraceEvent::Start { node, .. } = event {
+            self.looks.forget(node);
         }
         self.trace.records.push(Record { at, event });
     }
@@ -77,25 +75,8 @@ impl Recorder {
 
     /// How a replica looks after a step.
     pub fn look(&mut self, at: u64, node: usize, shard: ShardId, now: &Inspection) {
-        let before = self.looks.insert((node, shard), *now);
-        let (lane, shard) = (node_lane(node), shard.0);
-        let role = |look: &Inspection| (look.role, look.term, look.leader);
-        if before.as_ref().map(role) != Some(role(now)) {
-            let leader = now.leader.map(|id| Lane::Node(id.0));
-            let (term, part) = (now.term.0, words::part(now.role));
-            self.record(at, TraceEvent::Role { node: lane, shard, term, part, leader });
-        }
-        let (committed, applied) = before.map_or((LogIndex(0), LogIndex(0)), |look| (look.committed, look.applied));
-        // Only a snapshot moves the log's start beyond what was applied.
-        if before.is_some() && now.log_start > applied && now.applied >= now.log_start {
-            self.record(at, TraceEvent::Install { node: lane, shard, index: now.log_start.0 });
-        }
-        if now.committed > committed {
-            self.record(at, TraceEvent::Commit { node: lane, shard, index: now.committed.0 });
-        }
-        if now.applied > applied {
-            self.record(at, TraceEvent::Apply { node: lane, shard, index: now.applied.0 });
-        }
+        let records = &mut self.trace.records;
+        self.looks.look(node_lane(node), shard, now, |event| records.push(Record { at, event }));
     }
 
     /// What happened so far.

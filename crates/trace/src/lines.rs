@@ -5,7 +5,7 @@
 //!    0.661888  n2 => n1   s2  RequestVote t1  #17 delivered
 //! ```
 
-use super::{Lane, Loss, MessageId, Outcome, Said, Trace, TraceEvent, Way};
+use crate::{Lane, Loss, MessageId, Outcome, Said, Trace, TraceEvent, Way};
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
@@ -95,7 +95,7 @@ impl fmt::Display for TraceEvent {
 }
 
 impl TraceEvent {
-    fn shard(&self) -> Option<u64> {
+    pub(crate) fn shard(&self) -> Option<u64> {
         match self {
             Self::Send { shard, .. }
             | Self::Role { shard, .. }
@@ -154,7 +154,7 @@ impl Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{About, Record, TRACE_VERSION};
+    use crate::{About, Record, TRACE_VERSION};
 
     #[test]
     fn lines_are_aligned_and_say_what_became_of_a_message() {

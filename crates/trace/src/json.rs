@@ -1,6 +1,6 @@
 //! A trace as a file: JSON, a line each, so that what a process wrote before it died can be read (docs/design/trace-format.md).
 
-use super::{About, Record, TRACE_VERSION, Trace, TraceEvent};
+use crate::{About, Record, TRACE_VERSION, Trace, TraceEvent};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, Write};
@@ -73,7 +73,7 @@ impl Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{Lane, MessageId, Said};
+    use crate::{Lane, MessageId, Said};
 
     fn trace() -> Trace {
         let (n1, n2) = (Lane::Node(1), Lane::Node(2));

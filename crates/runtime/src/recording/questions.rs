@@ -1,0 +1,27 @@
+//! What clients ask, in words.
+
+use quorate_kv::across::Transaction;
+use quorate_kv::{Command, Consistency, KeyspaceId, RangeOp};
+use quorate_trace::words;
+
+pub(crate) fn read(op: &RangeOp, consistency: Consistency) -> String {
+    let how = match consistency {
+        Consistency::Linearizable => "linearizable",
+        Consistency::Serializable => "serializable",
+    };
+    words::short(format!("{how} read of {}", words::read(op)))
+}
+
+pub(crate) fn submit(command: &Command) -> String {
+    words::short(words::command(command))
+}
+
+pub(crate) fn transact(transaction: &Transaction) -> String {
+    let Transaction { checks, looks, success, failure, .. } = transaction;
+    let writes = success.len().max(failure.len());
+    format!("in one: {} checks, {} reads, {writes} writes", checks.len(), looks.len())
+}
+
+pub(crate) fn split(keyspace: KeyspaceId, at: &[u8]) -> String {
+    words::short(format!("split keyspace {} at {}", keyspace.0, words::show(at)))
+}
