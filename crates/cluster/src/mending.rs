@@ -75,7 +75,7 @@ enum Rows {
     },
     /// They are here, and not yet durable.
     Here {
-        machine: Machine,
+        machine: Box<Machine>,
         flush: Option<u64>,
     },
 }
@@ -472,7 +472,7 @@ impl Mending {
             return self.abandon_rows(cx);
         }
         match cx.slots.switch(self.shard, slot) {
-            Ok(()) => self.rows = Some(Rows::Here { machine, flush: None }),
+            Ok(()) => self.rows = Some(Rows::Here { machine: Box::new(machine), flush: None }),
             Err(e) => self.fail(&e, cx),
         }
     }
@@ -499,7 +499,7 @@ impl Mending {
     pub fn flushed(&mut self, ticket: u64, cx: &mut Context<'_>) {
         let here = self.rows.take_if(|rows| matches!(rows, Rows::Here { flush: Some(flush), .. } if *flush == ticket));
         let Some(Rows::Here { machine, .. }) = here else { return };
-        self.machine = machine;
+        self.machine = *machine;
         match boot::point_and_membership(self.shard, &self.machine) {
             Ok((applied, membership)) => (self.restored.applied, self.restored.membership) = (applied, membership),
             Err(e) => return self.fail(&e, cx),
@@ -582,7 +582,7 @@ mod tests {
         let known = [2, 3].map(NodeId);
         let mut mending = Mending::new(ShardId(2), ReplicaId(1), found, &known, None).expect("there are others");
         assert!(mending.is_whole(), "every entry is back");
-        mending.rows = Some(Rows::Here { machine: machine(), flush: None });
+        mending.rows = Some(Rows::Here { machine: Box::new(machine()), flush: None });
         assert!(!mending.is_whole(), "its own rows are being cleared away");
     }
 

@@ -257,7 +257,7 @@ impl Machine {
     pub fn view(&self) -> View {
         let locks = self.ledger.locks();
         let locks = (!locks.is_empty()).then(|| locks.clone());
-        View::new(Source::Frozen(self.store.snapshot()), self.slot, self.meta.clone(), locks, self.flaw)
+        View::new(Source::Frozen(self.store.snapshot()), self.slot, Arc::new(self.meta.clone()), locks, self.flaw)
     }
 
     /// Applies the entry at `index`. Results are collected for commands of `own` alone.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub struct View {
     pub(crate) source: Source,
     pub(crate) slot: Slot,
-    meta: Meta,
+    meta: Arc<Meta>,
     /// What is locked; `None` if nothing is.
     locks: Option<Arc<Locks>>,
     pub(crate) flaw: Option<Flaw>,
@@ -36,7 +36,13 @@ pub struct EventPage {
 }
 
 impl View {
-    pub(crate) fn new(source: Source, slot: Slot, meta: Meta, locks: Option<Arc<Locks>>, flaw: Option<Flaw>) -> Self {
+    pub(crate) fn new(
+        source: Source,
+        slot: Slot,
+        meta: Arc<Meta>,
+        locks: Option<Arc<Locks>>,
+        flaw: Option<Flaw>,
+    ) -> Self {
         Self { source, slot, meta, locks, flaw }
     }
 
