@@ -52,6 +52,9 @@ pub enum Failure {
     /// Clients were not content; what they said was printed.
     #[error("not content: {}", .0.join(", "))]
     NotContent(Vec<String>),
+    /// The native API did not do what it was asked for.
+    #[error("over HTTP: {0}")]
+    Http(String),
     /// The operating system refused.
     #[error("{0}")]
     Io(#[from] std::io::Error),

@@ -1,13 +1,15 @@
 //! Looks at Quorate from outside, as its users do: real processes, real sockets, and beside them what Quorate is measured against.
 //!
 //! `cargo xtask differential` sends one stream of random requests to Quorate and to etcd and compares the answers; `cargo xtask clients`
-//! lets clients that others wrote work against clusters. Neither knows anything of Quorate but its port and its command line.
+//! lets clients that others wrote work against clusters; `cargo xtask transactions` measures what transactions over shards cost. None knows anything of
+//! Quorate but its port and its command line.
 
 mod clients;
 mod differential;
 mod failure;
 mod programs;
 mod server;
+mod transactions;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -26,6 +28,8 @@ enum Verb {
     Differential(differential::Args),
     /// Let clients that others wrote work against clusters of three.
     Clients,
+    /// Measure transactions over one shard and over two, and a split under load.
+    Transactions(transactions::Args),
 }
 
 #[tokio::main]
@@ -33,6 +37,7 @@ async fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Differential(args) => differential::run(&args).await,
         Verb::Clients => clients::run().await,
+        Verb::Transactions(args) => transactions::run(&args).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,149 @@
+//! What transactions over shards cost, and what a split does to those who work meanwhile: figures for docs/performance.md.
+
+mod client;
+
+use crate::failure::Failure;
+use crate::programs::{self, Profile};
+use crate::server::Server;
+use client::Client;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long each kind of load lasts before what it does is counted.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// Clients in each half of the keyspace while it is split.
+const SPLITTERS: usize = 4;
+
+/// Writes in one transaction while the keyspace is filled.
+const FILL_BATCH: usize = 500;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Clients at one time, each with a connection of its own.
+    #[arg(long, default_value_t = 16)]
+    clients: usize,
+    /// Seconds of each kind of load.
+    #[arg(long, default_value_t = 8)]
+    seconds: u64,
+    /// MiB in the shard that is split, half of which go to the other.
+    #[arg(long, default_value_t = 32)]
+    mib: usize,
+    /// The binary; built with optimisation if none is named.
+    #[arg(long)]
+    binary: Option<PathBuf>,
+}
+
+pub async fn run(args: &Args) -> Result<(), Failure> {
+    let binary = args.binary.clone().map_or_else(|| programs::quorate(Profile::Release), Ok)?;
+    let server = Server::quorate(&binary, 3).await?;
+    println!("three nodes, {} clients, {} s each", args.clients, args.seconds);
+    let ask = json!({ "name": "two", "kind": "ranged", "split_at": ["m"] });
+    Client::to(&server.endpoints[0]).await?.done("POST", "/v1/keyspaces", &ask).await?;
+    let one = load(args, &server, |n| json!({ "write": [put("two", &format!("a{n:07}"))] })).await?;
+    println!("  one shard    {one}");
+    let two =
+        load(args, &server, |n| json!({ "write": [put("two", &format!("a{n:07}")), put("two", &format!("z{n:07}"))] }))
+            .await?;
+    println!("  two shards   {two}");
+    println!("  two to one   {:.2} in the median", two.median.as_secs_f64() / one.median.as_secs_f64());
+    split(args, &server).await
+}
+
+fn put(keyspace: &str, key: &str) -> Value {
+    json!({ "keyspace": keyspace, "put": key, "value": "v".repeat(256) })
+}
+
+/// How long operations took.
+struct Times {
+    per_second: f64,
+    median: Duration,
+    p99: Duration,
+}
+
+impl std::fmt::Display for Times {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ms = |time: Duration| time.as_secs_f64() * 1_000.0;
+        write!(f, "{:.0} per second, p50 {:.2} ms, p99 {:.2} ms", self.per_second, ms(self.median), ms(self.p99))
+    }
+}
+
+async fn load(args: &Args, server: &Server, tx: fn(usize) -> Value) -> Result<Times, Failure> {
+    let (began, seconds) = (Instant::now() + WARM_UP, Duration::from_secs(args.seconds));
+    let mut workers = Vec::new();
+    for worker in 0..args.clients {
+        let mut client = Client::to(&server.endpoints[worker % server.endpoints.len()]).await?;
+        let clients = args.clients;
+        workers.push(tokio::spawn(async move {
+            let (mut times, mut n) = (Vec::new(), worker);
+            while Instant::now() < began + seconds {
+                let asked = Instant::now();
+                client.done("POST", "/v1/tx", &tx(n)).await?;
+                n += clients;
+                if asked >= began {
+                    times.push(asked.elapsed());
+                }
+            }
+            Ok::<_, Failure>(times)
+        }));
+    }
+    let mut times = Vec::new();
+    for worker in workers {
+        times.extend(worker.await.expect("a worker does not panic")?);
+    }
+    times.sort();
+    let at = |per_mille: usize| times[(times.len() - 1) * per_mille / 1_000];
+    Ok(Times { per_second: times.len() as f64 / seconds.as_secs_f64(), median: at(500), p99: at(990) })
+}
+
+/// Fills a shard, and splits it in the middle while both halves are written to.
+async fn split(args: &Args, server: &Server) -> Result<(), Failure> {
+    let mut client = Client::to(&server.endpoints[0]).await?;
+    client.done("POST", "/v1/keyspaces", &json!({ "name": "grows", "kind": "ranged" })).await?;
+    let keys = (args.mib << 20) / 264;
+    for first in (0..keys).step_by(FILL_BATCH) {
+        let batch: Vec<Value> =
+            (first..keys.min(first + FILL_BATCH)).map(|n| put("grows", &format!("k{n:07}"))).collect();
+        client.done("POST", "/v1/tx", &json!({ "write": batch })).await?;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut halves = Vec::new();
+    for half in 0..2 {
+        let writers = (0..SPLITTERS).map(|worker| {
+            let (endpoint, stop) = (server.endpoints[worker % server.endpoints.len()].clone(), stop.clone());
+            tokio::spawn(write_until(endpoint, stop, half * keys / 2 + worker, keys / 2 - SPLITTERS))
+        });
+        halves.push(writers.collect::<Vec<_>>());
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let asked = Instant::now();
+    client.done("POST", "/v1/keyspaces/grows/split", &json!({ "at": format!("k{:07}", keys / 2) })).await?;
+    let took = asked.elapsed();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    stop.store(true, Ordering::Relaxed);
+    println!("a shard of {} MiB is split in its middle: answered after {} ms", args.mib, took.as_millis());
+    for (half, name) in halves.into_iter().zip(["what stays", "what goes"]) {
+        let mut longest = Duration::ZERO;
+        for writer in half {
+            longest = longest.max(writer.await.expect("a writer does not panic")?);
+        }
+        println!("  {name:<12} no write waited longer than {} ms", longest.as_millis());
+    }
+    Ok(())
+}
+
+/// Writes keys, one after the other; returns the longest that one took.
+async fn write_until(endpoint: String, stop: Arc<AtomicBool>, first: usize, keys: usize) -> Result<Duration, Failure> {
+    let (mut client, mut longest, mut n) = (Client::to(&endpoint).await?, Duration::ZERO, 0);
+    while !stop.load(Ordering::Relaxed) {
+        let asked = Instant::now();
+        let write = put("grows", &format!("k{:07}", first + n % keys));
+        client.done("POST", "/v1/tx", &json!({ "write": [write] })).await?;
+        longest = longest.max(asked.elapsed());
+        n += SPLITTERS;
+    }
+    Ok(longest)
+}
