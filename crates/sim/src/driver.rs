@@ -341,7 +341,7 @@ impl World<'_> {
         let root = Rng::new(seed);
         let mut clock_rng = root.split(2);
         let nodes = (0..plan.nodes).map(|_| SimNode::new(&plan, &mut clock_rng));
-        let first = if plan.old_release { Level::FIRST } else { Level::LATEST };
+        let first = plan.old_release.unwrap_or(Level::LATEST);
         let nodes: Vec<SimNode> = nodes.map(|node| SimNode { level: first, ..node }).collect();
         let watchers = (0..plan.watchers).map(|n| Watcher {
             key: 0,

@@ -6,6 +6,7 @@ use crate::net::{CALM, Weather};
 use crate::planted::Ground;
 use quorate_cluster::bounds;
 use quorate_env::Rng;
+use quorate_kv::Level;
 use std::collections::BTreeMap;
 
 /// The plan of one run. Times are microseconds of true time.
@@ -22,8 +23,8 @@ pub(crate) struct Plan {
     /// Mean time between faults of each kind; `None` is never.
     /// What fails, each about every so many microseconds.
     pub faults: BTreeMap<Fault, u64>,
-    /// Whether the nodes begin with an older release.
-    pub old_release: bool,
+    /// What the release knows that the nodes begin with, if it is an older one.
+    pub old_release: Option<Level>,
     /// Mean time between changes of the members.
     pub churn_every_us: Option<u64>,
     /// Of a thousand restarts, those at which the log has rotted, and those at which the store is damaged.
@@ -68,6 +69,11 @@ impl BankPlan {
     }
 }
 
+/// One of those before the latest.
+fn old_release(seed: u64) -> Level {
+    if Rng::new(seed).split(64).chance(500) { Level::FIRST } else { Level::ACROSS }
+}
+
 impl Plan {
     /// A cluster on a quiet day: nothing fails, and nobody asks anything unless `clients` does.
     pub fn quiet(nodes: usize, clients: usize) -> Self {
@@ -80,7 +86,7 @@ impl Plan {
             calm_us: 20 * second,
             weather: CALM,
             faults: BTreeMap::new(),
-            old_release: false,
+            old_release: None,
             churn_every_us: None,
             rot_per_mille: 0,
             damage_per_mille: 0,
@@ -159,7 +165,7 @@ impl Plan {
             }
             Ground::Upgrades => {
                 plan.bank = Some(BankPlan::draw(seed));
-                plan.old_release = true;
+                plan.old_release = Some(old_release(seed));
             }
         }
         plan
@@ -215,7 +221,7 @@ impl Plan {
                 uneven: false,
             },
             faults,
-            old_release: Rng::new(seed).split(62).chance(350),
+            old_release: Rng::new(seed).split(62).chance(350).then(|| old_release(seed)),
             churn_every_us: None,
             rot_per_mille: 0,
             damage_per_mille: 0,

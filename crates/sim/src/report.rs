@@ -110,5 +110,4 @@ pub const MARKS: &[&str] = &[
     "split refused below its feature level",
     "split-off shard weaned",
     "split-off shard began empty",
-    "read of a key that has moved",
 ];

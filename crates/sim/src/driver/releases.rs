@@ -72,7 +72,7 @@ impl World<'_> {
         demand(too_old.is_none(), "the level is what all members know", || {
             format!("the cluster is at {is}, and {} does not know it", id_of(too_old.expect("it was found")))
         })?;
-        if self.plan.old_release && is > Level::FIRST {
+        if self.plan.old_release.is_some_and(|old| is > old) {
             self.mark("feature level raised");
         }
         Ok(())
