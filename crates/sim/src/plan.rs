@@ -138,8 +138,8 @@ impl Plan {
             Ground::Rot => {
                 often(&[Fault::Cut]);
                 plan.faults.insert(Fault::Crash, rng.between(second, 2 * second));
-                plan.rot_per_mille = rng.between(300, 600);
-                plan.damage_per_mille = rng.between(300, 800);
+                plan.rot_per_mille = rng.between(600, 950);
+                plan.damage_per_mille = rng.between(100, 600);
                 plan.chunk_bytes = plan.chunk_bytes.min(1_024);
             }
             Ground::Forgetfulness if plan.real_store => {}
