@@ -35,6 +35,7 @@ impl Here {
             client_urls: vec![format!("http://{endpoint}")],
             timing: Timing::default(),
             level: Level::LATEST,
+            split_bytes: u64::MAX,
             request_timeout: Duration::from_secs(7),
             disk: DiskOptions::default(),
         };
