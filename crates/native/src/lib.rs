@@ -22,13 +22,13 @@ mod words;
 
 pub use words::Text;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::handler::Handler;
 use axum::http::{Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, any, on};
+use axum::{Extension, Router};
 use quorate_kv::{Db, limits};
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,8 +81,8 @@ fn routes() -> Vec<Route> {
     ]
 }
 
-/// The routes under `/v1`.
-pub fn router(db: Arc<dyn Db>) -> Router {
+/// The routes under `/v1`. Once `stop` is true, watches end, so that connections can.
+pub fn router(db: Arc<dyn Db>, stop: tokio::sync::watch::Receiver<bool>) -> Router {
     let all = routes().into_iter().fold(Router::new(), |all, (_, path, handler)| all.route(path, handler));
     // Whoever leaves the key out meant a key, not another page.
     all.route("/v1/kv/{keyspace}/", any(keys::no_key))
@@ -90,6 +90,7 @@ pub fn router(db: Arc<dyn Db>) -> Router {
         .method_not_allowed_fallback(answers::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(in_time))
+        .layer(Extension(watch::Stop(stop)))
         .with_state(db)
 }
 

@@ -13,6 +13,7 @@ use crate::names::keyspace;
 use crate::query::{Query, keyspace_of, number};
 use crate::reasons::Reason;
 use crate::words::{Kv, Text};
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri, header};
@@ -125,11 +126,25 @@ impl Wish {
 /// The client has gone, or needs no more.
 struct End;
 
+/// Whether the server has been told to stop: then watches end, which otherwise never would.
+#[derive(Clone)]
+pub(crate) struct Stop(pub tokio::sync::watch::Receiver<bool>);
+
+impl Stop {
+    async fn wait(&mut self) {
+        if self.0.wait_for(|stop| *stop).await.is_err() {
+            // Nobody is left who could say so.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// What stands between a session of the core and a client.
 struct Feed {
     control: Box<dyn WatchControl>,
     events: Box<dyn WatchEvents>,
     teller: Teller,
+    stop: Stop,
 }
 
 impl Feed {
@@ -144,6 +159,7 @@ impl Feed {
                     self.control.progress(WATCH);
                     Ok(())
                 }
+                () = self.stop.wait() => self.teller.tell(WatchNotice::Closed).await,
                 () = self.teller.chunks.closed() => Err(End),
             };
             if step.is_err() {
@@ -207,12 +223,17 @@ impl Teller {
     }
 }
 
-pub(crate) async fn watch(State(db): State<Arc<dyn Db>>, uri: Uri, headers: HeaderMap) -> Result<Response, Failure> {
+pub(crate) async fn watch(
+    State(db): State<Arc<dyn Db>>,
+    Extension(stop): Extension<Stop>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
     let Wish { spec } = Wish::of(&uri, &headers)?;
     let keyspace = keyspace(&keyspace_of(&uri, ROUTE)?, &db).await?;
     let (control, events) = db.watch(keyspace.id)?;
     let (chunks, taken) = mpsc::channel(CHUNKS_QUEUED_MAX);
-    tokio::spawn(Feed { control, events, teller: Teller { spec, chunks } }.run());
+    tokio::spawn(Feed { control, events, teller: Teller { spec, chunks }, stop }.run());
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(ReceiverStream::new(taken))).into_response())
 }

@@ -44,7 +44,7 @@ impl Here {
             listener,
             runtime.db(),
             etcd,
-            quorate_native::router(runtime.db()),
+            quorate_native::router(runtime.db(), tokio::sync::watch::channel(false).1),
             std::future::pending(),
         ));
         Self { endpoint, _runtime: runtime, _dir: dir }
