@@ -94,33 +94,25 @@ fn write_ending(out: &mut String, reason: Reason, message: String, more: Value) 
 }
 
 /// What a client wants to be told.
-struct Wish {
-    spec: WatchSpec,
-}
-
-impl Wish {
-    fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, Failure> {
-        let query = Query::of(uri, &["key", "prefix", "from", "to", "revision", "prev"])?;
-        let range = query.range()?;
-        if range.is_empty() {
-            return Err(Failure::Bad("no key can lie in that range: from is below to".into()));
-        }
-        let first = query.number("revision")?;
-        if first == Some(0) {
-            return Err(Failure::Bad(
-                "revisions count from 1; without one, a watch begins with what happens next".into(),
-            ));
-        }
-        let seen = headers.get(LAST_EVENT_ID).map(|seen| number(seen.as_bytes()));
-        let start = match seen {
-            // Who comes back asks with the same address as before: what it has seen since says more.
-            Some(Some(seen)) => Some(seen.saturating_add(1)),
-            Some(None) => return Err(Failure::Bad("Last-Event-ID is the id of an event: a revision".into())),
-            None => first,
-        };
-        let prev_kv = query.flag("prev")?;
-        Ok(Self { spec: WatchSpec { range, start: start.map(Revision), no_put: false, no_delete: false, prev_kv } })
+fn wish(uri: &Uri, headers: &HeaderMap) -> Result<WatchSpec, Failure> {
+    let query = Query::of(uri, &["key", "prefix", "from", "to", "revision", "prev"])?;
+    let range = query.range()?;
+    if range.is_empty() {
+        return Err(Failure::Bad("no key can lie in that range: from is below to".into()));
     }
+    let first = query.number("revision")?;
+    if first == Some(0) {
+        let message = "revisions count from 1; without one, a watch begins with what happens next";
+        return Err(Failure::Bad(message.into()));
+    }
+    let start = match headers.get(LAST_EVENT_ID).map(|seen| number(seen.as_bytes())) {
+        // Who comes back asks with the same address as before: what it has seen since says more.
+        Some(Some(seen)) => Some(seen.saturating_add(1)),
+        Some(None) => return Err(Failure::Bad("Last-Event-ID is the id of an event: a revision".into())),
+        None => first,
+    };
+    let prev_kv = query.flag("prev")?;
+    Ok(WatchSpec { range, start: start.map(Revision), no_put: false, no_delete: false, prev_kv })
 }
 
 /// The client has gone, or needs no more.
@@ -229,7 +221,7 @@ pub(crate) async fn watch(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let Wish { spec } = Wish::of(&uri, &headers)?;
+    let spec = wish(&uri, &headers)?;
     let keyspace = keyspace(&keyspace_of(&uri, ROUTE)?, &db).await?;
     let (control, events) = db.watch(keyspace.id)?;
     let (chunks, taken) = mpsc::channel(CHUNKS_QUEUED_MAX);
@@ -322,7 +314,7 @@ mod tests {
         let start = |text: &str, seen: Option<&'static str>| {
             let mut headers = HeaderMap::new();
             seen.map(|seen| headers.insert(LAST_EVENT_ID, HeaderValue::from_static(seen)));
-            Wish::of(&text.parse().expect("an address"), &headers).map(|wish| wish.spec.start.map(|start| start.0)).ok()
+            wish(&text.parse().expect("an address"), &headers).map(|spec| spec.start.map(|start| start.0)).ok()
         };
         assert_eq!(start("/v1/watch/default", None), Some(None));
         assert_eq!(start("/v1/watch/default?revision=3", None), Some(Some(3)));

@@ -19,6 +19,9 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// A server that does not answer within this is passed over. It gives up by itself before that.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Under which a client names what it wants.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
 /// What is asked.
 #[derive(Debug)]
 pub struct Ask {
@@ -39,7 +42,7 @@ impl Ask {
     /// A write that is done once, however often it is sent.
     pub fn write(method: Method, path: String, body: Value, name: Option<&String>) -> Self {
         let name = name.cloned().unwrap_or_else(random_name);
-        Self { method, path, body: Some(body), headers: vec![("idempotency-key", name)], repeatable: true }
+        Self { method, path, body: Some(body), headers: vec![(IDEMPOTENCY_KEY, name)], repeatable: true }
     }
 
     /// A change that has no name to be told from another.
@@ -49,13 +52,11 @@ impl Ask {
 
     /// What to do when nobody knows whether it was done.
     fn next(&self) -> String {
-        match self.headers.iter().find(|(name, _)| *name == "idempotency-key") {
-            Some((_, key)) => {
-                format!("it may have been done: send it again with --idempotency-key {key}, which does nothing twice")
-            }
-            None if self.repeatable => "is a server running there?".into(),
-            None => "it may have been done: see quorate keyspace list".into(),
-        }
+        let key = self.headers.iter().find(|(name, _)| *name == IDEMPOTENCY_KEY);
+        let next = key.map_or("see quorate keyspace list".into(), |(_, key)| {
+            format!("send it again with --idempotency-key {key}, which does nothing twice")
+        });
+        format!("it may have been done: {next}")
     }
 }
 
@@ -84,7 +85,8 @@ impl Silence {
 /// Sends a request to one server and returns the head of what it answers.
 pub async fn send(endpoint: &str, ask: &Ask) -> Result<Response<Incoming>, Silence> {
     let host = endpoint.trim_start_matches("http://").trim_end_matches('/');
-    let unreachable = |why: String| Silence::Unreachable(format!("{host}: cannot be reached: {why}"));
+    let unreachable =
+        |why: String| Silence::Unreachable(format!("{host} cannot be reached: {why}; is a server running there?"));
     let lost = |why: String| Silence::Lost(format!("{host}: {why}"));
     let connected = timeout(CONNECT_PATIENCE, TcpStream::connect(host)).await;
     let stream = connected.map_err(|e| unreachable(e.to_string()))?.map_err(|e| unreachable(e.to_string()))?;
@@ -98,7 +100,7 @@ pub async fn send(endpoint: &str, ask: &Ask) -> Result<Response<Incoming>, Silen
     }
     let body = ask.body.as_ref().map_or_else(Body::empty, |body| Body::from(body.to_string()));
     let request = request.header(CONTENT_TYPE, "application/json").body(body);
-    let request = request.map_err(|e| unreachable(format!("that cannot be asked: {e}")))?;
+    let request = request.map_err(|e| Silence::Unreachable(format!("that cannot be asked: {e}")))?;
     let answered = timeout(ANSWER_PATIENCE, sender.send_request(request)).await;
     let silence = || lost(format!("no answer within {} s", ANSWER_PATIENCE.as_secs()));
     answered.map_err(|_| silence())?.map_err(|e| lost(format!("no answer: {e}")))
@@ -185,20 +187,9 @@ impl Servers {
                 break;
             }
         }
-        if perhaps_done || ask.method == Method::GET {
+        if perhaps_done && ask.method != Method::GET {
             said.push(ask.next());
         }
         Err(Failure::Server(said.join("\n")))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_are_drawn_differ() {
-        assert_ne!(random_name(), random_name());
-        assert_eq!(random_name().len(), 32);
     }
 }

@@ -1,7 +1,7 @@
 //! `quorate kv`: keys, read, written, listed and watched; and transactions.
 
 use super::client::{Ask, Servers};
-use super::{bytes, print, print_json, text, watching};
+use super::{bytes, list, print, print_json, text, watching};
 use crate::cli::{CarefulArgs, KvArgs, KvVerb, RangeArgs};
 use crate::failure::Failure;
 use hyper::Method;
@@ -78,14 +78,6 @@ fn body(careful: &CarefulArgs, value: Option<Value>) -> Value {
     body
 }
 
-fn print_found(kvs: &Value) -> Result<usize, Failure> {
-    let kvs = kvs.as_array().map_or(&[][..], Vec::as_slice);
-    for kv in kvs {
-        print(&[&bytes(&kv["key"]), &bytes(&kv["value"])])?;
-    }
-    Ok(kvs.len())
-}
-
 /// What the verbs have in common.
 struct Kv {
     servers: Servers,
@@ -101,39 +93,29 @@ impl Kv {
         Ok(format!("/v1/kv/{}/{}", self.keyspace, percent::encode(key.as_bytes())))
     }
 
+    /// Prints an answer: all of it for programs, and else what matters.
+    fn say(&self, answer: &Value, plain: &[&[u8]]) -> Result<(), Failure> {
+        let printed = if self.json { print_json(answer) } else { print(plain) };
+        Ok(printed?)
+    }
+
     async fn get(&self, key: &OsStr) -> Result<(), Failure> {
         let found = self.servers.ask(&Ask::get(self.address(key)?)).await?;
-        if self.json {
-            print_json(&found)?
-        } else {
-            print(&[&bytes(&found["value"])])?
-        }
-        Ok(())
+        self.say(&found, &[&bytes(&found["value"])])
     }
 
     async fn put(&self, key: &OsStr, value: OsString, careful: &CarefulArgs) -> Result<(), Failure> {
         let value = if value == "-" { OsString::from_vec(input(Path::new("-"))?) } else { value };
         let body = body(careful, Some(text(&value)));
         let ask = Ask::write(Method::PUT, self.address(key)?, body, careful.idempotency_key.as_ref());
-        let done = self.servers.ask(&ask).await?;
-        if self.json {
-            print_json(&done)?
-        } else {
-            print(&[b"done"])?
-        }
-        Ok(())
+        self.say(&self.servers.ask(&ask).await?, &[b"done"])
     }
 
     async fn delete(&self, key: &OsStr, careful: &CarefulArgs) -> Result<(), Failure> {
         let body = body(careful, None);
         let ask = Ask::write(Method::DELETE, self.address(key)?, body, careful.idempotency_key.as_ref());
         let done = self.servers.ask(&ask).await?;
-        match (self.json, done["deleted"] == json!(false)) {
-            (true, _) => print_json(&done)?,
-            (false, true) => print(&[b"it was not there"])?,
-            (false, false) => print(&[b"deleted"])?,
-        }
-        Ok(())
+        self.say(&done, &[if done["deleted"] == json!(false) { b"it was not there" } else { b"deleted" }])
     }
 
     async fn scan(&self, range: &RangeArgs, limit: usize) -> Result<(), Failure> {
@@ -143,14 +125,11 @@ impl Kv {
         let mut left = limit;
         while let Some(path) = next {
             let page = self.servers.ask(&Ask::get(path)).await?;
-            for kv in page["kvs"].as_array().map_or(&[][..], Vec::as_slice).iter().take(left) {
-                if self.json {
-                    print_json(kv)?
-                } else {
-                    print(&[&bytes(&kv["key"]), &bytes(&kv["value"])])?
-                }
-                left -= 1;
+            let kvs = list(&page["kvs"]);
+            for kv in kvs.iter().take(left) {
+                self.say(kv, &[&bytes(&kv["key"]), &bytes(&kv["value"])])?;
             }
+            left = left.saturating_sub(kvs.len());
             next = page["next"].as_str().filter(|_| left > 0).map(str::to_owned);
         }
         Ok(())
@@ -165,8 +144,8 @@ impl Kv {
         if self.json {
             print_json(&done)?;
         } else {
-            for read in done["reads"].as_array().map_or(&[][..], Vec::as_slice) {
-                print_found(&read["kvs"])?;
+            for kv in list(&done["reads"]).iter().flat_map(|read| list(&read["kvs"])) {
+                print(&[&bytes(&kv["key"]), &bytes(&kv["value"])])?;
             }
         }
         match done["succeeded"] == json!(true) {

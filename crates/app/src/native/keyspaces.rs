@@ -1,7 +1,7 @@
 //! `quorate keyspace`: which there are, new ones, and splits.
 
 use super::client::{Ask, Servers};
-use super::{bytes, print_json, text};
+use super::{bytes, list, print_json, text};
 use crate::cli::{KeyspaceArgs, KeyspaceVerb, Kind};
 use crate::failure::Failure;
 use quorate_native::percent;
@@ -32,7 +32,7 @@ pub async fn run(args: KeyspaceArgs) -> Result<(), Failure> {
     println!("{:<24} {:<8} {:>6}  FROM", "NAME", "KIND", "SHARDS");
     for keyspace in &all {
         let word = |name: &str| keyspace[name].as_str().unwrap_or_default().to_owned();
-        let shards = keyspace["shards"].as_array().map_or(&[][..], Vec::as_slice);
+        let shards = list(&keyspace["shards"]);
         let from = shards.iter().skip(1).map(|shard| String::from_utf8_lossy(&bytes(&shard["from"])).into_owned());
         let from = from.collect::<Vec<_>>().join(" ");
         println!("{}", format!("{:<24} {:<8} {:>6}  {from}", word("name"), word("kind"), shards.len()).trim_end());

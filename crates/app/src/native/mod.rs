@@ -22,6 +22,11 @@ fn bytes(text: &Value) -> Vec<u8> {
     text.and_then(|text| text.bytes().ok()).map(|bytes| bytes.to_vec()).unwrap_or_default()
 }
 
+/// What a list has; nothing if it is none.
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
 /// Prints a line: what it is made of, with tabs between.
 fn print(columns: &[&[u8]]) -> std::io::Result<()> {
     let mut line = columns.join(&b'\t');

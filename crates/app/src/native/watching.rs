@@ -1,7 +1,7 @@
 //! A watch that goes on: at the next server when one goes away, behind the last event that was seen.
 
 use super::client::{Ask, Servers, Silence, refusal, send};
-use super::{bytes, print, print_json};
+use super::{bytes, list, print, print_json};
 use crate::failure::Failure;
 use axum::body::{Body, to_bytes};
 use hyper::StatusCode;
@@ -76,7 +76,7 @@ impl Watch {
         match event.name.as_str() {
             "change" if self.json => print_json(&data)?,
             "change" => {
-                for change in data["changes"].as_array().map_or(&[][..], Vec::as_slice) {
+                for change in list(&data["changes"]) {
                     let revision = data["revision"].to_string();
                     let what = change["type"].as_str().unwrap_or_default().as_bytes();
                     let (key, value) = (bytes(&change["key"]), bytes(&change["value"]));

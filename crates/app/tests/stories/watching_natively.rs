@@ -141,3 +141,21 @@ async fn a_watch_that_wants_what_is_compacted_is_told_what_is_left() {
     assert_eq!(watch.next().expect("it stands").name, "created");
     assert_eq!(watch.next().expect("what is left").id, Some(revision as u64));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_delays_only_itself_and_misses_nothing() {
+    let cluster = Cluster::start(1).await;
+    let endpoint = &cluster.endpoints()[0];
+    create(endpoint, "ledger", "ordered", &[]);
+    let mut stalled = Events::open(endpoint, LEDGER, None).expect("a watch");
+    let first = stalled.next().expect("it stands").id.expect("from where to go on");
+    // More than sockets and queues hold.
+    let body = json!({ "value": "x".repeat(1 << 20) });
+    for _ in 0..48 {
+        assert_eq!(request(endpoint, "PUT", "/v1/kv/ledger/e/1", None, &body).expect("an answer").0, 200);
+    }
+    let mut changes = std::iter::from_fn(|| stalled.next()).filter(|event| event.name == "change");
+    for n in 1..=48 {
+        assert_eq!(changes.next().expect("what was written is told").id, Some(first + n));
+    }
+}
