@@ -1,5 +1,9 @@
 //! The command line. Flags win over `QUORATE_*` variables, which win over the configuration file.
 
+mod native;
+
+pub use native::{CarefulArgs, KeyspaceArgs, KeyspaceVerb, Kind, KvArgs, KvVerb, RangeArgs};
+
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use quorate_sim::Numbers;
 use std::path::PathBuf;
@@ -25,6 +29,10 @@ pub enum Verb {
     Status(StatusArgs),
     /// List, add, promote and remove the cluster's nodes.
     Node(NodeArgs),
+    /// Read, write and watch keys, in any keyspace.
+    Kv(KvArgs),
+    /// List, make and split keyspaces.
+    Keyspace(KeyspaceArgs),
     /// Measure any server that speaks etcd's API.
     Bench(BenchArgs),
     /// Run the cluster in the simulator, from a seed.

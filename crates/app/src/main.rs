@@ -7,6 +7,7 @@ mod endpoint;
 mod failure;
 mod members;
 mod mutants;
+mod native;
 mod node;
 mod scenario;
 mod simulate;
@@ -41,6 +42,8 @@ fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Start(args) => start::run(&args),
         Verb::Status(args) => block_on(status::run(args)),
         Verb::Node(args) => block_on(members::run(args)),
+        Verb::Kv(args) => block_on(native::keys::run(args)),
+        Verb::Keyspace(args) => block_on(native::keyspaces::run(args)),
         Verb::Bench(args) => block_on(bench::run(args)),
         Verb::Sim(args) => simulate::run(&args),
         Verb::Diagram(args) => diagram::run(&args),

@@ -79,7 +79,7 @@ pub fn cluster_id(token: &str, members: &[(String, String)]) -> ClusterId {
 pub struct Running {
     runtime: Runtime,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
-    stop_server: tokio::sync::oneshot::Sender<()>,
+    stop_server: tokio::sync::watch::Sender<bool>,
     /// Where clients are served.
     pub client_address: SocketAddr,
 }
@@ -142,10 +142,11 @@ impl Running {
             }
             runtime => runtime?,
         };
-        let (stop_server, stopped) = tokio::sync::oneshot::channel();
+        let (stop_server, mut stopped) = tokio::sync::watch::channel(false);
+        let native = quorate_native::router(runtime.db(), stopped.clone());
         let etcd = quorate_etcd::Options { max_txn_ops: settings.max_txn_ops, ..Default::default() };
-        let server = quorate_etcd::serve(clients, runtime.db(), etcd, quorate_native::router(runtime.db()), async {
-            let _ = stopped.await;
+        let server = quorate_etcd::serve(clients, runtime.db(), etcd, native, async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
         });
         Ok(Self { runtime, server: tokio::spawn(server), stop_server, client_address })
     }
@@ -159,8 +160,7 @@ impl Running {
             _ = terminate.recv() => {}
             ended = &mut server => ended.map_err(std::io::Error::other)??,
         }
-        // The server may have ended by itself; then there is nobody to tell.
-        let _ = self.stop_server.send(());
+        self.stop_server.send_replace(true);
         if tokio::time::timeout(Duration::from_secs(3), &mut server).await.is_err() {
             server.abort();
         }

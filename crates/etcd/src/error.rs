@@ -94,6 +94,7 @@ pub(crate) fn status(error: &Error) -> Status {
             | Refusal::KeyspaceName
             | Refusal::KeyspaceShards
             | Refusal::OrderedSplit
+            | Refusal::NotOrdered
             | Refusal::AlreadySplit
             | Refusal::LeasesSplit
             | Refusal::TooManyShards { .. } => return Status::internal(refusal.to_string()),

@@ -13,11 +13,12 @@ use crate::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::proto::etcdserverpb::watch_server::Watch;
 use crate::proto::etcdserverpb::{ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse};
 use crate::server::Stop;
-use crate::{Options, check, translate};
+use crate::{Options, check, error, translate};
 use bytes::Bytes;
 use prost::Message;
 use quorate_kv::{
-    Db, Event, Header, KeyspaceId, RangeEnd, Revision, WatchControl, WatchEvents, WatchId, WatchNotice, WatchSpec,
+    Db, Event, Header, KeyspaceId, RangeEnd, Revision, WatchControl, WatchEvents, WatchId, WatchNotice, WatchSession,
+    WatchSpec,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -85,18 +86,23 @@ impl Watch for WatchService {
     type WatchStream = Responses;
 
     async fn watch(&self, r: Request<Streaming<WatchRequest>>) -> Result<Response<Responses>, Status> {
+        let session = self.db.watch(KEYSPACE).map_err(|e| error::status(&e))?;
         let (outbox, responses) = outbox::pair();
-        tokio::spawn(Session::run(self.clone(), r.into_inner(), outbox));
+        tokio::spawn(Session::run(self.clone(), session, r.into_inner(), outbox));
         Ok(Response::new(responses))
     }
 }
 
 impl Session {
     /// Serves one stream.
-    async fn run(service: WatchService, mut requests: Streaming<WatchRequest>, outbox: Outbox) {
+    async fn run(
+        service: WatchService,
+        (control, mut notices): WatchSession,
+        mut requests: Streaming<WatchRequest>,
+        outbox: Outbox,
+    ) {
         let (metrics, mut stop) = (service.metrics.clone(), service.stop.clone());
         metrics.watch_streams.fetch_add(1, Ordering::Relaxed);
-        let (control, mut notices) = service.db.watch(KEYSPACE);
         let period = service.options.progress_interval;
         let mut periodic = interval_at(Instant::now() + period, period);
         let (watches, progress, term) = (BTreeMap::new(), None, quorate_env::Term(0));

@@ -161,7 +161,11 @@ pub struct KeyspaceHash {
     pub compacted: Revision,
 }
 
-/// The core, as a layer sees it. All methods may be called from any thread, any number of times at once.
+/// A watch session: where watches are opened, and where their notices come from.
+pub type WatchSession = (Box<dyn WatchControl>, Box<dyn WatchEvents>);
+
+/// The core, as a layer sees it. All methods may be called from any thread, any number of times at once. Those that are asked of one keyspace at a
+/// revision, or of its leases, want an ordered one: a ranged one is refused with [`crate::Refusal::NotOrdered`].
 pub trait Db: Send + Sync + 'static {
     /// Who this is.
     fn identity(&self) -> Identity;
@@ -196,7 +200,10 @@ pub trait Db: Send + Sync + 'static {
     fn leases(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<Read<Vec<LeaseId>>, Error>>;
 
     /// Opens a watch session.
-    fn watch(&self, keyspace: KeyspaceId) -> (Box<dyn WatchControl>, Box<dyn WatchEvents>);
+    ///
+    /// # Errors
+    /// If this node knows of no such keyspace, or it is ranged.
+    fn watch(&self, keyspace: KeyspaceId) -> Result<WatchSession, Error>;
 
     /// Waits until history below the compaction has left this node's disk.
     fn compaction_done(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<(), Error>>;

@@ -103,6 +103,11 @@ pub enum Refusal {
     /// An ordered keyspace has one shard for ever.
     #[error("an ordered keyspace is never split: its one shard is its one order; make a ranged one")]
     OrderedSplit,
+    /// A ranged keyspace has no one order of what happens in it, nor one revision.
+    #[error(
+        "a ranged keyspace has no one order of what happens in it, so it cannot be watched: keep what is watched in an ordered keyspace"
+    )]
+    NotOrdered,
     /// A shard is split at a key within it, not at its first.
     #[error("a shard begins at that key already")]
     AlreadySplit,

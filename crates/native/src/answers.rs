@@ -1,14 +1,17 @@
 //! Answers: done, refused with a reason and what to do about it, or unknown with an id to ask about. The one place where the core's errors become
 //! codes of HTTP.
 
+use crate::reasons::Reason;
+use crate::words::Kv;
 use crate::{BODY_BYTES_MAX, REQUEST_TIME};
 use axum::Json;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use quorate_env::ShardId;
+use quorate_kv::Error;
 use quorate_kv::across::TxId;
-use quorate_kv::{Error, Refusal, Unavailable};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Why there is no good answer.
 #[derive(Debug)]
@@ -21,6 +24,10 @@ pub(crate) enum Failure {
     TooSlow,
     /// A keyspace of that name does not exist.
     NoKeyspace(String),
+    /// The key is not there.
+    NoKey(Bytes),
+    /// The key is not as it should have been: what was there instead, if that is known.
+    ConditionFailed(Option<Option<Kv>>),
     /// The core said no, or does not know.
     Core(Error),
 }
@@ -42,84 +49,78 @@ pub(crate) fn parse_id(id: &str) -> Option<(ShardId, TxId)> {
     Some((ShardId(u64::from_str_radix(home, 16).ok()?), TxId(u128::from_str_radix(tx, 16).ok()?)))
 }
 
+/// What a refusal says, with more where there is more to say.
+fn refused(reason: Reason, message: &str, more: Value) -> Response {
+    let mut body = json!({ "outcome": reason.outcome(), "reason": reason.name(), "message": message });
+    if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
+        body.extend(more);
+    }
+    (reason.code(), Json(body)).into_response()
+}
+
+fn unknown(id: Option<String>) -> Response {
+    let code = StatusCode::GATEWAY_TIMEOUT;
+    let Some(id) = id else {
+        let message = "nobody knows whether it was done; read what it would have written";
+        return (code, Json(json!({ "outcome": "unknown", "message": message }))).into_response();
+    };
+    let message = format!(
+        "nobody knows yet whether it was done; ask GET /v1/status/{id}, or send it again under the same Idempotency-Key"
+    );
+    let body = Json(json!({ "outcome": "unknown", "id": id, "message": message }));
+    (code, [(header::LOCATION, format!("/v1/status/{id}"))], body).into_response()
+}
+
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let refused = |code: StatusCode, reason: &str, message: String| {
-            let outcome = if code.is_server_error() { "unavailable" } else { "refused" };
-            (code, Json(json!({ "outcome": outcome, "reason": reason, "message": message }))).into_response()
-        };
-        match self {
-            Self::Bad(message) => refused(StatusCode::BAD_REQUEST, "bad_request", message),
-            Self::TooLarge => {
-                let message =
-                    format!("the body is larger than {BODY_BYTES_MAX} bytes: make several transactions of it");
-                refused(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
-            }
+        let (reason, message) = match self {
+            Self::Bad(message) => (Reason::BadRequest, message),
+            Self::TooLarge => (
+                Reason::TooLarge,
+                format!("the body is larger than {BODY_BYTES_MAX} bytes: make several requests of it"),
+            ),
             Self::TooSlow => {
-                let message = format!("the request was not complete after {} s", REQUEST_TIME.as_secs());
-                refused(StatusCode::REQUEST_TIMEOUT, "too_slow", message)
+                (Reason::TooSlow, format!("the request was not complete after {} s", REQUEST_TIME.as_secs()))
             }
             Self::NoKeyspace(name) => {
-                let message = format!(
-                    "there is no keyspace {name:?}: make it with POST /v1/keyspaces, or look at GET /v1/keyspaces"
+                let next = "make it with POST /v1/keyspaces, or look at GET /v1/keyspaces";
+                (Reason::NoSuchKeyspace, format!("there is no keyspace {name:?}: {next}"))
+            }
+            Self::NoKey(key) => (
+                Reason::NoSuchKey,
+                format!("there is no key {key:?}: PUT makes it, GET of the keyspace lists what there is"),
+            ),
+            Self::ConditionFailed(found) => {
+                let message =
+                    "the key is not as the condition says, so nothing was written: look at it, and decide anew";
+                return refused(
+                    Reason::ConditionFailed,
+                    message,
+                    found.map_or(Value::Null, |now| json!({ "now": now })),
                 );
-                refused(StatusCode::NOT_FOUND, "no_such_keyspace", message)
             }
-            Self::Core(Error::UnknownTransaction { tx, home }) => {
-                let id = id_of(home, tx);
-                let message = "nobody knows yet whether it was done; ask GET /v1/status/{id}, or send it again under the same Idempotency-Key";
-                let body = Json(json!({ "outcome": "unknown", "id": id, "message": message }));
-                (StatusCode::GATEWAY_TIMEOUT, [(header::LOCATION, format!("/v1/status/{id}"))], body).into_response()
-            }
-            Self::Core(Error::UnknownOutcome(_)) => {
-                let message = "nobody knows whether it was done; read what it would have written";
-                (StatusCode::GATEWAY_TIMEOUT, Json(json!({ "outcome": "unknown", "message": message }))).into_response()
-            }
-            Self::Core(Error::Unavailable(why)) => {
-                let reason = match why {
-                    Unavailable::NoLeader => "no_leader",
-                    Unavailable::Timeout => "timeout",
-                    Unavailable::Overloaded => "overloaded",
-                    Unavailable::NoSpace => "no_space",
-                    Unavailable::FeatureLevel { .. } => "feature_level",
-                    Unavailable::Stopping => "stopping",
-                };
-                refused(StatusCode::SERVICE_UNAVAILABLE, reason, format!("{why}; nothing was done, try again"))
-            }
-            Self::Core(Error::Refused(refusal)) => {
-                let (code, reason) = match &refusal {
-                    Refusal::Locked { .. } | Refusal::Aborted { .. } | Refusal::Moved { .. } => {
-                        (StatusCode::CONFLICT, "conflict")
-                    }
-                    Refusal::AlreadySplit => (StatusCode::CONFLICT, "already_split"),
-                    Refusal::KeyspaceNotFound => (StatusCode::NOT_FOUND, "no_such_keyspace"),
-                    Refusal::KeyspaceExists => (StatusCode::CONFLICT, "keyspace_exists"),
-                    Refusal::TooLarge { .. } | Refusal::TooManyShards { .. } => {
-                        (StatusCode::PAYLOAD_TOO_LARGE, "too_large")
-                    }
-                    _ => (StatusCode::BAD_REQUEST, "bad_request"),
-                };
-                refused(code, reason, refusal.to_string())
-            }
-        }
+            Self::Core(Error::UnknownTransaction { tx, home }) => return unknown(Some(id_of(home, tx))),
+            Self::Core(Error::UnknownOutcome(_)) => return unknown(None),
+            Self::Core(Error::Unavailable(why)) => (why.into(), format!("{why}; nothing was done, try again")),
+            Self::Core(Error::Refused(refusal)) => ((&refusal).into(), refusal.to_string()),
+        };
+        refused(reason, &message, Value::Null)
     }
 }
 
 pub(crate) async fn no_such_page(uri: Uri) -> Response {
-    let message = format!("there is nothing at {}; docs/native-api.md lists what there is", uri.path());
-    let body = Json(json!({ "outcome": "refused", "reason": "no_such_page", "message": message }));
-    (StatusCode::NOT_FOUND, body).into_response()
+    let message = format!("there is nothing at {}; GET /v1/openapi.json lists what there is", uri.path());
+    refused(Reason::NoSuchPage, &message, Value::Null)
 }
 
 pub(crate) async fn no_such_method(method: Method, uri: Uri) -> Response {
-    let message = format!("{method} means nothing at {}", uri.path());
-    let body = Json(json!({ "outcome": "refused", "reason": "no_such_method", "message": message }));
-    (StatusCode::METHOD_NOT_ALLOWED, body).into_response()
+    refused(Reason::NoSuchMethod, &format!("{method} means nothing at {}", uri.path()), Value::Null)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_kv::{Refusal, Unavailable};
 
     #[test]
     fn ids_survive() {
@@ -137,9 +138,12 @@ mod tests {
         assert_eq!(code(Refusal::Moved { key: "k".into() }.into()), 409);
         assert_eq!(code(Refusal::AlreadySplit.into()), 409);
         assert_eq!(code(Refusal::OrderedSplit.into()), 400);
+        assert_eq!(code(Refusal::NotOrdered.into()), 400);
         assert_eq!(code(Refusal::EmptyKey.into()), 400);
         assert_eq!(code(Refusal::TooManyShards { shards: 99 }.into()), 413);
         assert_eq!(code(Unavailable::NoLeader.into()), 503);
+        assert_eq!(Failure::NoKey("k".into()).into_response().status().as_u16(), 404);
+        assert_eq!(Failure::ConditionFailed(None).into_response().status().as_u16(), 409);
         let unknown = Failure::Core(Error::UnknownTransaction { tx: TxId(7), home: ShardId(2) }).into_response();
         assert_eq!(unknown.status().as_u16(), 504);
         assert_eq!(unknown.headers()[header::LOCATION], "/v1/status/2-00000000000000000000000000000007");

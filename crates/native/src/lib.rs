@@ -1,22 +1,34 @@
 //! The native API over HTTP and JSON: keyspaces, keys, and transactions over any of them (docs/native-api.md).
 //!
 //! ```text
-//!   POST /v1/tx ──json──> words ──> kv::across::Transaction ──> kv::Db
+//!   POST /v1/tx, GET PUT DELETE /v1/kv ──> words, query ──> kv::across::Transaction ──> kv::Db::transact
+//!   GET /v1/watch                      ──> kv::Db::watch ──> server-sent events
 //!   every answer is done, refused with a reason, or unknown with an id to ask about later
 //! ```
 //!
 //! This crate knows JSON's words and nothing of consensus, storage or time; it holds a [`quorate_kv::Db`] and translates.
 
 mod answers;
+mod keys;
 mod keyspaces;
+mod names;
+pub mod percent;
+mod query;
+mod reasons;
+mod scan;
 mod transactions;
+mod watch;
 mod words;
 
-use axum::Router;
+pub use words::Text;
+
 use axum::extract::{DefaultBodyLimit, Request};
+use axum::handler::Handler;
+use axum::http::{Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodFilter, MethodRouter, any, on};
+use axum::{Extension, Router};
 use quorate_kv::{Db, limits};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,23 +49,71 @@ async fn within(time: Duration, answer: impl Future<Output = Response>) -> Respo
     answer.unwrap_or_else(|_| answers::Failure::TooSlow.into_response())
 }
 
-/// The routes under `/v1`.
-pub fn router(db: Arc<dyn Db>) -> Router {
-    Router::new()
-        .route("/v1/tx", post(transactions::transact))
-        .route("/v1/status/{id}", get(transactions::status))
-        .route("/v1/keyspaces", get(keyspaces::list).post(keyspaces::create))
-        .route("/v1/keyspaces/{name}/split", post(keyspaces::split))
+/// A description of all this for programs.
+pub(crate) const OPENAPI: &str = include_str!("../openapi.json");
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
+/// One thing that can be asked: how, where, and who answers.
+type Route = (Method, &'static str, MethodRouter<Arc<dyn Db>>);
+
+fn route<H: Handler<T, Arc<dyn Db>>, T: 'static>(method: Method, path: &'static str, handler: H) -> Route {
+    let filter = MethodFilter::try_from(method.clone()).expect("a method that routes know");
+    (method, path, on(filter, handler))
+}
+
+/// All that can be asked, as openapi.json describes it.
+fn routes() -> Vec<Route> {
+    vec![
+        route(Method::GET, "/v1/kv/{keyspace}", scan::scan),
+        route(Method::GET, "/v1/kv/{keyspace}/{*key}", keys::get),
+        route(Method::PUT, "/v1/kv/{keyspace}/{*key}", keys::put),
+        route(Method::DELETE, "/v1/kv/{keyspace}/{*key}", keys::delete),
+        route(Method::GET, "/v1/watch/{keyspace}", watch::watch),
+        route(Method::POST, "/v1/tx", transactions::transact),
+        route(Method::GET, "/v1/status/{id}", transactions::status),
+        route(Method::GET, "/v1/keyspaces", keyspaces::list),
+        route(Method::POST, "/v1/keyspaces", keyspaces::create),
+        route(Method::POST, "/v1/keyspaces/{name}/split", keyspaces::split),
+        route(Method::GET, "/v1/openapi.json", openapi),
+    ]
+}
+
+/// The routes under `/v1`. Once `stop` is true, watches end, so that connections can.
+pub fn router(db: Arc<dyn Db>, stop: tokio::sync::watch::Receiver<bool>) -> Router {
+    let all = routes().into_iter().fold(Router::new(), |all, (_, path, handler)| all.route(path, handler));
+    // Whoever leaves the key out meant a key, not another page.
+    all.route("/v1/kv/{keyspace}/", any(keys::no_key))
         .fallback(answers::no_such_page)
         .method_not_allowed_fallback(answers::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(in_time))
+        .layer(Extension(watch::Stop(stop)))
         .with_state(db)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn openapi_describes_each_route_and_nothing_else() {
+        let openapi: serde_json::Value = serde_json::from_str(OPENAPI).expect("json");
+        let paths = openapi["paths"].as_object().expect("paths").iter();
+        let described: BTreeSet<(String, String)> = paths
+            .flat_map(|(path, methods)| {
+                let methods = methods.as_object().expect("methods").keys().filter(|word| *word != "parameters");
+                methods.map(move |method| (path.clone(), method.to_uppercase()))
+            })
+            .collect();
+        let served =
+            routes().into_iter().map(|(method, path, _)| (path.replace('*', ""), method.to_string())).collect();
+        assert_eq!(described, served);
+        assert_eq!(openapi["openapi"], "3.1.0");
+    }
 
     #[tokio::test]
     async fn who_does_not_come_to_an_end_is_told_so() {

@@ -1,6 +1,8 @@
 //! `/v1/tx` and `/v1/status/{id}`: transactions over any keyspaces, and what became of them.
 
 use crate::answers::{Failure, parse_id};
+use crate::names::Names;
+use crate::reasons::Reason;
 use crate::words::{self, Found};
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
@@ -9,7 +11,7 @@ use axum::http::HeaderMap;
 use bytes::Bytes;
 use quorate_env::checksum::checksum;
 use quorate_kv::across::{Check, Decision, Look, Transaction, Write};
-use quorate_kv::{CompareOp, Db, Expected, KeyRange, Keyspace, KeyspaceId};
+use quorate_kv::{CompareOp, Db, Expected, KeyRange};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -22,9 +24,9 @@ pub(crate) async fn transact(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Failure> {
     let body: words::Transaction = words::parse(body)?;
-    let keyspaces = Names::of(&body, &db).await?;
+    let keyspaces = Names::of(&body.keyspaces(), &db).await?;
     let mut transaction = translate(&body, &keyspaces)?;
-    transaction.key = headers.get(IDEMPOTENCY_KEY).map(|key| name_of(key.as_bytes()));
+    transaction.key = client_key(&headers);
     let result = db.transact(transaction).await?;
     let reads: Vec<Found> = result.looks.iter().map(Found::from).collect();
     Ok(Json(json!({
@@ -40,40 +42,25 @@ pub(crate) async fn status(State(db): State<Arc<dyn Db>>, Path(id): Path<String>
     Ok(Json(match db.settle(home, tx).await? {
         Some(Decision::Committed { succeeded }) => json!({ "outcome": "done", "succeeded": succeeded }),
         Some(Decision::Aborted) => {
-            json!({ "outcome": "refused", "reason": "aborted", "message": "it was not done, and never will be" })
+            let reason = Reason::Aborted;
+            json!({
+                "outcome": reason.outcome(),
+                "reason": reason.name(),
+                "message": "it was not done, and never will be",
+            })
         }
         None => json!({ "outcome": "unknown", "message": "it is too long ago: what became of it is forgotten" }),
     }))
 }
 
-/// A client's name for what it wants, in 128 bits: two names that differ would have to collide in both halves.
-fn name_of(key: &[u8]) -> u128 {
-    u128::from(checksum(1, key)) << 64 | u128::from(checksum(2, key))
+/// The client's name for what it wants, if it has one.
+pub(crate) fn client_key(headers: &HeaderMap) -> Option<u128> {
+    headers.get(IDEMPOTENCY_KEY).map(|key| name_of(key.as_bytes()))
 }
 
-/// The keyspaces that a request names.
-struct Names(Vec<Keyspace>);
-
-impl Names {
-    /// This node may not have heard yet of a keyspace that another has just made: then it asks a majority.
-    async fn of(body: &words::Transaction, db: &Arc<dyn Db>) -> Result<Self, Failure> {
-        let compares = body.compare.iter().map(|compare| &compare.keyspace);
-        let reads = body.read.iter().map(|read| &read.keyspace);
-        let writes = body.write.iter().chain(&body.otherwise).map(|write| &write.keyspace);
-        let mut known = Self(db.known_keyspaces());
-        for name in compares.chain(reads).chain(writes) {
-            if known.find(name).is_err() {
-                known = Self(db.keyspaces().await?);
-                known.find(name)?;
-            }
-        }
-        Ok(known)
-    }
-
-    fn find(&self, name: &str) -> Result<KeyspaceId, Failure> {
-        let found = self.0.iter().find(|keyspace| keyspace.name == name);
-        found.map(|keyspace| keyspace.id).ok_or_else(|| Failure::NoKeyspace(name.into()))
-    }
+/// A client's name in 128 bits: two names that differ would have to collide in both halves.
+fn name_of(key: &[u8]) -> u128 {
+    u128::from(checksum(1, key)) << 64 | u128::from(checksum(2, key))
 }
 
 fn translate(body: &words::Transaction, names: &Names) -> Result<Transaction, Failure> {
@@ -82,12 +69,12 @@ fn translate(body: &words::Transaction, names: &Names) -> Result<Transaction, Fa
         transaction.checks.push(check(compare, names)?);
     }
     for read in &body.read {
-        let (keyspace, range) = (names.find(&read.keyspace)?, read.range().map_err(Failure::Bad)?);
+        let (keyspace, range) = (names.find(&read.keyspace)?.id, read.range().map_err(Failure::Bad)?);
         transaction.looks.push(Look { keyspace, range, limit: read.limit });
     }
     for (words, into) in [(&body.write, &mut transaction.success), (&body.otherwise, &mut transaction.failure)] {
         for write in words {
-            into.push((names.find(&write.keyspace)?, translate_write(write).map_err(Failure::Bad)?));
+            into.push((names.find(&write.keyspace)?.id, translate_write(write).map_err(Failure::Bad)?));
         }
     }
     Ok(transaction)
@@ -118,7 +105,7 @@ fn check(compare: &words::Compare, names: &Names) -> Result<Check, Failure> {
         }
     };
     let key = compare.key.bytes().map_err(Failure::Bad)?;
-    Ok(Check { keyspace: names.find(&compare.keyspace)?, key, op, expected })
+    Ok(Check { keyspace: names.find(&compare.keyspace)?.id, key, op, expected })
 }
 
 fn translate_write(write: &words::Write) -> Result<Write, String> {
@@ -133,18 +120,12 @@ fn translate_write(write: &words::Write) -> Result<Write, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_env::ShardId;
-    use quorate_kv::KeyspaceKind;
-
-    fn names() -> Names {
-        let shards = vec![(Bytes::new(), ShardId(17))];
-        let (id, kind) = (KeyspaceId(16), KeyspaceKind::Ranged);
-        Names(vec![Keyspace { id, name: "orders".into(), kind, shards }])
-    }
+    use crate::names::tests::names;
+    use quorate_kv::KeyspaceId;
 
     fn of(json: &str) -> Result<Transaction, String> {
         let body: words::Transaction = serde_json::from_str(json).map_err(|e| e.to_string())?;
-        translate(&body, &names()).map_err(|e| format!("{e:?}"))
+        translate(&body, &names(&[])).map_err(|e| format!("{e:?}"))
     }
 
     #[test]

@@ -13,12 +13,21 @@ use serde::{Deserialize, Serialize};
 /// Bytes: as text where they are text, and else in base64.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(untagged)]
-pub(crate) enum Text {
+pub enum Text {
+    /// As they are.
     Plain(String),
-    Encoded { base64: String },
+    /// In base64.
+    Encoded {
+        /// The standard alphabet, padded.
+        base64: String,
+    },
 }
 
 impl Text {
+    /// The bytes.
+    ///
+    /// # Errors
+    /// If it is not base64.
     pub fn bytes(&self) -> Result<Bytes, String> {
         match self {
             Self::Plain(text) => Ok(Bytes::copy_from_slice(text.as_bytes())),
@@ -26,6 +35,8 @@ impl Text {
         }
     }
 
+    /// How bytes are said.
+    #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) => Self::Plain(text.into()),
@@ -58,19 +69,25 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub fn range(&self) -> Result<KeyRange, String> {
-        match (&self.key, &self.prefix, &self.from, &self.to) {
-            (Some(key), None, None, None) => Ok(KeyRange::single(key.bytes()?)),
-            (None, Some(prefix), None, None) => Ok(KeyRange::prefix(prefix.bytes()?)),
-            (None, None, from, to) if from.is_some() || to.is_some() => {
-                let start = from.as_ref().map_or(Ok(Bytes::new()), Text::bytes)?;
-                let end = match to {
-                    Some(to) => RangeEnd::Before(to.bytes()?),
-                    None => RangeEnd::Unbounded,
-                };
-                Ok(KeyRange { start, end })
-            }
-            _ => Err("name the keys by one of key, prefix, or from and to".into()),
+        let bytes = |text: &Option<Text>| text.as_ref().map(Text::bytes).transpose();
+        range(bytes(&self.key)?, bytes(&self.prefix)?, bytes(&self.from)?, bytes(&self.to)?)
+    }
+}
+
+/// The keys that are named in one of the three ways.
+pub(crate) fn range(
+    key: Option<Bytes>,
+    prefix: Option<Bytes>,
+    from: Option<Bytes>,
+    to: Option<Bytes>,
+) -> Result<KeyRange, String> {
+    match (key, prefix, from, to) {
+        (Some(key), None, None, None) => Ok(KeyRange::single(key)),
+        (None, Some(prefix), None, None) => Ok(KeyRange::prefix(prefix)),
+        (None, None, from, to) if from.is_some() || to.is_some() => {
+            Ok(KeyRange { start: from.unwrap_or_default(), end: to.map_or(RangeEnd::Unbounded, RangeEnd::Before) })
         }
+        _ => Err("name the keys by one of key, prefix, or from and to".into()),
     }
 }
 
@@ -101,6 +118,35 @@ pub(crate) struct Write {
     pub delete_prefix: Option<Text>,
 }
 
+/// What must be so of a key before it is written: everything that is named.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Condition {
+    pub value: Option<Text>,
+    pub version: Option<i64>,
+    pub mod_revision: Option<i64>,
+    pub create_revision: Option<i64>,
+    /// Whether the key is there.
+    pub exists: Option<bool>,
+}
+
+/// The body of `PUT /v1/kv/{keyspace}/{key}`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Put {
+    pub value: Text,
+    #[serde(rename = "if")]
+    pub condition: Option<Condition>,
+}
+
+/// The body of `DELETE /v1/kv/{keyspace}/{key}`, which may be left out.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Delete {
+    #[serde(rename = "if")]
+    pub condition: Option<Condition>,
+}
+
 /// The body of `POST /v1/tx`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -111,6 +157,16 @@ pub(crate) struct Transaction {
     /// Written when a compare does not hold.
     #[serde(rename = "else")]
     pub otherwise: Vec<Write>,
+}
+
+impl Transaction {
+    /// The keyspaces that it names.
+    pub fn keyspaces(&self) -> Vec<&str> {
+        let compares = self.compare.iter().map(|compare| &compare.keyspace);
+        let reads = self.read.iter().map(|read| &read.keyspace);
+        let writes = self.write.iter().chain(&self.otherwise).map(|write| &write.keyspace);
+        compares.chain(reads).chain(writes).map(String::as_str).collect()
+    }
 }
 
 /// One key of an answer.

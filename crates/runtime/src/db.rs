@@ -16,7 +16,7 @@ use quorate_kv::across::{Decision, Transaction, TransactionResult, TxId};
 use quorate_kv::{
     Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Identity, KeyRange, KeyValue, Keyspace,
     KeyspaceHash, KeyspaceId, KeyspaceKind, LeaseId, LeaseInfo, Level, Member, MemberChange, MoveRefusal, Op, RangeOp,
-    RangeResult, Read, Refusal, Repairs, Revision, Status, Txn, Unavailable, WatchControl, WatchEvents, limits,
+    RangeResult, Read, Refusal, Repairs, Revision, Status, Txn, Unavailable, WatchSession, limits,
 };
 use quorate_shard::MachineError;
 use quorate_storage::store::{Healed, LsmStore};
@@ -149,7 +149,7 @@ impl RuntimeDb {
 
     async fn submitted(&self, keyspace: KeyspaceId, command: Command) -> Result<Applied, Error> {
         check_limits(&command)?;
-        match self.ask(Request::Submit { shard: shard_of(keyspace), command }).await? {
+        match self.ask(Request::Submit { shard: self.shard_of(keyspace)?, command }).await? {
             Reply::Applied(applied) => Ok(applied),
             _ => unreachable!("a command was submitted"),
         }
@@ -163,12 +163,13 @@ impl RuntimeDb {
     }
 
     async fn leader_moved(&self, keyspace: KeyspaceId, to: NodeId) -> Result<(), Error> {
-        match self.ask(Request::MoveLeader { shard: shard_of(keyspace), to }).await {
+        let asked = self.shard_of(keyspace)?;
+        match self.ask(Request::MoveLeader { shard: asked, to }).await {
             Err(Error::Unavailable(Unavailable::Timeout)) => return Err(Refusal::Move(MoveRefusal::TooLong).into()),
             asked => drop(asked?),
         };
         // The other groups follow where they can: whoever moves a leader wants the node free of it.
-        for shard in self.shards().into_iter().filter(|shard| *shard != shard_of(keyspace)) {
+        for shard in self.shards().into_iter().filter(|shard| *shard != asked) {
             let _ = self.ask(Request::MoveLeader { shard, to }).await;
         }
         Ok(())
@@ -186,9 +187,22 @@ impl RuntimeDb {
         keyspace: KeyspaceId,
         consistency: Consistency,
     ) -> Result<(quorate_shard::View, quorate_kv::Header), Error> {
-        match self.ask(Request::View { shard: shard_of(keyspace), consistency }).await? {
+        match self.ask(Request::View { shard: self.shard_of(keyspace)?, consistency }).await? {
             Reply::View { view, header } => Ok((view, header)),
             _ => unreachable!("a view was asked for"),
+        }
+    }
+
+    /// The one shard of an ordered keyspace. The first keyspaces are the shards of their own numbers, whatever else is known.
+    fn shard_of(&self, keyspace: KeyspaceId) -> Result<ShardId, Refusal> {
+        if matches!(keyspace, KeyspaceId::SYSTEM | KeyspaceId::DEFAULT) {
+            return Ok(ShardId(keyspace.0));
+        }
+        let known = self.keyspaces.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match known.get(keyspace) {
+            None => Err(Refusal::KeyspaceNotFound),
+            Some(Keyspace { kind: KeyspaceKind::Ranged, .. }) => Err(Refusal::NotOrdered),
+            Some(Keyspace { kind: KeyspaceKind::Ordered, shards, .. }) => Ok(shards[0].1),
         }
     }
 }
@@ -204,11 +218,6 @@ async fn answered<T>(
         asked.answered(answer.as_ref().map(|answer| revision(answer).map_or(0, |revision| revision.0)));
     }
     answer
-}
-
-/// The first keyspaces are the shards of the same number. Whoever made one of its own reads and writes it by transactions.
-fn shard_of(keyspace: KeyspaceId) -> ShardId {
-    ShardId(keyspace.0)
 }
 
 /// Refuses what could not be stored, before it reaches the log.
@@ -259,7 +268,7 @@ impl Db for RuntimeDb {
 
     fn outcome_of(&self, keyspace: KeyspaceId, id: CommandId) -> BoxFuture<'_, Result<Option<Revision>, Error>> {
         Box::pin(async move {
-            match self.ask(Request::OutcomeOf { shard: shard_of(keyspace), id }).await? {
+            match self.ask(Request::OutcomeOf { shard: self.shard_of(keyspace)?, id }).await? {
                 Reply::Outcome(outcome) => Ok(outcome),
                 _ => unreachable!("an outcome was asked for"),
             }
@@ -283,19 +292,19 @@ impl Db for RuntimeDb {
         Box::pin(async move {
             // The view confirms that this replica is up to date; the list is then read from it.
             self.view(keyspace, Consistency::Linearizable).await?;
-            match self.ask(Request::Leases { shard: shard_of(keyspace) }).await? {
+            match self.ask(Request::Leases { shard: self.shard_of(keyspace)? }).await? {
                 Reply::Leases(leases) => Ok(leases),
                 _ => unreachable!("leases were asked for"),
             }
         })
     }
 
-    fn watch(&self, keyspace: KeyspaceId) -> (Box<dyn WatchControl>, Box<dyn WatchEvents>) {
-        watch::session(shard_of(keyspace), self.lane.clone())
+    fn watch(&self, keyspace: KeyspaceId) -> Result<WatchSession, Error> {
+        Ok(watch::session(self.shard_of(keyspace)?, self.lane.clone()))
     }
 
     fn compaction_done(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async move { self.ask(Request::Collected { shard: shard_of(keyspace) }).await.map(|_| ()) })
+        Box::pin(async move { self.ask(Request::Collected { shard: self.shard_of(keyspace)? }).await.map(|_| ()) })
     }
 
     fn hash(
@@ -313,7 +322,7 @@ impl Db for RuntimeDb {
 
     fn status(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<Status, Error>> {
         Box::pin(async move {
-            match self.ask(Request::Status { shard: shard_of(keyspace) }).await? {
+            match self.ask(Request::Status { shard: self.shard_of(keyspace)? }).await? {
                 Reply::Status(status) => Ok(status),
                 _ => unreachable!("a status was asked for"),
             }
@@ -415,7 +424,7 @@ impl RuntimeDb {
                 true => format!("renew lease {}", lease.0),
                 false => format!("read lease {}", lease.0),
             });
-            let reply = self.ask(Request::Lease { shard: shard_of(keyspace), lease, renew, with_keys });
+            let reply = self.ask(Request::Lease { shard: self.shard_of(keyspace)?, lease, renew, with_keys });
             let info = async {
                 match reply.await? {
                     Reply::Lease(info) => Ok(info),

@@ -4,9 +4,10 @@ use crate::disk::DiskOptions;
 use crate::{Options, Runtime, member_id};
 use quorate_cluster::{BootMember, Timing};
 use quorate_env::ClusterId;
+use quorate_kv::across::{Transaction, Write};
 use quorate_kv::{
-    Command, Consistency, Db, Error, KeyRange, KeyspaceId, LeaseId, Level, Op, Outcome, PutOp, RangeOp, Refusal,
-    Revision, Txn, WatchId, WatchNotice, WatchSpec,
+    Command, Consistency, Db, Error, KeyRange, KeyspaceId, KeyspaceKind, LeaseId, Level, Op, Outcome, PutOp, RangeOp,
+    Refusal, Revision, Txn, WatchId, WatchNotice, WatchSpec,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -84,6 +85,28 @@ async fn one_node_keeps_what_it_acknowledged_across_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_wants_one_order_is_asked_of_the_shard_that_has_it_or_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let node = start(dir.path(), &[("n1", 0)], "n1", None).await;
+    let db = node.db();
+    let ranged = db.create_keyspace("stock".into(), KeyspaceKind::Ranged, Vec::new()).await.expect("made").id;
+    let ordered = db.create_keyspace("ledger".into(), KeyspaceKind::Ordered, Vec::new()).await.expect("made").id;
+    let write = |keyspace| (keyspace, Write::Put { key: "k".into(), value: "v".into() });
+    let both = Transaction { success: vec![write(ordered), write(ranged)], ..Transaction::default() };
+    assert!(db.transact(both).await.expect("done").succeeded);
+    let op = RangeOp::of(KeyRange::all());
+    let found = db.read(ordered, op.clone(), Consistency::Linearizable).await.expect("readable");
+    assert_eq!(found.result.kvs[0].value, "v");
+    assert!(db.watch(ordered).is_ok());
+    for (keyspace, refusal) in [(ranged, Refusal::NotOrdered), (KeyspaceId(99), Refusal::KeyspaceNotFound)] {
+        assert_eq!(db.read(keyspace, op.clone(), Consistency::Linearizable).await, Err(refusal.clone().into()));
+        assert_eq!(db.submit(keyspace, put("k", "v")).await, Err(refusal.clone().into()));
+        assert_eq!(db.watch(keyspace).err(), Some(refusal.into()));
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_reads_history_then_goes_live() {
     let dir = tempfile::tempdir().expect("a folder");
     let node = start(dir.path(), &[("n1", 0)], "n1", None).await;
@@ -97,7 +120,7 @@ async fn a_watch_reads_history_then_goes_live() {
     let node = start(dir.path(), &[("n1", 0)], "n1", None).await;
     let db = node.db();
     submit(&db, put("k0", "last but one")).await;
-    let (control, mut events) = db.watch(KS);
+    let (control, mut events) = db.watch(KS).expect("an ordered keyspace");
     let range = KeyRange::prefix("k");
     let start = Some(Revision(2));
     control.open(WatchId(1), WatchSpec { range, start, no_put: false, no_delete: false, prev_kv: true });

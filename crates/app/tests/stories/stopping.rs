@@ -1,5 +1,6 @@
 //! A server that is told to stop says so.
 
+use crate::support::native::Events;
 use crate::support::{Cluster, PATIENCE, Watching, connect};
 use quorate_etcd::proto::etcdserverpb::lease_client::LeaseClient;
 use quorate_etcd::proto::etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveRequest, WatchCreateRequest};
@@ -18,6 +19,8 @@ async fn streams_end_with_a_status_and_the_process_with_success() {
     let requests = tokio_stream::iter([LeaseKeepAliveRequest { id: lease }]).chain(tokio_stream::pending());
     let mut renewals = leases.lease_keep_alive(requests).await.expect("a stream").into_inner();
     assert_eq!(renewals.message().await.expect("an answer").expect("the stream goes on").ttl, 100);
+    let mut native = Events::open(&endpoint, "/v1/watch/default", None).expect("a watch");
+    assert_eq!(native.next().expect("it stands").name, "created");
 
     cluster.terminate(0);
     let began = Instant::now();
@@ -26,6 +29,8 @@ async fn streams_end_with_a_status_and_the_process_with_success() {
     for end in [watch_end, renewal_end] {
         assert_eq!((end.code(), end.message()), (Code::Unavailable, "etcdserver: server stopped"));
     }
+    assert_eq!(native.next().expect("it says why").name, "stopping");
+    assert!(native.next().is_none(), "nothing comes after the end");
     assert!(cluster.stopped(0).success());
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }

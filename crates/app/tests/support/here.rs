@@ -35,17 +35,17 @@ impl Here {
             client_urls: vec![format!("http://{endpoint}")],
             timing: Timing::default(),
             level: Level::LATEST,
+            split_bytes: u64::MAX,
             request_timeout: Duration::from_secs(7),
             disk: DiskOptions::default(),
             trace: None,
-            split_bytes: u64::MAX,
         };
         let runtime = Runtime::start(options, None).await.expect("started");
         tokio::spawn(quorate_etcd::serve(
             listener,
             runtime.db(),
             etcd,
-            quorate_native::router(runtime.db()),
+            quorate_native::router(runtime.db(), tokio::sync::watch::channel(false).1),
             std::future::pending(),
         ));
         Self { endpoint, _runtime: runtime, _dir: dir }

@@ -1,0 +1,158 @@
+//! The flags of the verbs that speak the native API.
+
+use clap::{Args, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Whom to ask, and for whom the answer is.
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    /// The servers, host:port or URL, with commas: the next is asked when one is not available.
+    #[arg(long, global = true, env = "QUORATE_ENDPOINTS", default_value = "127.0.0.1:2379", value_delimiter = ',')]
+    pub endpoints: Vec<String>,
+    /// For programs.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct KvArgs {
+    #[command(subcommand)]
+    pub verb: KvVerb,
+    /// Where the keys are; "default" is what etcd's clients see.
+    #[arg(long, global = true, default_value = "default")]
+    pub keyspace: String,
+    #[command(flatten)]
+    pub servers: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KvVerb {
+    /// Print a key's value.
+    Get {
+        /// The key.
+        key: OsString,
+    },
+    /// Write a key.
+    Put {
+        /// The key.
+        key: OsString,
+        /// The value; - reads it from standard input.
+        value: OsString,
+        #[command(flatten)]
+        careful: CarefulArgs,
+    },
+    /// Remove a key.
+    Delete {
+        /// The key.
+        key: OsString,
+        #[command(flatten)]
+        careful: CarefulArgs,
+    },
+    /// Print keys and values, ascending.
+    Scan {
+        #[command(flatten)]
+        range: RangeArgs,
+        /// At most so many.
+        #[arg(long)]
+        limit: Option<usize>,
+    },
+    /// Print what happens to keys of an ordered keyspace: revision, put or delete, key, value. Goes on at another server when one goes away.
+    Watch {
+        /// One key; without it, and without a range, all.
+        #[arg(conflicts_with_all = ["prefix", "from", "to"])]
+        key: Option<OsString>,
+        #[command(flatten)]
+        range: RangeArgs,
+        /// Begin with this revision instead of what happens next.
+        #[arg(long)]
+        revision: Option<u64>,
+        /// With --json: tell what was there before, too.
+        #[arg(long, requires = "json")]
+        prev: bool,
+    },
+    /// Carry out a transaction over any keyspaces.
+    Tx {
+        /// Its JSON, as for POST /v1/tx; - reads it from standard input.
+        file: PathBuf,
+        /// Name what you want: what was done under a name is not done again. Drawn at random if nothing is said.
+        #[arg(long, value_name = "NAME")]
+        idempotency_key: Option<String>,
+    },
+}
+
+/// Which keys.
+#[derive(Debug, Args)]
+pub struct RangeArgs {
+    /// Keys that begin so.
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    pub prefix: Option<OsString>,
+    /// Keys from this one on.
+    #[arg(long)]
+    pub from: Option<OsString>,
+    /// Keys before this one.
+    #[arg(long)]
+    pub to: Option<OsString>,
+}
+
+/// What must be so before a key is written, and under which name it is.
+#[derive(Debug, Args)]
+pub struct CarefulArgs {
+    /// Only if the key is there, or is not.
+    #[arg(long, value_name = "true|false")]
+    pub if_exists: Option<bool>,
+    /// Only if this is its value.
+    #[arg(long, value_name = "VALUE")]
+    pub if_value: Option<OsString>,
+    /// Only if it was written so often since it was made; 0 if it is not there.
+    #[arg(long, value_name = "NUMBER")]
+    pub if_version: Option<i64>,
+    /// Only if this is the revision of its last write; 0 if it is not there.
+    #[arg(long, value_name = "REVISION")]
+    pub if_mod_revision: Option<i64>,
+    /// Name what you want: what was done under a name is not done again. Drawn at random if nothing is said.
+    #[arg(long, value_name = "NAME")]
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct KeyspaceArgs {
+    #[command(subcommand)]
+    pub verb: KeyspaceVerb,
+    #[command(flatten)]
+    pub servers: ServerArgs,
+}
+
+/// What a keyspace promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// One shard, one order: can be watched.
+    Ordered,
+    /// As many shards as it takes.
+    Ranged,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyspaceVerb {
+    /// All keyspaces and their shards.
+    List,
+    /// Make one.
+    Create {
+        /// 1 to 64 of a-z 0-9 - _ .
+        name: String,
+        /// What it promises.
+        #[arg(long, value_enum, default_value = "ranged")]
+        kind: Kind,
+        /// Where shards begin, besides the first; several with commas.
+        #[arg(long, value_delimiter = ',')]
+        split_at: Vec<OsString>,
+    },
+    /// Give the keys from one on, up to where the next shard begins, a shard of their own.
+    Split {
+        /// The keyspace.
+        name: String,
+        /// The first key of the new shard.
+        #[arg(long)]
+        at: OsString,
+    },
+}

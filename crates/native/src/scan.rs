@@ -1,0 +1,143 @@
+//! `GET /v1/kv/{keyspace}`: keys in pages.
+//!
+//! A page is one transaction, strictly serializable by itself, and stays within one shard: it locks and visits no more than that, however many
+//! shards the keyspace has. So a page may be short, or empty, though more follow; what follows is always told.
+
+use crate::answers::Failure;
+use crate::keys::ROUTE;
+use crate::names::keyspace;
+use crate::percent;
+use crate::query::{Query, keyspace_of};
+use crate::words::Kv;
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use bytes::Bytes;
+use quorate_kv::across::{Look, Transaction};
+use quorate_kv::{Db, KeyRange, Keyspace, RangeEnd, RangeResult};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// Keys of a page, if nothing is said.
+const LIMIT: u64 = 100;
+
+/// Keys of a page at most: all of it is in memory at once.
+const LIMIT_MAX: u64 = 1_000;
+
+/// Keys, and where the next are.
+#[derive(Debug, Serialize)]
+pub(crate) struct Page {
+    outcome: &'static str,
+    kvs: Vec<Kv>,
+    /// The address of the next page; none behind the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// What a client wants listed.
+struct Wish {
+    range: KeyRange,
+    limit: u64,
+}
+
+impl Wish {
+    fn of(uri: &Uri) -> Result<Self, Failure> {
+        let query = Query::of(uri, &["prefix", "from", "to", "limit", "after"])?;
+        let limit = query.number("limit")?.unwrap_or(LIMIT);
+        if !(1..=LIMIT_MAX).contains(&limit) {
+            return Err(Failure::Bad(format!("limit is 1 to {LIMIT_MAX}; the answer says where the next page is")));
+        }
+        let mut range = query.range()?;
+        if let Some(after) = query.bytes("after") {
+            range.start = range.start.max(behind(&after));
+        }
+        Ok(Self { range, limit })
+    }
+
+    /// What of it one shard has.
+    fn piece(&self, keyspace: &Keyspace) -> Option<KeyRange> {
+        keyspace.pieces(&self.range).next().map(|(_, piece)| piece)
+    }
+
+    /// Where the next page is, when the keys of a piece were found.
+    fn next(&self, keyspace: &Keyspace, piece: &KeyRange, found: &RangeResult) -> Option<String> {
+        let start = match (&found.kvs.last(), &piece.end) {
+            (Some(last), _) if found.more => format!("after={}", percent::encode(&last.key)),
+            (_, RangeEnd::Before(end)) if piece.end != self.range.end => format!("from={}", percent::encode(end)),
+            _ => return None,
+        };
+        let to = match &self.range.end {
+            RangeEnd::Before(end) => format!("&to={}", percent::encode(end)),
+            RangeEnd::Single | RangeEnd::Unbounded => String::new(),
+        };
+        Some(format!("{ROUTE}{}?{start}{to}&limit={}", keyspace.name, self.limit))
+    }
+}
+
+/// The first key behind a key.
+fn behind(key: &[u8]) -> Bytes {
+    [key, &[0]].concat().into()
+}
+
+pub(crate) async fn scan(State(db): State<Arc<dyn Db>>, uri: Uri) -> Result<Json<Page>, Failure> {
+    let wish = Wish::of(&uri)?;
+    let keyspace = keyspace(&keyspace_of(&uri, ROUTE)?, &db).await?;
+    let Some(piece) = wish.piece(&keyspace) else {
+        return Ok(Json(Page { outcome: "done", kvs: Vec::new(), next: None }));
+    };
+    let look = Look { keyspace: keyspace.id, range: piece.clone(), limit: wish.limit };
+    let result = db.transact(Transaction { looks: vec![look], ..Transaction::default() }).await?;
+    let found = result.looks.into_iter().next().unwrap_or_default();
+    let kvs = found.kvs.iter().map(Kv::from).collect();
+    Ok(Json(Page { outcome: "done", kvs, next: wish.next(&keyspace, &piece, &found) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::tests::names;
+    use quorate_kv::{KeyValue, LeaseId, Revision};
+
+    fn kv(key: &str) -> KeyValue {
+        let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::new());
+        let (create_revision, mod_revision) = (Revision(2), Revision(2));
+        KeyValue { key, value, create_revision, mod_revision, version: 1, lease: LeaseId::NONE }
+    }
+
+    /// All pages of a scan over some keys, as whoever follows them sees them.
+    fn follow(first: &str, cuts: &[&'static str], keys: &[&str]) -> Vec<Vec<String>> {
+        let names = names(cuts);
+        let keyspace = names.find("orders").expect("there is one");
+        let (mut pages, mut next) = (Vec::new(), Some(format!("/v1/kv/orders{first}")));
+        while let Some(address) = next {
+            let wish = Wish::of(&address.parse().expect("an address")).expect("a wish");
+            let Some(piece) = wish.piece(keyspace) else { break };
+            let within = keys.iter().filter(|key| piece.contains(key.as_bytes()));
+            let mut kvs: Vec<KeyValue> = within.map(|key| kv(key)).collect();
+            let (count, more) = (kvs.len() as u64, kvs.len() as u64 > wish.limit);
+            kvs.truncate(wish.limit as usize);
+            pages.push(kvs.iter().map(|kv| String::from_utf8_lossy(&kv.key).into_owned()).collect());
+            next = wish.next(keyspace, &piece, &RangeResult { kvs, count, more });
+        }
+        pages
+    }
+
+    #[test]
+    fn pages_end_with_shards_and_nothing_is_left_out_or_told_twice() {
+        let keys = ["a", "b/1", "b/2", "b/3", "m", "z%"];
+        let pages = follow("?limit=2", &["b/2", "n", "p"], &keys);
+        assert_eq!(pages, [vec!["a", "b/1"], vec!["b/2", "b/3"], vec!["m"], vec![], vec!["z%"]]);
+        assert_eq!(follow("?prefix=b/&limit=2", &["b/2"], &keys), [vec!["b/1"], vec!["b/2", "b/3"]]);
+        assert_eq!(follow("?prefix=b/", &[], &keys), [["b/1", "b/2", "b/3"]]);
+        assert_eq!(follow("?from=b/2&to=m&limit=1", &[], &keys), [["b/2"], ["b/3"]]);
+        assert_eq!(follow("?prefix=b/&after=b/2", &[], &keys), [["b/3"]]);
+        assert_eq!(follow("?from=c&to=b", &[], &keys), [[""; 0]; 0]);
+    }
+
+    #[test]
+    fn a_page_has_a_bound() {
+        for broken in ["?limit=0", "?limit=1001", "?limit=-1", "?prefix=a&from=b", "?key=a", "?until=b"] {
+            assert!(Wish::of(&format!("/v1/kv/orders{broken}").parse().expect("an address")).is_err(), "{broken}");
+        }
+    }
+}
