@@ -1,7 +1,7 @@
 //! A bank on four shards: money moves in transactions over all of them while processes are killed, and none is made or lost.
 
 use crate::support::native::request;
-use crate::support::{Cluster, kv, put};
+use crate::support::{Cluster, PATIENCE, kv, put};
 use quorate_etcd::proto::etcdserverpb::RangeRequest;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -99,6 +99,16 @@ impl Tellers {
         Self { threads, stop, moved, audits }
     }
 
+    /// Waits until they have done more since this was asked, each kind of work at least so many times, however slow the machine is.
+    pub async fn go_on(&self, times: u64) {
+        let counts = || (self.moved.load(Ordering::Relaxed), self.audits.load(Ordering::Relaxed));
+        let (before, deadline) = (counts(), Instant::now() + PATIENCE);
+        while counts().0 < before.0 + times || counts().1 < before.1 + times {
+            assert!(Instant::now() < deadline, "tellers stand still: {before:?}, then {:?}", counts());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// They stop; returns how often money was moved, and how often all of it was looked at.
     pub fn end(self) -> (u64, u64) {
         self.stop.store(true, Ordering::Relaxed);
@@ -139,6 +149,7 @@ async fn money_is_neither_made_nor_lost_while_processes_are_killed() {
         cluster.restart(node);
         kills += 1;
     }
+    tellers.go_on(10).await;
     let (moved, audits) = tellers.end();
     cluster.ready().await;
     is_all_there(&endpoints);

@@ -51,9 +51,9 @@ async fn money_is_neither_made_nor_lost_while_shards_split_and_processes_are_kil
             tokio::time::sleep(Duration::from_millis(300)).await;
             cluster.restart(2);
         }
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        tellers.go_on(4).await;
     }
-    let (moved, audits) = tellers.end();
+    tellers.end();
     cluster.ready().await;
     is_all_there(&endpoints);
     cuts.push(String::new());
@@ -66,7 +66,6 @@ async fn money_is_neither_made_nor_lost_while_shards_split_and_processes_are_kil
     (0..3).for_each(|node| cluster.restart(node));
     cluster.ready().await;
     is_all_there(&endpoints);
-    assert!(moved > 20 && audits > 20, "{moved} transfers and {audits} audits are too few");
 }
 
 #[tokio::test(flavor = "multi_thread")]
