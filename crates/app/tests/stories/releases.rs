@@ -2,6 +2,7 @@
 
 use crate::support::native::request;
 use crate::support::{Cluster, PATIENCE, kv, put};
+use quorate_kv::Level;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,7 +61,10 @@ async fn what_the_older_release_lacks_is_refused_until_the_last_node_is_upgraded
     cluster.terminate(0);
     assert!(cluster.stopped(0).success());
     let (status, said) = cluster.refused(0, &[("--feature-level", "1")]);
-    assert!(!status.success() && said.contains("the cluster is at feature level 2"), "{said}");
-    let (status, said) = cluster.refused(0, &[("--feature-level", "3")]);
-    assert!(!status.success() && said.contains("this release knows 1 to 2"), "{said}");
+    assert!(
+        !status.success() && said.contains(&format!("the cluster is at feature level {}", Level::LATEST)),
+        "{said}"
+    );
+    let (status, said) = cluster.refused(0, &[("--feature-level", &(Level::LATEST.0 + 1).to_string())]);
+    assert!(!status.success() && said.contains(&format!("this release knows 1 to {}", Level::LATEST)), "{said}");
 }
