@@ -12,7 +12,7 @@ use crate::config::{NodeConfig, Sabotage};
 use crate::input::{FlushTask, Input, Inspection, Lost, Mended, Outputs, Persist, Request, RequestId};
 use crate::keyspaces::Keyspaces;
 use crate::levels::{self, Levels};
-use crate::members::Roster;
+use crate::members::{Roster, Wanted};
 use crate::mending::Mending;
 use crate::recall::{Opened, Recall, Witness};
 use crate::replica::{self, Context, Replica, SystemRows};
@@ -446,7 +446,9 @@ impl Node {
     fn hand_out_system(&mut self) {
         let (rows, shared) = (&self.system, &mut self.shared);
         let (is, knows) = (rows.levels.cluster(), shared.config.level);
-        if is > knows {
+        // Who is to go, the others do not wait for: it is about to hear that it is gone, which is the better reason to stop.
+        let goes = rows.roster.wanted(ReplicaId(shared.config.node.0)) == Some(Wanted::Gone);
+        if is > knows && !goes {
             let why = format!("the cluster is at feature level {is}, and this node knows only {knows}");
             shared.out.fatal.get_or_insert(format!("{why}: start a newer release, or one that is not held down"));
         }

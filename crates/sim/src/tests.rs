@@ -50,7 +50,7 @@ const REGRESSIONS: [(Ground, &[u64]); 6] = [
     (Ground::Forgetfulness, &[1]),
     (Ground::Transactions, &[2, 14]),
     (Ground::Upgrades, &[4, 37]),
-    (Ground::Splits, &[1, 15, 32, 65]),
+    (Ground::Splits, &[1, 15, 32, 42, 65]),
 ];
 
 #[test]
