@@ -110,6 +110,9 @@ pub const ROWS_WEIGHED_PER_TICK: usize = 200;
 /// A shard that has changed is weighed again after this long.
 pub const WEIGH_REST: Duration = Duration::from_secs(10);
 
+/// Between two looks for a shard that is to be weighed, where there was none: a node may have thousands.
+pub const WEIGH_LOOK: Duration = Duration::from_secs(1);
+
 /// Ticks between two times that a replica asks to lead a shard that was just split off: the others may not have it yet.
 pub const SEEK_TICKS: u32 = 5;
 

@@ -119,6 +119,8 @@ impl KeyspaceRow {
 pub struct Keyspaces {
     default: Keyspace,
     made: BTreeMap<KeyspaceId, KeyspaceRow>,
+    /// What was split off each shard, by first keys: leaders look at it all the time.
+    children: BTreeMap<ShardId, BTreeMap<Bytes, ShardId>>,
     next_id: u64,
     /// When it was read.
     revision: Revision,
@@ -128,7 +130,8 @@ impl Default for Keyspaces {
     fn default() -> Self {
         let (id, kind) = (KeyspaceId::DEFAULT, KeyspaceKind::Ordered);
         let default = Keyspace { id, name: "default".into(), kind, shards: vec![(Bytes::new(), ShardId(id.0))] };
-        Self { default, made: BTreeMap::new(), next_id: KeyspaceId::FIRST_MADE.0, revision: Revision::default() }
+        let (made, children, next_id) = (BTreeMap::new(), BTreeMap::new(), KeyspaceId::FIRST_MADE.0);
+        Self { default, made, children, next_id, revision: Revision::default() }
     }
 }
 
@@ -147,6 +150,11 @@ impl Keyspaces {
                 keyspaces.next_id = Reader::new(kv.value).u64("next id")?;
             } else {
                 let row = KeyspaceRow::decode(kv.value)?;
+                for (start, shard) in &row.keyspace.shards {
+                    if let Some(parent) = row.parents.get(shard) {
+                        keyspaces.children.entry(*parent).or_default().insert(start.clone(), *shard);
+                    }
+                }
                 keyspaces.made.insert(row.keyspace.id, row);
             }
         }
@@ -261,10 +269,8 @@ impl Keyspaces {
     /// where it still has keys, so that one was split off first, and those before it are within what it left.
     #[must_use]
     pub fn next_split(&self, parent: ShardId, range: &KeyRange) -> Option<(&Bytes, ShardId)> {
-        let row = self.made().find(|row| row.keyspace.shards.iter().any(|(_, shard)| *shard == parent))?;
-        let children = row.keyspace.shards.iter().filter(|(_, shard)| row.parents.get(shard) == Some(&parent));
-        let within = children.filter(|(start, _)| range.contains(start));
-        within.last().map(|(start, child)| (start, *child))
+        let mut children = self.children.get(&parent)?.iter().rev();
+        children.find(|(start, _)| range.contains(start)).map(|(start, child)| (start, *child))
     }
 }
 

@@ -293,6 +293,7 @@ impl TraceEvent {
             }
         }
     }
+
     /// Every lane that it names.
     fn lanes_mut(&mut self) -> Vec<&mut Lane> {
         match self {

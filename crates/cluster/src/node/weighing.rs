@@ -4,7 +4,7 @@
 //! shard map, as anybody else would.
 
 use super::{Node, WEIGHED};
-use crate::bounds::{ROWS_WEIGHED_PER_TICK, WEIGH_REST};
+use crate::bounds::{ROWS_WEIGHED_PER_TICK, WEIGH_LOOK, WEIGH_REST};
 use crate::input::Request;
 use crate::node::FIRST_SHARDS;
 use crate::replica::Replica;
@@ -19,6 +19,8 @@ pub(super) struct Scales {
     on: Option<(ShardId, Weighing)>,
     /// When each shard was weighed, and at which revision.
     weighed: BTreeMap<ShardId, (Instant, Revision)>,
+    /// When the next one is looked for, if there was none.
+    look_again: Option<Instant>,
     /// Whether an answer is to come.
     pub asked: bool,
 }
@@ -29,8 +31,9 @@ impl Node {
         if self.shared.config.split_bytes == u64::MAX || self.system.levels.cluster() < Level::SPLIT {
             return;
         }
-        if self.scales.on.is_none() {
+        if self.scales.on.is_none() && self.scales.look_again.is_none_or(|when| when <= now) {
             let due = self.due(now).and_then(|shard| Some((shard, Weighing::new(&self.replicas.get(&shard)?.view()))));
+            self.scales.look_again = due.is_none().then(|| now + WEIGH_LOOK);
             self.scales.on = due;
         }
         let Some((shard, weighing)) = &mut self.scales.on else { return };

@@ -117,24 +117,59 @@ impl World<'_> {
 
     /// In the end each shard has the keys that the map says.
     pub(super) fn judge_ranges(&self, ranges: &BTreeMap<ShardId, KeyRange>) -> Step {
-        for row in self.lasting().into_iter().flat_map(|node| self.rows_of(node)) {
-            // Shards that were made, and not split off, were never told where they begin and end.
-            let root = |shard: ShardId| std::iter::successors(Some(shard), |it| row.parents.get(it).copied()).last();
-            for (at, (start, shard)) in row.keyspace.shards.iter().enumerate() {
-                let next = row.keyspace.shards.get(at + 1).filter(|(_, next)| root(*next) == root(*shard));
-                let start = if row.parents.contains_key(shard) { start.clone() } else { Bytes::new() };
-                let end = next.map_or(RangeEnd::Unbounded, |(next, _)| RangeEnd::Before(next.clone()));
-                let (should, owned) = (KeyRange { start, end }, ranges.get(shard));
-                demand(owned == Some(&should), "each key has one shard", || {
-                    format!("{shard} should have {should:?} and has {owned:?}")
-                })?;
-            }
-        }
-        Ok(())
+        let rows = self.lasting().into_iter().flat_map(|node| self.rows_of(node));
+        let misfit = rows.filter_map(|row| misfit(&row, ranges)).next();
+        demand(misfit.is_none(), "each key has one shard", || misfit.unwrap_or_default())
     }
 
     fn rows_of(&self, node: usize) -> Vec<KeyspaceRow> {
         let core = self.nodes[node].node.as_ref();
         core.map(|core| core.keyspaces().made().cloned().collect()).unwrap_or_default()
+    }
+}
+
+/// A shard that has other keys than the map says, in words.
+fn misfit(row: &KeyspaceRow, ranges: &BTreeMap<ShardId, KeyRange>) -> Option<String> {
+    // Shards that were made, and not split off, were never told where they begin and end.
+    let root = |shard: ShardId| std::iter::successors(Some(shard), |it| row.parents.get(it).copied()).last();
+    let shards = &row.keyspace.shards;
+    shards.iter().enumerate().find_map(|(at, (start, shard))| {
+        let next = shards.get(at + 1).filter(|(_, next)| root(*next) == root(*shard));
+        let start = if row.parents.contains_key(shard) { start.clone() } else { Bytes::new() };
+        let end = next.map_or(RangeEnd::Unbounded, |(next, _)| RangeEnd::Before(next.clone()));
+        let (should, has) = (KeyRange { start, end }, ranges.get(shard));
+        (has != Some(&should)).then(|| format!("{shard} should have {should:?} and has {has:?}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_kv::{Keyspace, KeyspaceId, KeyspaceKind};
+
+    #[test]
+    fn a_shard_with_other_keys_than_the_map_says_is_noticed() {
+        // Two were made; the first has given away what is from h on, and that from d on.
+        let shards = [("", 1), ("d", 4), ("h", 3), ("m", 2)];
+        let shards = shards.map(|(start, shard)| (Bytes::from(start), ShardId(shard))).to_vec();
+        let parents = BTreeMap::from([(ShardId(3), ShardId(1)), (ShardId(4), ShardId(1))]);
+        let keyspace = Keyspace { id: KeyspaceId(16), name: "bank".into(), kind: KeyspaceKind::Ranged, shards };
+        let row = KeyspaceRow { keyspace, founders: Vec::new(), parents };
+        let range = |start: &'static str, end: Option<&'static str>| KeyRange {
+            start: start.into(),
+            end: end.map_or(RangeEnd::Unbounded, |end| RangeEnd::Before(end.into())),
+        };
+        let good = [(1, range("", Some("d"))), (4, range("d", Some("h"))), (3, range("h", None)), (2, range("", None))];
+        let good = BTreeMap::from(good.map(|(shard, range)| (ShardId(shard), range)));
+        assert_eq!(misfit(&row, &good), None);
+        for (shard, wrong) in
+            [(1, range("", None)), (1, range("", Some("h"))), (4, range("d", None)), (3, range("d", None))]
+        {
+            let mut bad = good.clone();
+            bad.insert(ShardId(shard), wrong);
+            assert!(misfit(&row, &bad).is_some(), "{bad:?}");
+        }
+        let lost: BTreeMap<ShardId, KeyRange> = good.into_iter().filter(|(shard, _)| shard.0 != 3).collect();
+        assert!(misfit(&row, &lost).is_some(), "nobody has these keys");
     }
 }
