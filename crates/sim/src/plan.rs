@@ -59,13 +59,15 @@ pub(crate) struct BankPlan {
     pub tellers: u64,
     /// Mean time between splits.
     pub split_every_us: Option<u64>,
+    /// Of a thousand answers about what has a name of the client's own, those that are lost on their way to it.
+    pub answers_lost_per_mille: u64,
 }
 
 impl BankPlan {
     fn draw(seed: u64) -> Self {
         let (mut rng, mut splits) = (Rng::new(seed).split(50), Rng::new(seed).split(53));
         let split_every_us = splits.chance(600).then(|| splits.between(1_000_000, 5_000_000));
-        Self { shards: rng.between(2, 6), tellers: rng.between(2, 5), split_every_us }
+        Self { shards: rng.between(2, 6), tellers: rng.between(2, 5), split_every_us, answers_lost_per_mille: 0 }
     }
 }
 
@@ -157,6 +159,8 @@ impl Plan {
                 plan.flush_us.1 = plan.flush_us.1.max(300_000);
                 let mut bank = BankPlan { shards: rng.between(1, 2), ..BankPlan::draw(seed) };
                 bank.split_every_us = Some(rng.between(second / 2, 2 * second));
+                // A shard may be split between what was done and the question whether it was.
+                bank.answers_lost_per_mille = Rng::new(seed).split(65).between(200, 700);
                 if rng.chance(400) {
                     bank.split_every_us = None;
                     plan.split_bytes = rng.between(60, 200);

@@ -99,6 +99,7 @@ pub const MARKS: &[&str] = &[
     "transaction found a change",
     "transaction given up",
     "transaction sent again",
+    "answer lost on its way",
     "transaction repeated",
     "transaction settled",
     "prepare after it was settled",

@@ -244,6 +244,11 @@ impl World<'_> {
         }
         let Some(teller) = self.bank.requests.remove(&request) else { return Ok(false) };
         let Some((_, flight)) = self.bank.tellers[teller].in_flight.take() else { return Ok(true) };
+        if self.answer_is_lost(&flight) {
+            self.mark("answer lost on its way");
+            self.bank.tellers[teller].in_flight = Some((request, flight));
+            return Ok(true);
+        }
         let TellerFlight { operation, node, deed, .. } = flight.clone();
         let client = self.teller_lane(teller);
         self.trace(|| {
@@ -295,6 +300,15 @@ impl World<'_> {
         }
         self.teller_goes_on(teller);
         Ok(true)
+    }
+
+    /// Whether the teller, who has a name for what it wants, does not hear what became of it, and asks again when it has waited for long enough.
+    fn answer_is_lost(&mut self, flight: &TellerFlight) -> bool {
+        let lost = self.plan.bank.map_or(0, |bank| bank.answers_lost_per_mille);
+        let (named, Some(rng)) = (flight.again.is_some() && flight.asked < ASKED_MAX, &mut self.bank.rng) else {
+            return false;
+        };
+        lost > 0 && named && rng.chance(lost)
     }
 
     fn read_again(&mut self, teller: usize, flight: TellerFlight) -> Step {
