@@ -121,6 +121,13 @@ pub struct StartArgs {
     /// can go back to the release that knew no more.
     #[arg(long, env = "QUORATE_FEATURE_LEVEL")]
     pub feature_level: Option<u16>,
+    /// What fails together with this node, a rack or a data centre: replicas of a shard are kept in different zones where that is possible (no zone if
+    /// nothing is said).
+    #[arg(long, env = "QUORATE_ZONE")]
+    pub zone: Option<String>,
+    /// Seconds of silence after which what a node has of placed shards is copied to others (300 if nothing is said).
+    #[arg(long, env = "QUORATE_EVICT_AFTER")]
+    pub evict_after: Option<u64>,
     /// Bytes of keys and values that a shard of a ranged keyspace may hold before it is split in its middle (64 MiB if nothing is said); 0 never
     /// splits one.
     #[arg(long, env = "QUORATE_SPLIT_BYTES")]

@@ -46,6 +46,10 @@ pub struct Settings {
     pub timing: Timing,
     /// What the node offers the cluster.
     pub level: Level,
+    /// What fails together with the node.
+    pub zone: String,
+    /// How long a silent node is waited for.
+    pub evict_after: Duration,
     /// What a shard may hold before it is split, in bytes.
     pub split_bytes: u64,
     /// How rot is looked for.
@@ -129,6 +133,8 @@ impl Running {
             client_urls: settings.client_urls.clone(),
             timing: settings.timing,
             level: settings.level,
+            zone: settings.zone.clone(),
+            evict_after: settings.evict_after,
             split_bytes: settings.split_bytes,
             request_timeout: REQUEST_TIMEOUT,
             disk: DiskOptions { scrub: settings.scrub, ..DiskOptions::default() },

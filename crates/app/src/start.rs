@@ -4,13 +4,16 @@ use crate::cli::{ClusterState, StartArgs};
 use crate::failure::Failure;
 use crate::node::{Running, Settings, listen, trace_options};
 use quorate_cluster::Timing;
-use quorate_cluster::bounds::SPLIT_BYTES;
+use quorate_cluster::bounds::{EVICT_AFTER, SPLIT_BYTES};
 use quorate_kv::Level;
 use quorate_runtime::disk::ScrubPace;
 use serde::Deserialize;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Bytes of a zone's name: it is in a row of the system keyspace.
+const ZONE_BYTES_MAX: usize = 64;
 
 /// The file's keys: the flags' names.
 #[derive(Debug, Default, Deserialize)]
@@ -47,6 +50,9 @@ struct File {
     trace: Option<PathBuf>,
     #[serde(alias = "trace-limit")]
     trace_limit: Option<u64>,
+    zone: Option<String>,
+    #[serde(alias = "evict-after")]
+    evict_after: Option<u64>,
     #[serde(alias = "split-bytes")]
     split_bytes: Option<u64>,
     insecure: Option<bool>,
@@ -138,6 +144,8 @@ fn resolve(args: &StartArgs) -> Result<Settings, Failure> {
             args.heartbeat_interval.or(file.heartbeat_interval),
             args.election_timeout.or(file.election_timeout),
         )?,
+        zone: zone(pick(&args.zone, &file.zone))?,
+        evict_after: args.evict_after.or(file.evict_after).map_or(EVICT_AFTER, Duration::from_secs),
         split_bytes: match args.split_bytes.or(file.split_bytes) {
             None => SPLIT_BYTES,
             Some(0) => u64::MAX,
@@ -149,6 +157,14 @@ fn resolve(args: &StartArgs) -> Result<Settings, Failure> {
         name,
         initial_cluster,
     })
+}
+
+fn zone(told: Option<String>) -> Result<String, Failure> {
+    let zone = told.unwrap_or_default();
+    if zone.len() > ZONE_BYTES_MAX {
+        return Err(usage(format!("--zone: a name has at most {ZONE_BYTES_MAX} bytes, this one {}", zone.len())));
+    }
+    Ok(zone)
 }
 
 fn parse_cluster(text: &str) -> Result<Vec<(String, String)>, Failure> {

@@ -4,7 +4,7 @@ use crate::cli::UpArgs;
 use crate::failure::Failure;
 use crate::node::{Running, Settings, listen, trace_options};
 use quorate_cluster::Timing;
-use quorate_cluster::bounds::SPLIT_BYTES;
+use quorate_cluster::bounds::{EVICT_AFTER, SPLIT_BYTES};
 use quorate_kv::Level;
 use quorate_runtime::disk::ScrubPace;
 use std::fs;
@@ -49,6 +49,8 @@ async fn one(args: &UpArgs) -> Result<(), Failure> {
         token: "quorate-up-1".into(),
         max_txn_ops: quorate_etcd::Options::default().max_txn_ops,
         level: Level::LATEST,
+        zone: String::new(),
+        evict_after: EVICT_AFTER,
         split_bytes: SPLIT_BYTES,
         timing: Timing::default(),
         scrub: ScrubPace::default(),

@@ -113,6 +113,21 @@ pub const WEIGH_REST: Duration = Duration::from_secs(10);
 /// Between two looks for a shard that is to be weighed, where there was none: a node may have thousands.
 pub const WEIGH_LOOK: Duration = Duration::from_secs(1);
 
+/// A shard that this node has no replica of, and that nobody has asked for in this time, is forgotten: what is known of it is found again by one question.
+pub const OUTPOST_IDLE: Duration = Duration::from_secs(60);
+
+/// Sessions of other nodes whose answers a replica keeps: many times the nodes of a large cluster.
+pub const GUESTS_MAX: usize = 4_096;
+
+/// A session of another node that was silent for this long is forgotten, with the answers that are kept for it: longer than anybody waits for one.
+pub const GUEST_IDLE: Duration = Duration::from_secs(30);
+
+/// Between two looks whether shards should live elsewhere.
+pub const PLACE_LOOK: Duration = Duration::from_millis(200);
+
+/// A node that was silent for this long is made up for: longer than a restart of the machine takes, since it means copying all that it had.
+pub const EVICT_AFTER: Duration = Duration::from_secs(300);
+
 /// Ticks between two times that a replica asks to lead a shard that was just split off: the others may not have it yet.
 pub const SEEK_TICKS: u32 = 5;
 

@@ -122,6 +122,10 @@ pub enum Sabotage {
     RecallTermsOnly,
     /// Tell a replica that starts that nothing was seen of it.
     ForgetSightings,
+    /// Forget, with a replica that has moved away, what it had promised.
+    ForgetMoved,
+    /// Let a replica go before the others know for good that it is to.
+    LeaveAtOnce,
     /// A flaw of the state machine.
     Machine(Flaw),
 }
@@ -139,6 +143,10 @@ pub struct NodeConfig {
     pub known: Vec<NodeId>,
     /// What this node offers the cluster: what its release knows, or less, so that the release before can take over again.
     pub level: Level,
+    /// What fails together with this node; empty if nobody has said.
+    pub zone: String,
+    /// A node that was not heard from for this long has its placed replicas made up for on others; [`crate::bounds::EVICT_AFTER`].
+    pub evict_after: Duration,
     /// Patience.
     pub timing: Timing,
     /// Unflushed bytes of the store at which it is flushed; see [`crate::bounds::FLUSH_BYTES`].

@@ -3,6 +3,7 @@
 use crate::keyspaces::Keyspaces;
 use crate::levels::Levels;
 use crate::members::Roster;
+use crate::placement::Placements;
 use crate::wire::PeerMessage;
 use quorate_consensus::Role;
 use quorate_env::{LogIndex, NodeId, ReplicaId, ShardId, Term, WallMs};
@@ -271,6 +272,8 @@ pub enum WatchOutput {
     },
     /// The replica was replaced by a snapshot: attach again behind the last revision seen.
     Detached,
+    /// There is no replica here any more: ask another node.
+    Gone,
 }
 
 /// Records that must be durable, together, before the ticket is reported.
@@ -307,8 +310,10 @@ pub struct Outputs {
     pub mended: Vec<Mended>,
     /// The members' rows, when they have changed: whom to connect to.
     pub roster: Option<Arc<Roster>>,
-    /// The keyspaces, when they have changed. Their shards have replicas here by then.
+    /// The keyspaces, when they have changed. Those of their shards that are to have replicas here have them by then.
     pub keyspaces: Option<Arc<Keyspaces>>,
+    /// Where shards live, when that may have changed.
+    pub placements: Option<Arc<Placements>>,
     /// The levels, when they may have changed.
     pub levels: Option<Arc<Levels>>,
     /// To whom leaderships are offered, because this node's disk is far slower than theirs.

@@ -9,6 +9,7 @@
 //! The system keyspace and the default one have no rows: every cluster begins with them, each one shard of the same number. Clients do not
 //! see the system keyspace as one of theirs.
 
+use crate::placement::Placements;
 use crate::rows::unchanged_since;
 use bytes::Bytes;
 use quorate_env::{DecodeError, Reader, ReplicaId, ShardId, Writer};
@@ -142,6 +143,12 @@ impl Keyspaces {
         [KeyRange::prefix(KEYSPACES), KeyRange::single(NEXT_ID)]
     }
 
+    /// Whether a key is among them.
+    #[must_use]
+    pub fn has(key: &[u8]) -> bool {
+        Self::ranges().iter().any(|range| range.contains(key))
+    }
+
     /// From what is under [`Keyspaces::ranges`].
     pub fn read(kvs: impl IntoIterator<Item = KeyValue>, revision: Revision) -> Result<Self, DecodeError> {
         let mut keyspaces = Self { revision, ..Self::default() };
@@ -199,7 +206,7 @@ impl Keyspaces {
         kind: KeyspaceKind,
         starts: &[Bytes],
         founders: Vec<ReplicaId>,
-    ) -> Result<(KeyspaceId, Txn), Refusal> {
+    ) -> Result<(Keyspace, Txn), Refusal> {
         let allowed = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_' | '.');
         if name.is_empty() || name.len() > limits::KEYSPACE_NAME_BYTES_MAX || !name.chars().all(allowed) {
             return Err(Refusal::KeyspaceName);
@@ -219,7 +226,7 @@ impl Keyspaces {
         let mut next = Writer::new();
         next.u64(self.next_id + 1 + shards.len() as u64);
         let keyspace = Keyspace { id, name: name.into(), kind, shards };
-        let row = KeyspaceRow { keyspace, founders, parents: BTreeMap::new() };
+        let row = KeyspaceRow { keyspace: keyspace.clone(), founders, parents: BTreeMap::new() };
         let name_key = format!("{NAMES}{name}");
         let txn = Txn {
             compares: unchanged_since(self.revision, Self::ranges()),
@@ -230,15 +237,16 @@ impl Keyspaces {
             ],
             failure: Vec::new(),
         };
-        Ok((id, txn))
+        Ok((keyspace, txn))
     }
 
     /// What to submit to the system keyspace so that the keys of a keyspace from `at` on, up to where the next shard begins, get a shard of their
-    /// own; and that shard's number. It fails, and must be made again, if somebody else changed a keyspace in the meantime.
+    /// own, which lives where the one lived that had them; and that shard's number. It fails, and must be made again, if somebody else changed a keyspace
+    /// in the meantime, or where that shard lives.
     ///
     /// # Errors
     /// If there is no such keyspace, it is ordered, has too many shards or one that begins there, or the key is too long.
-    pub fn split(&self, id: KeyspaceId, at: &Bytes) -> Result<(ShardId, Txn), Refusal> {
+    pub fn split(&self, placements: &Placements, id: KeyspaceId, at: &Bytes) -> Result<(ShardId, Txn), Refusal> {
         let keyspace = self.get(id).ok_or(Refusal::KeyspaceNotFound)?;
         let row = self.made.get(&id).filter(|row| row.keyspace.kind == KeyspaceKind::Ranged);
         let mut row = row.ok_or(Refusal::OrderedSplit)?.clone();
@@ -257,11 +265,12 @@ impl Keyspaces {
         row.keyspace.shards.sort();
         let mut next = Writer::new();
         next.u64(self.next_id + 1);
-        let txn = Txn {
+        let mut txn = Txn {
             compares: unchanged_since(self.revision, Self::ranges()),
             success: vec![Op::Put(PutOp::of(NEXT_ID, next.finish())), Op::Put(PutOp::of(row.key(), row.encode()))],
             failure: Vec::new(),
         };
+        placements.inherit(parent, child, &mut txn);
         Ok((child, txn))
     }
 
@@ -283,8 +292,8 @@ pub(crate) mod tests {
     pub(crate) fn made(name: &str, starts: &[&str]) -> (Keyspaces, KeyspaceId) {
         let starts: Vec<Bytes> = starts.iter().map(|start| Bytes::copy_from_slice(start.as_bytes())).collect();
         let none = Keyspaces::default();
-        let (id, txn) = none.create(name, KeyspaceKind::Ranged, &starts, vec![ReplicaId(1)]).expect("allowed");
-        (Keyspaces::read(kvs_of(&txn), Revision(2)).expect("readable"), id)
+        let (made, txn) = none.create(name, KeyspaceKind::Ranged, &starts, vec![ReplicaId(1)]).expect("allowed");
+        (Keyspaces::read(kvs_of(&txn), Revision(2)).expect("readable"), made.id)
     }
 
     fn kvs_of(txn: &Txn) -> Vec<KeyValue> {
@@ -307,16 +316,16 @@ pub(crate) mod tests {
         let none = Keyspaces::read([], Revision(1)).expect("readable");
         let founders = vec![ReplicaId(1), ReplicaId(2)];
         let starts = [Bytes::from("m"), Bytes::from("c")];
-        let (id, txn) = none.create("orders", KeyspaceKind::Ranged, &starts, founders.clone()).expect("allowed");
+        let (told, txn) = none.create("orders", KeyspaceKind::Ranged, &starts, founders.clone()).expect("allowed");
         let one = Keyspaces::read(kvs_of(&txn), Revision(2)).expect("readable");
         let made = one.named("orders").expect("made");
         assert_eq!(made.shards, [("".into(), ShardId(17)), ("c".into(), ShardId(18)), ("m".into(), ShardId(19))]);
-        assert_eq!((made.id, one.get(id)), (id, Some(made)));
+        assert_eq!((made, one.get(told.id)), (&told, Some(made)));
         assert_eq!(one.made().next().expect("made").founders, founders);
         let refused = one.create("orders", KeyspaceKind::Ordered, &[], founders.clone());
         assert_eq!(refused.err(), Some(Refusal::KeyspaceExists));
         let (second, _) = one.create("stock", KeyspaceKind::Ordered, &[], founders).expect("allowed");
-        assert_eq!(second, KeyspaceId(20));
+        assert_eq!(second.id, KeyspaceId(20));
     }
 
     fn with(before: &Keyspaces, txn: &Txn) -> Keyspaces {
@@ -340,7 +349,7 @@ pub(crate) mod tests {
         let parent = keyspaces.get(id).expect("made").shard_of(b"d");
         let mut children = Vec::new();
         for at in ["t", "h"] {
-            let (child, txn) = keyspaces.split(id, &at.into()).expect("allowed");
+            let (child, txn) = keyspaces.split(&Placements::default(), id, &at.into()).expect("allowed");
             assert!(matches!(txn.success.last(), Some(op) if level_of(op) == Level::SPLIT));
             keyspaces = with(&keyspaces, &txn);
             children.push(child);
@@ -354,7 +363,7 @@ pub(crate) mod tests {
         }
         assert_eq!(keyspaces.next_split(parent, &range), None);
         // What is between belongs to the one that was split off there.
-        let (last, txn) = keyspaces.split(id, &"j".into()).expect("allowed");
+        let (last, txn) = keyspaces.split(&Placements::default(), id, &"j".into()).expect("allowed");
         let keyspaces = with(&keyspaces, &txn);
         assert_eq!(keyspaces.next_split(children[1], &KeyRange::all()), Some((&"j".into(), last)));
         assert_eq!(keyspaces.next_split(children[0], &KeyRange::all()), None);
@@ -363,7 +372,8 @@ pub(crate) mod tests {
     #[test]
     fn what_cannot_be_split_is_refused() {
         let (keyspaces, id) = made("orders", &["c"]);
-        let refused = |id: KeyspaceId, at: &[u8]| keyspaces.split(id, &Bytes::copy_from_slice(at)).err();
+        let refused =
+            |id: KeyspaceId, at: &[u8]| keyspaces.split(&Placements::default(), id, &Bytes::copy_from_slice(at)).err();
         assert_eq!(refused(KeyspaceId(99), b"m"), Some(Refusal::KeyspaceNotFound));
         assert_eq!(refused(KeyspaceId::DEFAULT, b"m"), Some(Refusal::OrderedSplit));
         assert_eq!(refused(id, b"c"), Some(Refusal::AlreadySplit));

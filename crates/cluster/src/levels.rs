@@ -13,6 +13,7 @@
 
 use crate::input::Request;
 use crate::keyspaces;
+use crate::placement;
 use crate::rows::{key_of, member_of, unchanged_since};
 use bytes::Bytes;
 use quorate_env::{DecodeError, NodeId, Reader, ShardId, Writer};
@@ -125,7 +126,11 @@ pub(crate) fn needed(request: &Request) -> Level {
         Request::Submit { shard: ShardId(shard), command: Command::Transact(txn) }
             if *shard == KeyspaceId::SYSTEM.0 =>
         {
-            txn.success.iter().map(keyspaces::level_of).max().unwrap_or(Level::FIRST)
+            txn.success
+                .iter()
+                .map(|op| keyspaces::level_of(op).max(placement::level_of(op)))
+                .max()
+                .unwrap_or(Level::FIRST)
         }
         Request::Submit { command, .. } => command.level(),
         _ => Level::FIRST,

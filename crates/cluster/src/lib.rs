@@ -18,7 +18,8 @@
 //! - [`mending`] stands for a replica whose log has rotted, until the other replicas have given back what is missing.
 //! - [`proposals`], [`reads`], [`lease_clock`], [`transfer`] each keep one kind of promise to clients or peers.
 //! - [`across`] carries transactions over several shards through, and finishes those whose coordinator is gone.
-//! - [`keyspaces`] says which shards there are; a node has a replica of each.
+//! - [`keyspaces`] says which shards there are, [`placement`] on which nodes; [`placing`] decides that.
+//! - [`outpost`] stands for a shard that this node has no replica of.
 //! - [`levels`] says what may be asked of a cluster whose members run different releases.
 //! - [`members`] says what the cluster wants to be, [`reshape`] what a group's leader does to get there.
 //!
@@ -36,7 +37,10 @@ pub mod levels;
 pub mod members;
 mod mending;
 mod node;
+mod outpost;
 mod pace;
+pub mod placement;
+pub mod placing;
 mod proposals;
 mod reads;
 mod recall;
@@ -56,4 +60,4 @@ pub use input::{
 pub use node::{FIRST_SHARDS, Node};
 pub use recall::Sighting;
 pub use replica::membership_hash;
-pub use wire::{EntryCopy, PeerBody, PeerMessage};
+pub use wire::{Answer, EntryCopy, PeerBody, PeerMessage};

@@ -210,7 +210,12 @@ impl Mending {
             | PeerBody::StandingAnswer { .. }
             | PeerBody::RowsAsk { .. }
             | PeerBody::RecallAsk { .. }
-            | PeerBody::RecallAnswer { .. } => {}
+            | PeerBody::RecallAnswer { .. }
+            | PeerBody::Petition(_)
+            | PeerBody::LeaveAsk
+            | PeerBody::LeaveAnswer
+            | PeerBody::Answers { .. }
+            | PeerBody::NotHere => {}
         }
     }
 

@@ -1,5 +1,7 @@
 //! The node: takes inputs, hands them to the replicas that they concern, and gathers what comes out.
 
+mod outposts;
+mod placing;
 mod splitting;
 #[cfg(test)]
 mod tests;
@@ -9,18 +11,23 @@ use crate::across::{Across, Ask, OWN_REQUESTS, Surroundings};
 use crate::boot::{self, BootError};
 use crate::bounds::{DEAD_ROWS_PER_TICK, PENDING_READS_MAX, RETRY};
 use crate::config::{NodeConfig, Sabotage};
-use crate::input::{FlushTask, Input, Inspection, Lost, Mended, Outputs, Persist, Request, RequestId};
+use crate::input::{
+    FlushTask, Input, Inspection, Lost, Mended, Outputs, Persist, Request, RequestId, WatchOutput, WatchRequest,
+};
 use crate::keyspaces::Keyspaces;
 use crate::levels::{self, Levels};
 use crate::members::{Roster, Wanted};
 use crate::mending::Mending;
+use crate::placement::Placements;
 use crate::recall::{Opened, Recall, Witness};
 use crate::replica::{self, Context, Replica, SystemRows};
 use crate::slots::Slots;
 use crate::wire::{PeerBody, PeerMessage, node_of};
+use outposts::Outposts;
+use placing::Sayings;
 use quorate_consensus::{Config, Group, Membership, Restored};
 use quorate_env::{Instant, LogIndex, ReplicaId, Rng, ShardId, WallMs};
-use quorate_kv::{Command, Error, KeyspaceId, Refusal, Unavailable};
+use quorate_kv::{Command, Error, KeyspaceId, Level, Refusal, Unavailable};
 use quorate_shard::{Birth, Machine, Procedures, Remains, View};
 use quorate_storage::store::Store;
 use quorate_storage::wal::{LogRecord, Recovered, RecoveredLog};
@@ -44,6 +51,9 @@ const TELLING: RequestId = RequestId::MAX;
 /// The request in which a node asks for a split. What came of it shows in the shard map.
 const WEIGHED: RequestId = RequestId::MAX - 1;
 
+/// The request in which a node says whom a group has. It shows in the rows.
+const PLACED: RequestId = RequestId::MAX - 2;
+
 /// Append messages in flight to one follower.
 const APPENDS_IN_FLIGHT_MAX: usize = 64;
 
@@ -61,13 +71,15 @@ pub struct Node {
     witness: Witness,
     /// What clients asked of shards that are about to take part, or before it was known at which level the cluster begins.
     early: Vec<(RequestId, Request, Instant)>,
-    /// Logs of shards that are not known to exist: the system keyspace's rows may not be here yet.
+    /// Logs of shards that have no replica here: the system keyspace's rows may not be here yet, or the shard has moved away. What was promised stays promised.
     logs: BTreeMap<ShardId, RecoveredLog>,
     /// A damaged store in whose place another was put, until every replica is whole.
     remains: Option<Arc<dyn Store>>,
     /// Shards that were split off and have no replica here yet.
     nursery: Nursery,
     scales: Scales,
+    outposts: Outposts,
+    sayings: Sayings,
     across: Across,
     rng: Rng,
     dirty: BTreeSet<ShardId>,
@@ -151,6 +163,8 @@ impl Node {
             remains: remains.cloned(),
             nursery: Nursery::default(),
             scales: Scales::default(),
+            outposts: Outposts::default(),
+            sayings: Sayings::default(),
             across: Across::new(rng.split(ACROSS_RNG)),
             rng,
             dirty: BTreeSet::new(),
@@ -249,6 +263,10 @@ impl Node {
                 self.tend_children(now);
                 self.try_to(now, |node, _| node.build_children());
                 self.weigh(now);
+                self.try_to(now, Self::let_go);
+                self.say_groups(now);
+                self.place(now);
+                self.tick_outposts(now);
                 self.tell_level(now);
                 self.recall(now, Recall::tick);
                 self.expire_early(now);
@@ -272,6 +290,9 @@ impl Node {
                         _ => {}
                     }
                 }
+                if known && self.hears_of_elsewhere(now, &message) {
+                    return;
+                }
                 if known && self.recalls(message.shard) {
                     return;
                 }
@@ -286,7 +307,10 @@ impl Node {
                 self.one(now, message.shard, |replica, cx| replica.receive(message.from, message.body, cx));
             }
             Input::PeerUp(node) => self.recall(now, |recall, cx| recall.peer_up(node, cx)),
-            Input::PeerDown(node) => self.each(now, |replica, _| replica.peer_down(node)),
+            Input::PeerDown(node) => {
+                self.each(now, |replica, _| replica.peer_down(node));
+                self.outposts_lose(now, node);
+            }
             Input::Persisted { ticket } => {
                 self.each(now, |replica, cx| replica.persisted(ticket, cx));
                 self.mend_each(now, |mending, _| mending.persisted(ticket));
@@ -303,6 +327,7 @@ impl Node {
             Input::Leave => self.each(now, |replica, cx| replica.leave(cx)),
             Input::Stop => {
                 self.across.stop();
+                self.stop_outposts();
                 let early = std::mem::take(&mut self.early).into_iter();
                 self.shared.out.replies.extend(early.map(|(id, ..)| (id, Err(Unavailable::Stopping.into()))));
                 self.each(now, Replica::stop);
@@ -314,8 +339,10 @@ impl Node {
                     self.one(now, shard, |replica, cx| replica.watch(key, request, cx));
                 } else if let Some(mending) = self.mending.get_mut(&shard) {
                     mending.watch(key, request);
-                } else if let Some(recall) = &mut self.recalling {
+                } else if let Some(recall) = self.recalling.as_mut().filter(|recall| recall.holds(shard)) {
                     recall.watch(shard, key, request);
+                } else if matches!(request, WatchRequest::Attach { .. }) {
+                    self.shared.out.watch.push((key, WatchOutput::Gone));
                 }
             }
         }
@@ -361,12 +388,16 @@ impl Node {
             (None, Request::Settle { home, tx }) => {
                 self.with_across(now, |across, at| across.settle(id, home, tx, deadline, at));
             }
+            (Some(shard), Request::Submit { command, .. }) if !self.is_served_here(shard) => {
+                self.submit_elsewhere(now, id, (shard, command), deadline);
+            }
             (Some(shard), request) if self.replicas.contains_key(&shard) => {
                 self.one(now, shard, |replica, cx| replica.request(id, request, deadline, cx));
             }
             (Some(shard), request) if self.recalls(shard) && self.early.len() < PENDING_READS_MAX => {
                 self.early.push((id, request, deadline));
             }
+            (Some(shard), _) if !self.is_here(shard) && self.system.placements.of(shard).is_some() => self.refer(id),
             (Some(shard), _) if !self.is_here(shard) && !self.nursery.expects(shard) => {
                 self.shared.out.replies.push((id, Err(Error::Refused(Refusal::KeyspaceNotFound))));
             }
@@ -376,7 +407,8 @@ impl Node {
 
     /// Takes answers to the steps of transactions, and asks for the next steps.
     fn move_across(&mut self, now: Instant) {
-        if self.across.is_asking() || self.tell_again.is_some() || self.scales.asked {
+        let said = self.tell_again.is_some() || self.scales.asked || self.sayings.are_under_way();
+        if self.across.is_asking() || said {
             let answers = self.shared.out.replies.extract_if(.., |(id, _)| *id >= OWN_REQUESTS);
             for (id, answer) in answers.collect::<Vec<_>>() {
                 self.scales.asked &= id != WEIGHED;
@@ -387,34 +419,44 @@ impl Node {
             self.request(now, id, Request::Submit { shard, command }, deadline);
         }
         self.shared.out.replies.extend(self.across.take_replies());
+        let unknown = self.across.take_unknown();
+        if !unknown.is_empty() {
+            self.ask_how_far(now, unknown);
+        }
     }
 
     fn with_across(&mut self, now: Instant, f: impl FnOnce(&mut Across, &Surroundings<'_>)) {
-        let applied = |shard: ShardId| self.replicas.get(&shard).map(Replica::applied);
+        let elsewhere = |shard| self.outposts.applied(shard);
+        let applied = |shard: ShardId| self.replicas.get(&shard).map(Replica::applied).or_else(|| elsewhere(shard));
         let (keyspaces, sabotage) = (&*self.system.keyspaces, self.shared.config.sabotage);
         f(&mut self.across, &Surroundings { now, keyspaces, applied: &applied, sabotage });
     }
 
     /// Lets the groups that this node leads take a step towards what the members' rows ask for.
     fn reshape(&mut self, now: Instant) {
-        let roster = self.system.roster.clone();
+        let (roster, placements) = (self.system.roster.clone(), self.system.placements.clone());
         // A node learns from the system keyspace that it is to go. So that is the last group that it leaves: a leader elsewhere that missed its own
         // removal would lead there for ever.
         let elsewhere: Vec<Membership> =
             self.replicas.iter().filter(|(shard, _)| **shard != FIRST_SHARDS[0]).map(|(_, r)| r.membership()).collect();
         let whole = self.is_whole();
-        let needed = |id: ReplicaId| !whole || elsewhere.iter().any(|group| group.contains(id));
+        let needed = |id: ReplicaId| {
+            !whole || elsewhere.iter().any(|group| group.contains(id)) || placements.may_use(node_of(id))
+        };
         for shard in self.replicas.keys().copied().collect::<Vec<_>>() {
             let last = shard == FIRST_SHARDS[0] && self.shared.config.sabotage != Some(Sabotage::LeaveSystemFirst);
             let stays = |id: ReplicaId| last && needed(id);
-            self.one(now, shard, |replica, cx| replica.reshape(&roster, &stays, cx));
+            let wishes = placements.wishes(shard, &roster);
+            self.one(now, shard, |replica, cx| replica.reshape(&wishes, &stays, cx));
         }
-        let groups: Vec<Membership> = self.replicas.values().map(Replica::membership).collect();
-        if whole {
+        let everywhere = self.replicas.iter().filter(|(shard, _)| placements.of(**shard).is_none());
+        let groups: Vec<Membership> = everywhere.map(|(_, replica)| replica.membership()).collect();
+        let members = groups.iter().flat_map(Membership::all).map(node_of).chain(placements.nodes()).collect();
+        if whole && self.replicas.values().all(Replica::remembers_members) {
             let levels = self.system.levels.clone();
             self.one(now, FIRST_SHARDS[0], |replica, cx| {
-                replica.move_rows(&roster, &groups, cx);
-                replica.raise_level(&levels, &groups, cx);
+                replica.move_rows(&roster, &groups, &placements, cx);
+                replica.raise_level(&levels, members, cx);
             });
         }
     }
@@ -454,17 +496,20 @@ impl Node {
         }
         shared.out.roster = Some(rows.roster.clone());
         shared.out.keyspaces = Some(rows.keyspaces.clone());
+        shared.out.placements = Some(rows.placements.clone());
         shared.out.levels = Some(rows.levels.clone());
     }
 
-    /// Says in the system keyspace what this node's release knows.
+    /// Says in the system keyspace what this node's release knows, and its zone.
     fn tell_level(&mut self, now: Instant) {
         let (node, level) = (self.shared.config.node, self.shared.config.level);
         let system = self.replicas.get(&FIRST_SHARDS[0]);
         if !system.is_some_and(|replica| replica.membership().contains(ReplicaId(node.0))) {
             return;
         }
-        let Some(txn) = self.system.levels.tell(node, level) else {
+        let placed = self.system.levels.cluster() >= Level::PLACED;
+        let zone = || self.system.placements.tell_zone(node, &self.shared.config.zone).filter(|_| placed);
+        let Some(txn) = self.system.levels.tell(node, level).or_else(zone) else {
             self.tell_again = None;
             return;
         };
@@ -524,6 +569,23 @@ impl Node {
         }
     }
 
+    /// Whether a message is about a shard that one of its two nodes has no replica of.
+    fn hears_of_elsewhere(&mut self, now: Instant, message: &PeerMessage) -> bool {
+        let (shard, from, to) = (message.shard, message.from, message.to);
+        match &message.body {
+            PeerBody::Answers { leader, applied, answers } => {
+                self.hear_answers(now, (shard, from), (*leader, *applied), answers.clone());
+            }
+            PeerBody::NotHere => self.hear_not_here(now, shard, from),
+            PeerBody::Petition(_) if !self.replicas.contains_key(&shard) => {
+                let answer = PeerMessage { shard, from: to, to: from, body: PeerBody::NotHere };
+                self.shared.out.messages.push((node_of(from), answer));
+            }
+            _ => return false,
+        }
+        true
+    }
+
     /// Says what was seen of a node that starts.
     fn recount(&mut self, question: &PeerMessage, ask: u64) {
         let to = question.from;
@@ -579,7 +641,7 @@ impl Node {
     #[must_use]
     pub fn may_stop(&self, now: Instant) -> bool {
         let heard = replica::heard_lately(&self.shared.config, now);
-        self.replicas.values().all(|replica| replica.may_stop(heard))
+        self.replicas.values().all(|replica| replica.may_stop(heard)) && !self.outposts.is_needed()
     }
 
     /// Whether every replica here has all that it should have.
@@ -598,6 +660,12 @@ impl Node {
     #[must_use]
     pub fn keyspaces(&self) -> &Keyspaces {
         &self.system.keyspaces
+    }
+
+    /// Where shards live, as this node knows it.
+    #[must_use]
+    pub fn placements(&self) -> &Placements {
+        &self.system.placements
     }
 
     /// The levels as this node knows them.

@@ -100,6 +100,13 @@ impl<T> Reads<T> {
         }
     }
 
+    /// Nothing is read here any more.
+    pub fn take_all(&mut self) -> Vec<T> {
+        self.restart();
+        let confirmed = std::mem::take(&mut self.confirmed).into_iter().flat_map(|(_, items)| items);
+        std::mem::take(&mut self.waiting).into_iter().chain(confirmed).collect()
+    }
+
     /// Starts over rounds that got no answer, and removes what `expired` says.
     pub fn tick(&mut self, now: Instant, mut expired: impl FnMut(&T) -> bool) -> Vec<T> {
         if self.rounds.front().is_some_and(|round| now.since(round.started) >= RETRY) {

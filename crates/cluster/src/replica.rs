@@ -5,7 +5,9 @@
 //! replace.
 
 mod catching;
+mod guests;
 mod handing;
+mod moving;
 mod reshaping;
 mod sabotage;
 mod splitting;
@@ -26,7 +28,9 @@ use crate::slots::Slots;
 use crate::transfer::{self, Incoming, OutgoingSet};
 use crate::wire::{EntryCopy, PeerBody, PeerMessage, node_of};
 use catching::Catching;
+use guests::Guests;
 use handing::Handing;
+use moving::Moving;
 use quorate_consensus::{
     Entry, EntryKind, Group, Membership, Message, MessageKind, Ready, Role, Snapshot, SnapshotPoint,
 };
@@ -114,8 +118,9 @@ struct Awaiting {
     /// `None` while the records are held back.
     ticket: Option<u64>,
     number: u64,
-    /// The term that is durable with it.
+    /// The term that is durable with it, and the commit index.
     term: Term,
+    commit: LogIndex,
     messages: Vec<Message>,
 }
 
@@ -136,6 +141,7 @@ pub(crate) struct Replica {
     machine: Machine,
     hub: WatchHub,
     proposals: Proposals,
+    guests: Guests,
     reads: Reads<Waiting>,
     /// Renewals that met an expiry on its way; looked at again when something was applied.
     parked: Vec<Waiting>,
@@ -145,6 +151,7 @@ pub(crate) struct Replica {
     asks: BTreeMap<u64, Ask>,
     next_ask: u64,
     standing_asks: StandingAsks,
+    moving: Moving,
     reshaping: Reshaping,
     splitting: Splitting,
     handing: Handing,
@@ -191,6 +198,7 @@ impl Replica {
             machine,
             hub,
             proposals: Proposals::new(session),
+            guests: Guests::default(),
             reads: Reads::new(session),
             parked: Vec::new(),
             clock: LeaseClock::default(),
@@ -198,6 +206,7 @@ impl Replica {
             asks: BTreeMap::new(),
             next_ask,
             standing_asks: StandingAsks::new(next_ask),
+            moving: Moving::default(),
             reshaping: Reshaping::default(),
             splitting: Splitting::default(),
             handing: Handing::default(),
@@ -227,6 +236,7 @@ impl Replica {
         for (request, error) in self.proposals.tick(cx.now, cx.config.sabotage) {
             cx.out.replies.push((request, Err(error)));
         }
+        self.guests.tick(cx.now);
         self.tick_reads(cx);
         self.tick_leases(cx);
         self.tick_transfers(cx);
@@ -348,6 +358,7 @@ impl Replica {
             let awaiting = self.awaiting.pop_front().expect("checked");
             number = Some(awaiting.number);
             self.durable_term = awaiting.term;
+            self.moving.learn(awaiting.commit);
             self.send_raft(awaiting.messages, cx);
         }
         if let Some(number) = number {
@@ -395,14 +406,20 @@ impl Replica {
                     self.send(from, PeerBody::RowsOffer { transfer }, cx);
                 }
             }
+            PeerBody::Petition(envelopes) => self.receive_petition(from, envelopes, cx),
+            PeerBody::LeaveAsk => self.answer_goodbye(from, cx),
+            PeerBody::LeaveAnswer => self.moving.hear(from),
             PeerBody::StandingAsk { ask } => self.answer_standings(from, ask, cx),
             PeerBody::StandingAnswer { ask, standings } => self.accept_standings(ask, standings, cx),
-            // To a former life, whose log had rotted, or to this one before it took part; the node itself says what it saw.
+            // To a former life, whose log had rotted, or to this one before it took part; the node itself says what it saw, and hears what it is told
+            // of shards that it has no replicas of.
             PeerBody::EntryAnswer { .. }
             | PeerBody::RowsOffer { .. }
             | PeerBody::Digest { .. }
             | PeerBody::RecallAsk { .. }
-            | PeerBody::RecallAnswer { .. } => {}
+            | PeerBody::RecallAnswer { .. }
+            | PeerBody::Answers { .. }
+            | PeerBody::NotHere => {}
         }
     }
 
@@ -691,7 +708,8 @@ impl Replica {
                 None => self.awaiting.back().and_then(|last| last.ticket),
             };
             let messages = ready.messages_after_persist;
-            self.awaiting.push_back(Awaiting { ticket, number: ready.number, term: self.group.term(), messages });
+            let (term, commit) = (self.group.term(), self.group.written_commit());
+            self.awaiting.push_back(Awaiting { ticket, number: ready.number, term, commit, messages });
         }
         self.apply(ready.committed, cx);
         for (context, index) in ready.reads {
@@ -733,11 +751,17 @@ impl Replica {
                 }
                 continue;
             }
-            let output = match self.machine.apply(entry.index, entry.term, &entry.data, self.proposals.session()) {
+            let (own, guests) = (self.proposals.session(), &self.guests);
+            let awaited = |session: SessionId| session == own || guests.knows(session);
+            let output = match self.machine.apply(entry.index, entry.term, &entry.data, &awaited) {
                 Ok(output) => output,
                 Err(e) => return self.fail(&e),
             };
             for (id, result) in output.results {
+                if id.session != own {
+                    self.guests.answer(id, result);
+                    continue;
+                }
                 if let Err(refusal @ Refusal::Locked { .. }) = &result
                     && self.proposals.postpone(id, refusal)
                 {
@@ -766,6 +790,7 @@ impl Replica {
             }
             self.remember_hash(entry.index);
         }
+        self.answer_guests(cx);
         self.group.applied(last);
         let parked = std::mem::take(&mut self.parked);
         parked.into_iter().for_each(|waiting| self.reads.push(waiting));
@@ -941,6 +966,7 @@ impl Replica {
             return self.fail(&e.into());
         }
         self.machine = machine;
+        self.moving.changed(snapshot.index);
         self.garbage = true;
         if !cx.sabotaged(Sabotage::InstallUnflushed) {
             self.hold.get_or_insert_default().flush = None;
@@ -974,6 +1000,7 @@ impl Replica {
 
     /// That flush is durable, and with it what was applied up to `durable`.
     pub fn flushed(&mut self, ticket: u64, durable: LogIndex, cx: &mut Context<'_>) {
+        self.moving.learn(durable);
         if self.hold.as_ref().is_some_and(|hold| hold.flush == Some(ticket)) {
             let hold = self.hold.take().expect("checked");
             cx.records.extend(hold.records);

@@ -1,15 +1,16 @@
-//! What a group's leader does to bring the group to what the members' rows ask for: one step, from data alone.
+//! What a group's leader does to bring the group to what the members' rows, and its shard's placement, ask for: one step, from data alone.
 //!
 //! ```text
 //!   a row, and not in the group ──> learner ── in sync and heard from lately ──> voter
 //!   leaving, and in the group ────> removed, once a healthy majority stays
 //! ```
 //!
-//! The order keeps the group able to decide: nobody gets a vote before it has the log, no change is begun whose result has no majority
+//! The order keeps the group able to decide: nobody gets a vote before it has the log, a replica that answers and moves stays until the one elsewhere votes, no change is begun whose result has no majority
 //! that answers, the last voter never goes, and a leader that is to go hands over first. A joint configuration is left before anything
 //! else.
 
-use crate::members::{Roster, Wanted};
+use crate::members::Wanted;
+use crate::placement::Wishes;
 use quorate_consensus::{Membership, MembershipChange, Step};
 use quorate_env::ReplicaId;
 
@@ -37,7 +38,7 @@ pub enum Decision {
 pub fn decide(
     own: ReplicaId,
     now: &Membership,
-    roster: &Roster,
+    wishes: &Wishes<'_>,
     stays: &dyn Fn(ReplicaId) -> bool,
     standing: impl Fn(ReplicaId) -> Standing,
 ) -> Decision {
@@ -52,22 +53,25 @@ pub fn decide(
             _ => Decision::Propose(MembershipChange::Leave),
         };
     }
-    if roster.wanted(own) == Some(Wanted::Gone) && stays(own) {
+    if wishes.wanted(own) == Some(Wanted::Gone) && stays(own) {
         // Another group may have let this node go without its hearing of it: the next leader knows.
-        let lasting = |id: &ReplicaId| roster.wanted(*id) != Some(Wanted::Gone);
+        let lasting = |id: &ReplicaId| wishes.wanted(*id) != Some(Wanted::Gone);
         if let Some(heir) = heir(&now.voters.iter().copied().filter(lasting).collect::<Vec<_>>()) {
             return Decision::HandOver(heir);
         }
     }
-    let gone = |id: &ReplicaId| roster.wanted(*id) == Some(Wanted::Gone) && !stays(*id);
-    let ids = roster.started().map(|row| ReplicaId(row.id.0));
-    let added: Vec<Step> = ids.filter(|id| !now.contains(*id) && !gone(id)).map(Step::Learner).collect();
+    let gone = |id: &ReplicaId| wishes.wanted(*id) == Some(Wanted::Gone) && !stays(*id);
+    let added: Vec<Step> =
+        wishes.come().into_iter().filter(|id| !now.contains(*id) && !gone(id)).map(Step::Learner).collect();
     let dropped = now.learners.iter().copied().filter(gone).map(Step::Remove);
     let ready = |id: &ReplicaId| {
-        roster.wanted(*id) == Some(Wanted::Voter) && standing(*id) == Standing { alive: true, in_sync: true }
+        wishes.wanted(*id) == Some(Wanted::Voter) && standing(*id) == Standing { alive: true, in_sync: true }
     };
     let promoted: Vec<Step> = now.learners.iter().copied().filter(ready).map(Step::Voter).collect();
-    let removed: Vec<Step> = now.voters.iter().copied().filter(gone).map(Step::Remove).collect();
+    let votes = |id: ReplicaId| now.voters.contains(&id) || promoted.contains(&Step::Voter(id));
+    let copied = !wishes.is_placed() || wishes.come().into_iter().all(votes);
+    let goes = |id: &ReplicaId| gone(id) && (copied || !standing(*id).alive);
+    let removed: Vec<Step> = now.voters.iter().copied().filter(goes).map(Step::Remove).collect();
     let without_votes: Vec<Step> = added.into_iter().chain(dropped).collect();
     // From the most that can be wanted to the least.
     for (promoted, removed) in [(&promoted[..], &removed[..]), (&promoted, &[]), (&[], &removed), (&[], &[])] {
@@ -96,8 +100,9 @@ pub fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::members::{MemberRow, MemberState};
-    use quorate_env::{Incarnation, NodeId};
+    use crate::members::{MemberRow, MemberState, Roster};
+    use crate::placement::{Placements, tests::Rows};
+    use quorate_env::{Incarnation, NodeId, ShardId};
     use quorate_kv::Revision;
 
     const WELL: Standing = Standing { alive: true, in_sync: true };
@@ -124,7 +129,8 @@ mod tests {
     }
 
     fn step(own: u64, now: &Membership, roster: &Roster, standing: &[(u64, Standing)]) -> Decision {
-        decide(ReplicaId(own), now, roster, &|_| false, |id| {
+        let everywhere = Placements::default();
+        decide(ReplicaId(own), now, &everywhere.wishes(ShardId(1), roster), &|_| false, |id| {
             standing.iter().find(|(known, _)| *known == id.0).map_or(WELL, |(_, standing)| *standing)
         })
     }
@@ -135,10 +141,12 @@ mod tests {
     #[test]
     fn whoever_stays_for_another_group_is_not_removed_yet() {
         let roster = roster(&[(1, Voter), (2, Voter), (3, Leaving)]);
-        let decide = |stays: bool| decide(ReplicaId(1), &voters(&[1, 2, 3]), &roster, &|_| stays, |_| WELL);
+        let everywhere = Placements::default();
+        let wishes = everywhere.wishes(ShardId(1), &roster);
+        let decide = |stays: bool| decide(ReplicaId(1), &voters(&[1, 2, 3]), &wishes, &|_| stays, |_| WELL);
         assert_eq!(decide(true), Decision::Nothing);
         // Who leads and is to go cannot know whether the other group still has it.
-        let own = super::decide(ReplicaId(3), &voters(&[1, 2, 3]), &roster, &|_| true, |_| WELL);
+        let own = super::decide(ReplicaId(3), &voters(&[1, 2, 3]), &wishes, &|_| true, |_| WELL);
         assert!(matches!(own, Decision::HandOver(ReplicaId(1 | 2))), "{own:?}");
         assert_ne!(decide(false), Decision::Nothing);
     }
@@ -207,6 +215,28 @@ mod tests {
         let joint = removal.after(&now).expect("it fits");
         assert_eq!(step(1, &joint, &rows, &[]), Decision::HandOver(ReplicaId(2)));
         assert_eq!(step(1, &joint, &rows, &[(2, BEHIND), (3, DOWN)]), Decision::Propose(Leave));
+    }
+
+    #[test]
+    fn who_is_to_have_a_placed_shard_comes_and_who_is_not_goes() {
+        let mut rows = Rows::default();
+        let shard = ShardId(17);
+        rows.found(vec![(shard, [1, 2, 3].map(NodeId).into())]);
+        rows.place(shard, &[1, 2, 4].map(NodeId).into());
+        let (roster, places) = (roster(&[(1, Voter), (2, Voter), (3, Voter), (4, Voter), (5, Voter)]), rows.read());
+        let step = |now: &Membership, how: Standing| {
+            let standing = |id: ReplicaId| if id.0 == 2 { WELL } else { how };
+            decide(ReplicaId(1), now, &places.wishes(shard, &roster), &|_| false, standing)
+        };
+        let learner = Simple(vec![Step::Learner(ReplicaId(4))]);
+        assert_eq!(step(&voters(&[1, 2, 3]), WELL), Decision::Propose(learner.clone()));
+        let now = learner.after(&voters(&[1, 2, 3])).expect("it fits");
+        assert_eq!(step(&now, BEHIND), Decision::Nothing, "the copy is not there yet");
+        let change = Enter(vec![Step::Voter(ReplicaId(4)), Step::Remove(ReplicaId(3))]);
+        assert_eq!(step(&now, WELL), Decision::Propose(change));
+        assert_eq!(step(&voters(&[1, 2, 4]), WELL), Decision::Nothing);
+        // Who is dead makes no copy safer by staying.
+        assert_eq!(step(&now, DOWN), Decision::Propose(Enter(vec![Step::Remove(ReplicaId(3))])));
     }
 
     #[test]

@@ -11,16 +11,32 @@ pub(crate) fn unchanged_since(revision: Revision, ranges: impl IntoIterator<Item
     ranges.into_iter().map(compare).collect()
 }
 
+/// Holds as long as a row is as it was when it was read at `revision`; `None` if it was not there.
+pub(crate) fn unchanged(key: Bytes, revision: Option<Revision>) -> Compare {
+    let expected = Expected::Mod(revision.map_or(0, |revision| revision.0 as i64));
+    Compare { range: KeyRange::single(key), op: CompareOp::Equal, expected }
+}
+
 /// The key of a row about a member.
 pub(crate) fn key_of(prefix: &str, id: NodeId) -> Bytes {
-    format!("{prefix}{:016x}", id.0).into()
+    numbered(prefix, id.0)
+}
+
+/// The key of a row about whatever has this number.
+pub(crate) fn numbered(prefix: &str, number: u64) -> Bytes {
+    format!("{prefix}{number:016x}").into()
 }
 
 /// The member that a row is about.
 pub(crate) fn member_of(prefix: &str, key: &Bytes) -> Result<NodeId, DecodeError> {
+    number_of(prefix, key).map(NodeId)
+}
+
+/// The number of what a row is about.
+pub(crate) fn number_of(prefix: &str, key: &Bytes) -> Result<u64, DecodeError> {
     let digits = key.strip_prefix(prefix.as_bytes()).and_then(|digits| std::str::from_utf8(digits).ok());
-    let id = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    id.map(NodeId).ok_or_else(|| Reader::new(key.clone()).error("a member's key"))
+    let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    number.ok_or_else(|| Reader::new(key.clone()).error("a numbered row's key"))
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 //! ```text
 //!   0000 R shard   the shard's slot
 //!   0000 N         the next free slot; written before any row of the slot it gives out
+//!   0000 G shard   the shard was let go: whatever its log here has promised, nobody waits for it
 //! ```
 
 use bytes::Bytes;
-use quorate_env::{Reader, ShardId, Writer};
+use quorate_env::{DecodeError, Reader, ShardId, Writer};
 use quorate_shard::Slot;
 use quorate_storage::store::{Store, StoreError, WriteBatch, prefix_end};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ pub(crate) struct Slots {
     store: Arc<dyn Store>,
     next: u32,
     live: BTreeMap<ShardId, Slot>,
+    gone: BTreeSet<ShardId>,
     /// Slots with rows that nobody will read again.
     dead: BTreeSet<Slot>,
 }
@@ -25,10 +27,30 @@ pub(crate) struct Slots {
 /// Bytes of a row's key before the shard.
 const SHARD_PREFIX: usize = 5;
 
-fn shard_key(shard: ShardId) -> Vec<u8> {
-    let mut key = vec![0, 0, 0, 0, b'R'];
+const LIVE: u8 = b'R';
+const GONE: u8 = b'G';
+
+fn shard_key(kind: u8, shard: ShardId) -> Vec<u8> {
+    let mut key = vec![0, 0, 0, 0, kind];
     key.extend_from_slice(&shard.0.to_be_bytes());
     key
+}
+
+/// The rows of one kind, by their shards.
+fn rows_of(store: &Arc<dyn Store>, kind: u8) -> Result<Vec<(ShardId, Bytes)>, StoreError> {
+    let from = shard_key(kind, ShardId(0));
+    let to = prefix_end(&from[..SHARD_PREFIX]);
+    let mut rows = Vec::new();
+    for row in store.scan(Bound::Included(from.into()), to, false) {
+        let (key, value) = row?;
+        let shard = key[SHARD_PREFIX..].try_into().map_err(|_| damaged(Reader::new(key.clone()).error("shard")))?;
+        rows.push((ShardId(u64::from_be_bytes(shard)), value));
+    }
+    Ok(rows)
+}
+
+fn damaged(e: DecodeError) -> StoreError {
+    StoreError::Damaged(e.to_string())
 }
 
 const NEXT_KEY: &[u8] = &[0, 0, 0, 0, b'N'];
@@ -36,19 +58,15 @@ const NEXT_KEY: &[u8] = &[0, 0, 0, 0, b'N'];
 impl Slots {
     /// Reads the table. Slots that were given out and belong to nobody are dead.
     pub fn load(store: Arc<dyn Store>) -> Result<Self, StoreError> {
-        let damaged = |e: quorate_env::DecodeError| StoreError::Damaged(e.to_string());
         let number = |row: Bytes| Reader::new(row).u32("slot").map_err(damaged);
         let next = store.get(NEXT_KEY)?.map(number).transpose()?.unwrap_or(1);
         let mut live = BTreeMap::new();
-        let from = shard_key(ShardId(0));
-        let to = prefix_end(&from[..SHARD_PREFIX]);
-        for row in store.scan(Bound::Included(from.into()), to, false) {
-            let (key, slot) = row?;
-            let shard = key[SHARD_PREFIX..].try_into().map_err(|_| damaged(Reader::new(key.clone()).error("shard")))?;
-            live.insert(ShardId(u64::from_be_bytes(shard)), Slot(number(slot)?));
+        for (shard, slot) in rows_of(&store, LIVE)? {
+            live.insert(shard, Slot(number(slot)?));
         }
+        let gone = rows_of(&store, GONE)?.into_iter().map(|(shard, _)| shard).collect();
         let dead = (1..next).map(Slot).filter(|slot| !live.values().any(|l| l == slot)).collect();
-        Ok(Self { store, next, live, dead })
+        Ok(Self { store, next, live, gone, dead })
     }
 
     pub fn of(&self, shard: ShardId) -> Option<Slot> {
@@ -59,7 +77,11 @@ impl Slots {
     pub fn allocate(&mut self) -> Result<Slot, StoreError> {
         let slot = Slot(self.next);
         self.next += 1;
-        self.put(NEXT_KEY.to_vec(), self.next)?;
+        let mut w = Writer::new();
+        w.u32(self.next);
+        let mut batch = WriteBatch::new();
+        batch.put(NEXT_KEY, w.finish());
+        self.write(batch)?;
         Ok(slot)
     }
 
@@ -68,7 +90,31 @@ impl Slots {
         if let Some(old) = self.live.insert(shard, slot) {
             self.dead.insert(old);
         }
-        self.put(shard_key(shard), slot.0)
+        let mut w = Writer::new();
+        w.u32(slot.0);
+        let mut batch = WriteBatch::new();
+        batch.put(shard_key(LIVE, shard), w.finish());
+        if self.gone.remove(&shard) {
+            batch.delete(shard_key(GONE, shard));
+        }
+        self.write(batch)
+    }
+
+    /// `shard` lives here no more.
+    pub fn let_go(&mut self, shard: ShardId) -> Result<(), StoreError> {
+        if let Some(old) = self.live.remove(&shard) {
+            self.dead.insert(old);
+        }
+        self.gone.insert(shard);
+        let mut batch = WriteBatch::new();
+        batch.delete(shard_key(LIVE, shard));
+        batch.put(shard_key(GONE, shard), Vec::new());
+        self.write(batch)
+    }
+
+    /// Whether it was let go, and has not come back.
+    pub fn is_gone(&self, shard: ShardId) -> bool {
+        self.gone.contains(&shard)
     }
 
     /// Nobody will read `slot` again.
@@ -86,11 +132,7 @@ impl Slots {
         Ok(())
     }
 
-    fn put(&self, key: Vec<u8>, number: u32) -> Result<(), StoreError> {
-        let mut w = Writer::new();
-        w.u32(number);
-        let mut batch = WriteBatch::new();
-        batch.put(key, w.finish());
+    fn write(&self, mut batch: WriteBatch) -> Result<(), StoreError> {
         self.store.write(&mut batch)?;
         self.store.publish();
         Ok(())

@@ -7,7 +7,10 @@ use crate::Standings;
 use crate::recall::Sighting;
 use quorate_consensus::Message;
 use quorate_env::{DecodeError, LogIndex, NodeId, Reader, ReplicaId, ShardId, Term, Writer};
-use quorate_kv::{Envelope, Error, Header, LeaseId, LeaseInfo, Read, Refusal, Revision, Unavailable};
+use quorate_kv::{
+    Applied, CommandId, Envelope, Error, Header, LeaseId, LeaseInfo, Read, Refusal, Revision, SessionId, Unavailable,
+    decode_answer, encode_answer,
+};
 use quorate_shard::Chunk;
 
 /// The version of everything in this file, first byte of every frame.
@@ -150,6 +153,32 @@ pub enum PeerBody {
         /// What the sender saw the receiver promise, ascending by shard.
         seen: Vec<(ShardId, Sighting)>,
     },
+    /// Commands of a node that has no replica of the shard, for one that has. None at all asks only how far the receiver is.
+    Petition(Vec<Envelope>),
+    /// To a petition: what became of some commands.
+    Answers {
+        /// Who leads, as far as the sender knows.
+        leader: Option<ReplicaId>,
+        /// What the sender has applied.
+        applied: LogIndex,
+        /// The commands.
+        answers: Vec<(CommandId, Answer)>,
+    },
+    /// To a petition: the sender cannot help.
+    NotHere,
+    /// The sender's replica is to go. Does the receiver know for good that the group goes on without it?
+    LeaveAsk,
+    /// It does.
+    LeaveAnswer,
+}
+
+/// What became of a command of a petition.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// This.
+    Given(Result<Applied, Refusal>),
+    /// It was applied; what came of that nobody here knows.
+    Forgotten,
 }
 
 /// What became of an entry at another replica.
@@ -188,10 +217,7 @@ impl PeerMessage {
             }
             PeerBody::Forward(envelopes) => {
                 w.u8(2);
-                w.varint(envelopes.len() as u64);
-                for envelope in envelopes {
-                    envelope.encode(w);
-                }
+                encode_envelopes(envelopes, w);
             }
             PeerBody::LeaseAsk { ask, lease, renew, with_keys } => {
                 w.u8(3);
@@ -282,6 +308,27 @@ impl PeerMessage {
                     [shard.0, term.0, voted.0, in_term.0, index.0].into_iter().for_each(|part| w.varint(part));
                 }
             }
+            PeerBody::Petition(envelopes) => {
+                w.u8(19);
+                encode_envelopes(envelopes, w);
+            }
+            PeerBody::Answers { leader, applied, answers } => {
+                w.u8(20);
+                w.varint(leader.map_or(0, |leader| leader.0));
+                w.varint(applied.0);
+                w.varint(answers.len() as u64);
+                for (CommandId { session, seq }, answer) in answers {
+                    w.u64(session.0);
+                    w.varint(*seq);
+                    w.bool(matches!(answer, Answer::Given(_)));
+                    if let Answer::Given(given) = answer {
+                        encode_answer(given, w);
+                    }
+                }
+            }
+            PeerBody::NotHere => w.u8(21),
+            PeerBody::LeaveAsk => w.u8(22),
+            PeerBody::LeaveAnswer => w.u8(23),
         }
     }
 
@@ -292,13 +339,7 @@ impl PeerMessage {
         let to = ReplicaId(r.varint("receiver")?);
         let body = match r.u8("message body")? {
             1 => PeerBody::Raft(Message::decode(r)?),
-            2 => {
-                let mut envelopes = Vec::new();
-                for _ in 0..r.count("commands")? {
-                    envelopes.push(Envelope::decode(r)?);
-                }
-                PeerBody::Forward(envelopes)
-            }
+            2 => PeerBody::Forward(decode_envelopes(r)?),
             3 => PeerBody::LeaseAsk {
                 ask: r.varint("ask")?,
                 lease: LeaseId(r.zigzag("lease")?),
@@ -353,6 +394,20 @@ impl PeerMessage {
                 }
                 PeerBody::RecallAnswer { ask, seen }
             }
+            19 => PeerBody::Petition(decode_envelopes(r)?),
+            20 => {
+                let leader = Some(r.varint("leader")?).filter(|leader| *leader != 0).map(ReplicaId);
+                let (applied, mut answers) = (LogIndex(r.varint("applied")?), Vec::new());
+                for _ in 0..r.count("answers")? {
+                    let id = CommandId { session: SessionId(r.u64("session")?), seq: r.varint("number")? };
+                    let given = r.bool("given")?;
+                    answers.push((id, if given { Answer::Given(decode_answer(r)?) } else { Answer::Forgotten }));
+                }
+                PeerBody::Answers { leader, applied, answers }
+            }
+            21 => PeerBody::NotHere,
+            22 => PeerBody::LeaveAsk,
+            23 => PeerBody::LeaveAnswer,
             _ => return Err(r.error("message body")),
         };
         Ok(Self { shard, from, to, body })
@@ -389,6 +444,19 @@ pub fn decode_batch(frame: bytes::Bytes) -> Result<Vec<PeerMessage>, DecodeError
 #[must_use]
 pub fn node_of(replica: ReplicaId) -> NodeId {
     NodeId(replica.0)
+}
+
+fn encode_envelopes(envelopes: &[Envelope], w: &mut Writer) {
+    w.varint(envelopes.len() as u64);
+    envelopes.iter().for_each(|envelope| envelope.encode(w));
+}
+
+fn decode_envelopes(r: &mut Reader) -> Result<Vec<Envelope>, DecodeError> {
+    let mut envelopes = Vec::new();
+    for _ in 0..r.count("commands")? {
+        envelopes.push(Envelope::decode(r)?);
+    }
+    Ok(envelopes)
 }
 
 fn encode_copy(copy: &EntryCopy, w: &mut Writer) {
@@ -458,17 +526,26 @@ fn decode_lease(r: &mut Reader) -> Result<crate::LeaseAnswer, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_kv::{Command, CommandId, SessionId};
+    use quorate_kv::{Command, Outcome};
 
     #[test]
     fn messages_survive_the_wire_and_cuts_do_not() {
         let answer = |copy| PeerBody::EntryAnswer { index: LogIndex(7), term: Term(2), copy };
+        let id = CommandId { session: SessionId(4), seq: 9 };
+        let envelope = Envelope { id, answered_below: 3, command: Command::LeaseRevoke { id: LeaseId(7) } };
+        let header = Header { revision: Revision(3), term: Term(2) };
+        let done = Answer::Given(Ok(Applied { header, outcome: Outcome::LeaseRevoked }));
+        let refused = Answer::Given(Err(Refusal::EmptyKey));
+        let answers = [done, refused, Answer::Forgotten].map(|answer| (id, answer)).to_vec();
         let bodies = [
-            PeerBody::Forward(vec![Envelope {
-                id: CommandId { session: SessionId(4), seq: 9 },
-                answered_below: 3,
-                command: Command::LeaseRevoke { id: LeaseId(7) },
-            }]),
+            PeerBody::Forward(vec![envelope.clone()]),
+            PeerBody::Petition(vec![envelope]),
+            PeerBody::Petition(Vec::new()),
+            PeerBody::Answers { leader: Some(ReplicaId(3)), applied: LogIndex(300), answers },
+            PeerBody::Answers { leader: None, applied: LogIndex(0), answers: Vec::new() },
+            PeerBody::NotHere,
+            PeerBody::LeaveAsk,
+            PeerBody::LeaveAnswer,
             PeerBody::LeaseAsk { ask: 1, lease: LeaseId(-2), renew: true, with_keys: false },
             PeerBody::LeaseAnswer { ask: 1, answer: Err(Refusal::LeaseNotFound.into()) },
             PeerBody::ChunkAsk { transfer: 5, cursor: "here".into() },

@@ -429,7 +429,19 @@ impl Group {
         found.into_iter().next().map(Entry::from_engine)
     }
 
-    /// The entries still in memory, for checkers and tests.
+    /// The promises as of the last [`Ready`].
+    #[must_use]
+    pub fn promises(&self) -> HardState {
+        self.hard_state
+    }
+
+    /// The commit index that was last handed out to be made durable.
+    #[must_use]
+    pub fn written_commit(&self) -> LogIndex {
+        self.persisted_hard_state.commit
+    }
+
+    /// The entries still in memory.
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {
         let store = self.node.store();

@@ -93,6 +93,7 @@ pub(crate) fn status(error: &Error) -> Status {
             | Refusal::KeyspaceExists
             | Refusal::KeyspaceName
             | Refusal::KeyspaceShards
+            | Refusal::Replicas
             | Refusal::OrderedSplit
             | Refusal::NotOrdered
             | Refusal::AlreadySplit
@@ -105,6 +106,7 @@ pub(crate) fn status(error: &Error) -> Status {
             Unavailable::Overloaded => TOO_MANY_REQUESTS,
             Unavailable::NoSpace => NO_SPACE,
             Unavailable::FeatureLevel { .. } => return Status::failed_precondition(why.to_string()),
+            Unavailable::NotHere => NO_LEADER,
             Unavailable::Stopping => STOPPED,
         },
         // etcd's clients know this one as "may or may not have been applied".

@@ -150,6 +150,19 @@ pub struct Repairs {
     pub fetched_bytes: u64,
 }
 
+/// Where a shard lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardHomes {
+    /// The shard.
+    pub shard: ShardId,
+    /// Whether it has a replica on this node.
+    pub here: bool,
+    /// The nodes that are to have a replica.
+    pub wanted: Vec<Member>,
+    /// The nodes whose replicas vote, as its leader last said. None, if nobody has.
+    pub voters: Vec<Member>,
+}
+
 /// A hash of what a keyspace holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyspaceHash {
@@ -202,7 +215,7 @@ pub trait Db: Send + Sync + 'static {
     /// Opens a watch session.
     ///
     /// # Errors
-    /// If this node knows of no such keyspace, or it is ranged.
+    /// If this node knows of no such keyspace, it is ranged, or its shard has no replica here.
     fn watch(&self, keyspace: KeyspaceId) -> Result<WatchSession, Error>;
 
     /// Waits until history below the compaction has left this node's disk.
@@ -236,15 +249,20 @@ pub trait Db: Send + Sync + 'static {
     /// The keyspaces that clients see, as this node knows them: one that was just made elsewhere may be missing.
     fn known_keyspaces(&self) -> Vec<Keyspace>;
 
+    /// Where the shards of a keyspace live, as this node knows.
+    fn homes(&self, keyspace: KeyspaceId) -> Vec<ShardHomes>;
+
     /// The keyspaces that clients see, as a majority knows them.
     fn keyspaces(&self) -> BoxFuture<'_, Result<Vec<Keyspace>, Error>>;
 
-    /// Makes a keyspace; its shards begin at the first key there is and at `starts`. It can be used when this returns.
+    /// Makes a keyspace; its shards begin at the first key there is and at `starts`, and have so many replicas each, or as many as there are nodes if
+    /// those are fewer. It can be used when this returns.
     fn create_keyspace(
         &self,
         name: String,
         kind: KeyspaceKind,
         starts: Vec<bytes::Bytes>,
+        replicas: usize,
     ) -> BoxFuture<'_, Result<Keyspace, Error>>;
 
     /// Gives the keys of a ranged keyspace from `at` on, up to where the next shard begins, a shard of their own. They can be used when this returns.

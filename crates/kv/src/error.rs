@@ -100,6 +100,9 @@ pub enum Refusal {
     /// Shards begin at distinct keys, and an ordered keyspace has one shard.
     #[error("shards begin at distinct keys, at most {max} of them; an ordered keyspace has one", max = crate::limits::KEYSPACE_SHARDS_MAX)]
     KeyspaceShards,
+    /// A shard has some replicas, and not too many.
+    #[error("a shard has 1 to {max} replicas", max = crate::limits::REPLICAS_MAX)]
+    Replicas,
     /// An ordered keyspace has one shard for ever.
     #[error("an ordered keyspace is never split: its one shard is its one order; make a ranged one")]
     OrderedSplit,
@@ -199,6 +202,9 @@ pub enum Unavailable {
         /// The cluster's.
         is: Level,
     },
+    /// This node has no replica of the shard that is asked, and what is asked needs one.
+    #[error("this node has no replica of that shard: ask one that has")]
+    NotHere,
     /// The node is stopping.
     #[error("shutting down")]
     Stopping,

@@ -15,8 +15,10 @@ impl Level {
     pub const ACROSS: Self = Self(2);
     /// Shards that split.
     pub const SPLIT: Self = Self(3);
+    /// Shards that have replicas on some nodes and not on all.
+    pub const PLACED: Self = Self(4);
     /// What this release knows.
-    pub const LATEST: Self = Self::SPLIT;
+    pub const LATEST: Self = Self::PLACED;
 }
 
 impl fmt::Display for Level {

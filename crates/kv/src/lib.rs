@@ -13,6 +13,7 @@
 //! Values and keys are [`bytes::Bytes`]: slices of the frame or the log entry they came in, never copied on the way.
 
 pub mod across;
+mod answer;
 mod command;
 mod db;
 mod error;
@@ -23,10 +24,11 @@ pub mod limits;
 mod txn;
 mod watch;
 
+pub use answer::{decode_answer, encode_answer};
 pub use command::{Command, CommandId, Envelope, LeaseId, Outcome, ProcedureId, SessionId};
 pub use db::{
     Applied, BoxFuture, Consistency, Db, Header, Identity, KeyspaceHash, LeaseInfo, Member, MemberChange, Read,
-    Repairs, Status, WatchSession,
+    Repairs, ShardHomes, Status, WatchSession,
 };
 pub use error::{Error, MemberRefusal, MoveRefusal, Refusal, Unavailable};
 pub use keys::{KeyRange, RangeEnd};

@@ -16,6 +16,12 @@ pub const KEYSPACE_SHARDS_MAX: usize = 256;
 /// Shards that one transaction may touch: each holds locks until the last has answered.
 pub const TRANSACTION_SHARDS_MAX: usize = 64;
 
+/// How many replicas a shard has, if nobody says otherwise: any one may be lost while another is being replaced.
+pub const REPLICAS_DEFAULT: usize = 3;
+
+/// How many it may have: each write waits for a majority of them.
+pub const REPLICAS_MAX: usize = 7;
+
 /// Transactions inside transactions. Deep enough for any client seen, shallow enough for the smallest thread stack.
 pub const TXN_DEPTH_MAX: usize = 32;
 
@@ -28,4 +34,5 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Commands that may enter the log as one entry.
 pub const BATCH_COMMANDS_MAX: usize = 4096;
 
+const _: () = assert!(REPLICAS_DEFAULT <= REPLICAS_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= REQUEST_BYTES_MAX);

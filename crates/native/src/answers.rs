@@ -28,6 +28,8 @@ pub(crate) enum Failure {
     NoKey(Bytes),
     /// The key is not as it should have been: what was there instead, if that is known.
     ConditionFailed(Option<Option<Kv>>),
+    /// Another node has it, at this URL.
+    Elsewhere(String),
     /// The core said no, or does not know.
     Core(Error),
 }
@@ -98,6 +100,11 @@ impl IntoResponse for Failure {
                     message,
                     found.map_or(Value::Null, |now| json!({ "now": now })),
                 );
+            }
+            Self::Elsewhere(url) => {
+                let message = format!("this node has no replica of that keyspace: ask {url}");
+                let refused = refused(Reason::NotHere, &message, Value::Null);
+                return ([(header::LOCATION, url)], refused).into_response();
             }
             Self::Core(Error::UnknownTransaction { tx, home }) => return unknown(Some(id_of(home, tx))),
             Self::Core(Error::UnknownOutcome(_)) => return unknown(None),

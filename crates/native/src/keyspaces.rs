@@ -7,7 +7,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use bytes::Bytes;
-use quorate_kv::{Db, Error, Keyspace, KeyspaceKind, Refusal};
+use quorate_kv::{Db, Error, Keyspace, KeyspaceKind, Member, Refusal, ShardHomes, limits};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -21,6 +21,8 @@ pub(crate) struct Wish {
     /// Where shards begin, besides the first.
     #[serde(default)]
     split_at: Vec<Text>,
+    /// Of each shard; three, if nothing is said.
+    replicas: Option<usize>,
 }
 
 /// The body of `POST /v1/keyspaces/{name}/split`.
@@ -30,18 +32,26 @@ pub(crate) struct Cut {
     at: Text,
 }
 
-fn told(keyspace: &Keyspace) -> Value {
+fn told(keyspace: &Keyspace, homes: &[ShardHomes]) -> Value {
     let kind = match keyspace.kind {
         KeyspaceKind::Ordered => "ordered",
         KeyspaceKind::Ranged => "ranged",
     };
-    let shards = keyspace.shards.iter().map(|(start, shard)| json!({ "shard": shard.0, "from": Text::of(start) }));
+    let names = |members: &[Member]| members.iter().map(|member| member.name.clone()).collect::<Vec<_>>();
+    let shards = keyspace.shards.iter().map(|(start, shard)| {
+        let mut told = json!({ "shard": shard.0, "from": Text::of(start) });
+        if let Some(home) = homes.iter().find(|home| home.shard == *shard) {
+            told["nodes"] = json!(names(&home.wanted));
+            told["voters"] = json!(names(&home.voters));
+        }
+        told
+    });
     json!({ "name": keyspace.name, "id": keyspace.id.0, "kind": kind, "shards": shards.collect::<Vec<_>>() })
 }
 
 pub(crate) async fn list(State(db): State<Arc<dyn Db>>) -> Result<Json<Value>, Failure> {
     let keyspaces = db.keyspaces().await?;
-    Ok(Json(json!({ "keyspaces": keyspaces.iter().map(told).collect::<Vec<_>>() })))
+    Ok(Json(json!({ "keyspaces": keyspaces.iter().map(|it| told(it, &db.homes(it.id))).collect::<Vec<_>>() })))
 }
 
 pub(crate) async fn create(
@@ -55,8 +65,9 @@ pub(crate) async fn create(
         other => return Err(Failure::Bad(format!("kind is \"ordered\" or \"ranged\", not {other:?}"))),
     };
     let starts = wish.split_at.iter().map(Text::bytes).collect::<Result<_, _>>().map_err(Failure::Bad)?;
-    let made = db.create_keyspace(wish.name, kind, starts).await?;
-    Ok((StatusCode::CREATED, Json(told(&made))))
+    let replicas = wish.replicas.unwrap_or(limits::REPLICAS_DEFAULT);
+    let made = db.create_keyspace(wish.name, kind, starts, replicas).await?;
+    Ok((StatusCode::CREATED, Json(told(&made, &db.homes(made.id)))))
 }
 
 pub(crate) async fn split(
@@ -68,5 +79,6 @@ pub(crate) async fn split(
     let at = cut.at.bytes().map_err(Failure::Bad)?;
     let keyspace = db.keyspaces().await?.into_iter().find(|keyspace| keyspace.name == name);
     let keyspace = keyspace.ok_or(Error::Refused(Refusal::KeyspaceNotFound))?;
-    Ok(Json(told(&db.split_keyspace(keyspace.id, at).await?)))
+    let split = db.split_keyspace(keyspace.id, at).await?;
+    Ok(Json(told(&split, &db.homes(split.id))))
 }

@@ -32,6 +32,7 @@ reasons! {
     Aborted = "aborted", OK;
     /// An event of a watch: the revisions that it wanted are gone.
     Compacted = "compacted", OK;
+    NotHere = "not_here", TEMPORARY_REDIRECT;
     BadRequest = "bad_request", BAD_REQUEST;
     NotOrdered = "not_ordered", BAD_REQUEST;
     NoSuchKey = "no_such_key", NOT_FOUND;
@@ -55,14 +56,15 @@ reasons! {
 impl Reason {
     /// What the outcome is when this is the reason.
     pub fn outcome(self) -> &'static str {
-        if self.code().is_server_error() { "unavailable" } else { "refused" }
+        if self.code().is_server_error() || self == Self::NotHere { "unavailable" } else { "refused" }
     }
 }
 
 impl From<Unavailable> for Reason {
     fn from(why: Unavailable) -> Self {
         match why {
-            Unavailable::NoLeader => Self::NoLeader,
+            // Where there is a page to go to, the answer says so before it comes to this.
+            Unavailable::NoLeader | Unavailable::NotHere => Self::NoLeader,
             Unavailable::Timeout => Self::Timeout,
             Unavailable::Overloaded => Self::Overloaded,
             Unavailable::NoSpace => Self::NoSpace,

@@ -19,7 +19,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use quorate_kv::{Db, Event, EventKind, Revision, WatchControl, WatchEvents, WatchId, WatchNotice, WatchSpec};
+use quorate_kv::{
+    Db, Error, Event, EventKind, KeyspaceId, Revision, Unavailable, WatchControl, WatchEvents, WatchId, WatchNotice,
+    WatchSpec,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -215,6 +218,16 @@ impl Teller {
     }
 }
 
+/// Where to watch what cannot be watched here.
+fn elsewhere(error: Error, db: &Arc<dyn Db>, keyspace: KeyspaceId, uri: &Uri) -> Failure {
+    let homes = if error == Error::Unavailable(Unavailable::NotHere) { db.homes(keyspace) } else { Vec::new() };
+    let nodes = homes.iter().flat_map(|home| home.voters.iter().chain(&home.wanted));
+    let own = db.identity().node;
+    let url = nodes.filter(|node| node.id != own).find_map(|node| node.client_urls.first());
+    let page = uri.path_and_query().map_or(ROUTE, |page| page.as_str());
+    url.map_or(Failure::Core(error), |url| Failure::Elsewhere(format!("{}{page}", url.trim_end_matches('/'))))
+}
+
 pub(crate) async fn watch(
     State(db): State<Arc<dyn Db>>,
     Extension(stop): Extension<Stop>,
@@ -223,7 +236,7 @@ pub(crate) async fn watch(
 ) -> Result<Response, Failure> {
     let spec = wish(&uri, &headers)?;
     let keyspace = keyspace(&keyspace_of(&uri, ROUTE)?, &db).await?;
-    let (control, events) = db.watch(keyspace.id)?;
+    let (control, events) = db.watch(keyspace.id).map_err(|error| elsewhere(error, &db, keyspace.id, &uri))?;
     let (chunks, taken) = mpsc::channel(CHUNKS_QUEUED_MAX);
     tokio::spawn(Feed { control, events, teller: Teller { spec, chunks }, stop }.run());
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];

@@ -10,16 +10,18 @@ use crate::watch;
 use crate::{admin, keyspaces};
 use bytes::Bytes;
 use quorate_cluster::keyspaces::Keyspaces;
+use quorate_cluster::placement::Placements;
 use quorate_cluster::{BootMember, FIRST_SHARDS, Reply, Request, Standings};
 use quorate_env::{LogIndex, NodeId, ShardId, Term};
 use quorate_kv::across::{Decision, Transaction, TransactionResult, TxId};
 use quorate_kv::{
     Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Identity, KeyRange, KeyValue, Keyspace,
     KeyspaceHash, KeyspaceId, KeyspaceKind, LeaseId, LeaseInfo, Level, Member, MemberChange, MoveRefusal, Op, RangeOp,
-    RangeResult, Read, Refusal, Repairs, Revision, Status, Txn, Unavailable, WatchSession, limits,
+    RangeResult, Read, Refusal, Repairs, Revision, ShardHomes, Status, Txn, Unavailable, WatchSession, limits,
 };
 use quorate_shard::MachineError;
 use quorate_storage::store::{Healed, LsmStore};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -29,8 +31,14 @@ use tokio::sync::oneshot;
 /// How long a read that meets a lock waits before it looks again: at first, and at most.
 const LOCK_WAIT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
 
-/// The keyspaces, as the lane last told them.
-pub(crate) type SharedKeyspaces = Arc<RwLock<Arc<Keyspaces>>>;
+/// Which shards there are and where they live, as the lane last told.
+#[derive(Clone, Default)]
+pub(crate) struct Map {
+    pub keyspaces: Arc<Keyspaces>,
+    pub placements: Arc<Placements>,
+}
+
+pub(crate) type SharedMap = Arc<RwLock<Map>>;
 
 /// What a handle needs to know of this node's disk.
 pub(crate) struct OwnDisk {
@@ -47,8 +55,7 @@ pub(crate) struct RuntimeDb {
     first: Vec<BootMember>,
     timeout: Duration,
     disk: OwnDisk,
-    /// As the lane last told them.
-    keyspaces: SharedKeyspaces,
+    map: SharedMap,
     recorder: Option<Recorder>,
 }
 
@@ -57,12 +64,12 @@ impl RuntimeDb {
         identity: Identity,
         lane: Sender<LaneInput>,
         members: Arc<MemberTable>,
-        keyspaces: SharedKeyspaces,
+        map: SharedMap,
         first: Vec<BootMember>,
         timeout: Duration,
         disk: OwnDisk,
     ) -> Self {
-        Self { identity, lane, members, keyspaces, first, timeout, disk, recorder: None }
+        Self { identity, lane, members, map, first, timeout, disk, recorder: None }
     }
 
     /// What clients ask is recorded.
@@ -193,13 +200,16 @@ impl RuntimeDb {
         }
     }
 
+    fn map(&self) -> Map {
+        self.map.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The one shard of an ordered keyspace. The first keyspaces are the shards of their own numbers, whatever else is known.
     fn shard_of(&self, keyspace: KeyspaceId) -> Result<ShardId, Refusal> {
         if matches!(keyspace, KeyspaceId::SYSTEM | KeyspaceId::DEFAULT) {
             return Ok(ShardId(keyspace.0));
         }
-        let known = self.keyspaces.read().unwrap_or_else(PoisonError::into_inner).clone();
-        match known.get(keyspace) {
+        match self.map().keyspaces.get(keyspace) {
             None => Err(Refusal::KeyspaceNotFound),
             Some(Keyspace { kind: KeyspaceKind::Ranged, .. }) => Err(Refusal::NotOrdered),
             Some(Keyspace { kind: KeyspaceKind::Ordered, shards, .. }) => Ok(shards[0].1),
@@ -300,7 +310,11 @@ impl Db for RuntimeDb {
     }
 
     fn watch(&self, keyspace: KeyspaceId) -> Result<WatchSession, Error> {
-        Ok(watch::session(self.shard_of(keyspace)?, self.lane.clone()))
+        let shard = self.shard_of(keyspace)?;
+        if !self.map().placements.opens(shard, self.identity.node) {
+            return Err(Unavailable::NotHere.into());
+        }
+        Ok(watch::session(shard, self.lane.clone()))
     }
 
     fn compaction_done(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<(), Error>> {
@@ -337,7 +351,28 @@ impl Db for RuntimeDb {
     }
 
     fn known_keyspaces(&self) -> Vec<Keyspace> {
-        self.keyspaces.read().unwrap_or_else(PoisonError::into_inner).all().cloned().collect()
+        self.map().keyspaces.all().cloned().collect()
+    }
+
+    fn homes(&self, keyspace: KeyspaceId) -> Vec<ShardHomes> {
+        let (Map { keyspaces, placements }, members) = (self.map(), self.members.all());
+        let voters: BTreeSet<NodeId> =
+            members.iter().filter(|member| !member.learner).map(|member| member.id).collect();
+        let of = |ids: &BTreeSet<NodeId>| members.iter().filter(|member| ids.contains(&member.id)).cloned().collect();
+        let shards = keyspaces.get(keyspace).into_iter().flat_map(|keyspace| keyspace.shards.iter());
+        shards
+            .map(|(_, shard)| {
+                let (placement, group) = (placements.of(*shard), placements.group(*shard));
+                let none = BTreeSet::new();
+                let votes = group.map(|group| &group.voters).or(placement.map(|_| &none));
+                ShardHomes {
+                    shard: *shard,
+                    here: placements.opens(*shard, self.identity.node),
+                    wanted: of(placement.map_or(&voters, |placement| &placement.wanted)),
+                    voters: of(votes.unwrap_or(&voters)),
+                }
+            })
+            .collect()
     }
 
     fn keyspaces(&self) -> BoxFuture<'_, Result<Vec<Keyspace>, Error>> {
@@ -353,10 +388,12 @@ impl Db for RuntimeDb {
         name: String,
         kind: KeyspaceKind,
         starts: Vec<Bytes>,
+        replicas: usize,
     ) -> BoxFuture<'_, Result<Keyspace, Error>> {
         Box::pin(async move {
             let asked = self.asked(KeyspaceId::DEFAULT, || format!("make keyspace {name}"));
-            answered(asked, |_| None, keyspaces::create(self, &self.first, name, kind, starts)).await
+            let wish = keyspaces::Wish { name, kind, starts, replicas };
+            answered(asked, |_| None, keyspaces::create(self, &self.first, wish)).await
         })
     }
 

@@ -5,7 +5,7 @@
 
 use crate::clock::Clock;
 use crate::damage::OnDamage;
-use crate::db::{OwnDisk, RuntimeDb, SharedKeyspaces};
+use crate::db::{Map, OwnDisk, RuntimeDb, SharedMap};
 use crate::disk::{
     DataDir, DiskError, DiskOptions, LogWriter, Owner, Rot, ScrubPace, Scrubbed, Scrubber, Space, SpaceGauge,
     StoreThread, rebuild,
@@ -67,6 +67,10 @@ pub struct Options {
     pub timing: Timing,
     /// What this node offers the cluster; see [`NodeConfig::level`].
     pub level: Level,
+    /// What fails together with this node; see [`NodeConfig::zone`].
+    pub zone: String,
+    /// How long a silent node is waited for; see [`NodeConfig::evict_after`].
+    pub evict_after: Duration,
     /// What a shard may hold before it is split; see [`NodeConfig::split_bytes`].
     pub split_bytes: u64,
     /// Time after which a client's request is given up.
@@ -157,6 +161,8 @@ impl Runtime {
             members: options.members.clone(),
             level: options.level,
             timing: options.timing,
+            zone: options.zone.clone(),
+            evict_after: options.evict_after,
             flush_bytes: bounds::FLUSH_BYTES,
             split_bytes: options.split_bytes,
             unflushed_bytes_max: bounds::UNFLUSHED_BYTES_MAX,
@@ -238,12 +244,12 @@ impl Runtime {
         let (dir, name) = (options.data_dir.clone(), options.name.clone());
         let peers = Peers::connect(hello, members.clone(), lane.clone(), dir, name, recorder.clone());
         let first = options.members.clone();
-        let keyspaces = SharedKeyspaces::default();
+        let map = SharedMap::default();
         let db = RuntimeDb::new(
             identity,
             lane.clone(),
             members.clone(),
-            keyspaces.clone(),
+            map.clone(),
             first.clone(),
             options.request_timeout,
             OwnDisk { damage: damage.clone(), store: opened.store.clone(), stats: stats.clone() },
@@ -267,7 +273,7 @@ impl Runtime {
             tick: options.timing.tick,
             stats: stats.clone(),
             damage: damage.clone(),
-            keyspaces,
+            map,
             remains,
             eyes: recorder.clone().map(Eyes::of),
             _scrubber: scrubber,
@@ -345,7 +351,7 @@ struct Lane {
     tick: Duration,
     stats: Arc<LaneStats>,
     damage: OnDamage,
-    keyspaces: SharedKeyspaces,
+    map: SharedMap,
     /// Whether a damaged store lies aside.
     remains: bool,
     eyes: Option<Eyes>,
@@ -472,8 +478,8 @@ impl Lane {
             }
         }
         // Whoever is in a row is known before anything is said to it.
-        if let Some(keyspaces) = outputs.keyspaces {
-            *self.keyspaces.write().unwrap_or_else(PoisonError::into_inner) = keyspaces;
+        if let (Some(keyspaces), Some(placements)) = (outputs.keyspaces, outputs.placements) {
+            *self.map.write().unwrap_or_else(PoisonError::into_inner) = Map { keyspaces, placements };
         }
         if let Some(levels) = outputs.levels {
             self.stats.level.store(levels.cluster().0.into(), Ordering::Relaxed);

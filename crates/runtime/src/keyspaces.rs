@@ -4,9 +4,11 @@ use crate::admin::roster;
 use crate::db::RuntimeDb;
 use bytes::Bytes;
 use quorate_cluster::keyspaces::Keyspaces;
+use quorate_cluster::placement::Placements;
+use quorate_cluster::placing::Landscape;
 use quorate_cluster::{BootMember, Reply, Request};
-use quorate_env::ShardId;
-use quorate_kv::{Command, Db, Error, Keyspace, KeyspaceId, KeyspaceKind, Refusal, Txn, Unavailable};
+use quorate_env::{DecodeError, NodeId, ShardId};
+use quorate_kv::{Command, Db, Error, Keyspace, KeyspaceId, KeyspaceKind, Level, Refusal, Txn, Unavailable, limits};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -17,25 +19,42 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Between two looks whether a shard is there.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// The rows, as a majority knows them.
-async fn rows(db: &RuntimeDb) -> Result<Keyspaces, Error> {
-    let (kvs, revision) = db.read_together(KeyspaceId::SYSTEM, Keyspaces::ranges()).await?;
-    Keyspaces::read(kvs, revision)
-        .map_err(|e| crate::driver::stop_process(&format!("the keyspaces' rows cannot be read: {e}")))
+fn unreadable(e: &DecodeError) -> ! {
+    crate::driver::stop_process(&format!("the keyspaces' rows cannot be read: {e}"))
 }
 
-/// Makes a keyspace. Its groups begin with those who vote in the system keyspace's.
-pub(crate) async fn create(
-    db: &RuntimeDb,
-    first: &[BootMember],
-    name: String,
-    kind: KeyspaceKind,
-    starts: Vec<Bytes>,
-) -> Result<Keyspace, Error> {
+/// A keyspace that somebody wants.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub name: String,
+    pub kind: KeyspaceKind,
+    /// Where its shards begin, besides the first.
+    pub starts: Vec<Bytes>,
+    /// Of each shard.
+    pub replicas: usize,
+}
+
+/// The rows, as a majority knows them.
+async fn rows(db: &RuntimeDb) -> Result<(Keyspaces, Placements), Error> {
+    let [first, second] = Keyspaces::ranges();
+    let [a, b, c, d] = Placements::ranges();
+    let (kvs, revision) = db.read_together(KeyspaceId::SYSTEM, [first, second, a, b, c, d]).await?;
+    let (keyspaces, places) = kvs.into_iter().partition::<Vec<_>, _>(|kv| Keyspaces::has(&kv.key));
+    let keyspaces = Keyspaces::read(keyspaces, revision).unwrap_or_else(|e| unreadable(&e));
+    Ok((keyspaces, Placements::read(places).unwrap_or_else(|e| unreadable(&e))))
+}
+
+/// Makes a keyspace. Its groups begin with those who vote in the system keyspace's; where not every member knows how to have a shard on some
+/// nodes only, with all of them.
+pub(crate) async fn create(db: &RuntimeDb, first: &[BootMember], wish: Wish) -> Result<Keyspace, Error> {
+    let Wish { name, kind, starts, replicas } = wish;
+    if replicas == 0 || replicas > limits::REPLICAS_MAX {
+        return Err(Refusal::Replicas.into());
+    }
     let deadline = Instant::now() + PATIENCE;
     let mut sent = false;
     while Instant::now() < deadline {
-        let (roster, keyspaces) = (roster(db).await?, rows(db).await?);
+        let (roster, (keyspaces, placements)) = (roster(db).await?, rows(db).await?);
         let made = keyspaces.made().find(|row| row.keyspace.name == name);
         if let Some(row) = made.filter(|_| sent) {
             // An answer was lost, or somebody else made the same: then it must be the same. It may have been split since.
@@ -48,7 +67,14 @@ pub(crate) async fn create(
             };
         }
         let founders = roster.founders(first.iter().map(|member| member.id));
-        let (_, mut txn) = keyspaces.create(&name, kind, &starts, founders)?;
+        let nodes = founders.iter().map(|founder| NodeId(founder.0)).collect();
+        let (keyspace, mut txn) = keyspaces.create(&name, kind, &starts, founders)?;
+        if db.feature_level() >= Level::PLACED {
+            let none = BTreeSet::new();
+            let landscape = Landscape { nodes: &nodes, dead: &none, placements: &placements };
+            let places = landscape.begin(keyspace.shards.iter().map(|(_, shard)| *shard), replicas);
+            txn.success.extend(Placements::found(keyspace.id, replicas, places));
+        }
         txn.compares.extend(roster.unchanged());
         sent = true;
         write(db, txn).await?;
@@ -61,13 +87,13 @@ pub(crate) async fn split(db: &RuntimeDb, keyspace: KeyspaceId, at: Bytes) -> Re
     let deadline = Instant::now() + PATIENCE;
     let mut sent: Option<ShardId> = None;
     while Instant::now() < deadline {
-        let keyspaces = rows(db).await?;
+        let (keyspaces, placements) = rows(db).await?;
         let found = keyspaces.get(keyspace).ok_or(Refusal::KeyspaceNotFound)?;
         match sent.filter(|child| found.shards.iter().any(|(start, shard)| (start, shard) == (&at, child))) {
-            Some(child) if is_led(db, child).await => return Ok(found.clone()),
+            Some(child) if is_led(db, &placements, child).await => return Ok(found.clone()),
             Some(_) => tokio::time::sleep(LOOK).await,
             None => {
-                let (child, txn) = keyspaces.split(keyspace, &at)?;
+                let (child, txn) = keyspaces.split(&placements, keyspace, &at)?;
                 sent = Some(child);
                 write(db, txn).await?;
             }
@@ -76,8 +102,11 @@ pub(crate) async fn split(db: &RuntimeDb, keyspace: KeyspaceId, at: Bytes) -> Re
     Err(Unavailable::Timeout.into())
 }
 
-/// Whether this node's replica of a shard knows a leader.
-async fn is_led(db: &RuntimeDb, shard: ShardId) -> bool {
+/// Whether somebody leads a shard, as far as this node can tell.
+async fn is_led(db: &RuntimeDb, placements: &Placements, shard: ShardId) -> bool {
+    if placements.of(shard).is_some() {
+        return placements.group(shard).is_some();
+    }
     matches!(db.ask(Request::Status { shard }).await, Ok(Reply::Status(status)) if status.leader.is_some())
 }
 

@@ -41,6 +41,8 @@ async fn start(dir: &Path, names: &[(&str, u16)], name: &str, listener: Option<T
         token: 0,
         client_urls: vec![format!("http://{name}")],
         level: Level::LATEST,
+        zone: String::new(),
+        evict_after: quorate_cluster::bounds::EVICT_AFTER,
         split_bytes: u64::MAX,
         timing: Timing::default(),
         request_timeout: Duration::from_secs(5),
@@ -89,8 +91,8 @@ async fn what_wants_one_order_is_asked_of_the_shard_that_has_it_or_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let node = start(dir.path(), &[("n1", 0)], "n1", None).await;
     let db = node.db();
-    let ranged = db.create_keyspace("stock".into(), KeyspaceKind::Ranged, Vec::new()).await.expect("made").id;
-    let ordered = db.create_keyspace("ledger".into(), KeyspaceKind::Ordered, Vec::new()).await.expect("made").id;
+    let ranged = db.create_keyspace("stock".into(), KeyspaceKind::Ranged, Vec::new(), 3).await.expect("made").id;
+    let ordered = db.create_keyspace("ledger".into(), KeyspaceKind::Ordered, Vec::new(), 3).await.expect("made").id;
     let write = |keyspace| (keyspace, Write::Put { key: "k".into(), value: "v".into() });
     let both = Transaction { success: vec![write(ordered), write(ranged)], ..Transaction::default() };
     assert!(db.transact(both).await.expect("done").succeeded);

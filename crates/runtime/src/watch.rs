@@ -77,7 +77,8 @@ fn cost(output: &WatchOutput) -> usize {
         WatchOutput::Behind { .. }
         | WatchOutput::Compacted { .. }
         | WatchOutput::Progress { .. }
-        | WatchOutput::Detached => 0,
+        | WatchOutput::Detached
+        | WatchOutput::Gone => 0,
     }
 }
 
@@ -301,6 +302,8 @@ impl Stream {
             }
             WatchOutput::Progress { revision } => self.ready.push_back(WatchNotice::Progress { id, revision }),
             WatchOutput::Detached => control.attach(key, watch),
+            // All watches of a session are of one shard: whoever watches finds another node.
+            WatchOutput::Gone => self.closed = true,
         }
     }
 

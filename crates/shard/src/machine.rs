@@ -100,7 +100,7 @@ pub struct Grant {
 /// What came of applying one entry.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// Answers to the commands of the session that was asked about; a command recognised as a retry has none.
+    /// Answers to the commands of sessions that were asked about; a command recognised as a retry has none.
     pub results: Vec<(CommandId, Result<Applied, Refusal>)>,
     /// Every change, by ascending revision.
     pub events: Vec<Event>,
@@ -260,11 +260,17 @@ impl Machine {
         View::new(Source::Frozen(self.store.snapshot()), self.slot, Arc::new(self.meta.clone()), locks, self.flaw)
     }
 
-    /// Applies the entry at `index`. Results are collected for commands of `own` alone.
+    /// Applies the entry at `index`. Results are collected for commands of sessions that are `awaited`.
     ///
     /// # Panics
     /// If `index` does not follow the last one applied: the caller has lost an entry.
-    pub fn apply(&mut self, index: LogIndex, term: Term, data: &Bytes, own: SessionId) -> Result<Output, MachineError> {
+    pub fn apply(
+        &mut self,
+        index: LogIndex,
+        term: Term,
+        data: &Bytes,
+        awaited: &dyn Fn(SessionId) -> bool,
+    ) -> Result<Output, MachineError> {
         assert_eq!(index, self.meta.applied.next(), "entry out of order");
         let mut output = Output::default();
         let mut tx = Transaction::new(self, term);
@@ -274,7 +280,7 @@ impl Machine {
             tx.meta.wall = tx.meta.wall.max(payload.wall);
             let mut touched = BTreeSet::new();
             for envelope in &payload.commands {
-                let id = envelope.id;
+                let (id, wanted) = (envelope.id, awaited(envelope.id.session));
                 match tx.sessions.seen(id) {
                     Seen::New => {}
                     Seen::Forgotten if tx.flaw == Some(Flaw::ForgetFloor) => {}
@@ -287,7 +293,7 @@ impl Machine {
                 let hindrance = tx.moved(&envelope.command);
                 let result = match hindrance.or_else(|| tx.blocker(&envelope.command).map(Refusal::from)) {
                     Some(refusal) => Err(refusal),
-                    None => tx.command(&envelope.command, id.session == own, &mut output)?,
+                    None => tx.command(&envelope.command, wanted, &mut output)?,
                 };
                 // A lock that is met in preparing is an answer. Other commands come again, under the same id.
                 if matches!(result, Err(Refusal::Locked { .. })) && !matches!(envelope.command, Command::Across { .. })
@@ -296,7 +302,7 @@ impl Machine {
                 } else {
                     tx.remember(envelope, &mut touched);
                 }
-                if id.session == own {
+                if wanted {
                     let header = Header { revision: tx.meta.revision, term };
                     output.results.push((id, result.map(|outcome| Applied { header, outcome })));
                 }

@@ -5,6 +5,7 @@ mod clients;
 mod disks;
 mod faults;
 mod handing;
+mod moves;
 mod network;
 mod releases;
 pub(crate) mod script;
@@ -129,6 +130,7 @@ enum Event {
     Churn,
     /// Somebody asks for a split.
     Split,
+    Move,
     Operator,
     /// Somebody makes the bank's keyspace.
     Found,
@@ -294,6 +296,7 @@ struct World<'a> {
     churn: churn::Churn,
     bank: tellers::Bank,
     splits: splits::Splits,
+    places: moves::Moves,
     raft: RaftCheck,
     seen: Seen,
     order: OrderCheck,
@@ -367,6 +370,7 @@ impl World<'_> {
             churn: churn::Churn::new(root.split(21)),
             bank: tellers::Bank::new(plan.bank, &root),
             splits: splits::Splits::new(root.split(54)),
+            places: moves::Moves::new(root.split(55)),
             raft: RaftCheck::new(plan.nodes),
             seen: Seen::default(),
             order: OrderCheck::new(),
@@ -416,6 +420,7 @@ impl World<'_> {
         self.begin_churn();
         self.open_bank();
         self.begin_splits();
+        self.begin_moves();
         if let Some(script) = self.script {
             for (at, fault, rng) in script.faults.iter().filter_map(|n| script.played.faults.get(n as usize - 1)) {
                 self.after(*at, Event::Again { fault: *fault, rng: rng.clone() });
@@ -428,8 +433,11 @@ impl World<'_> {
             if at.0 > until {
                 return Ok(());
             }
-            if at.0 > end && self.is_splitting() && end < self.plan.storm_us + 2 * self.plan.calm_us {
-                // A shard has just turned out to be too large.
+            if at.0 > end
+                && (self.is_splitting() || self.is_moving())
+                && end < self.plan.storm_us + 2 * self.plan.calm_us
+            {
+                // A shard has just turned out to be too large, or to live elsewhere.
                 end = at.0 + 500_000;
             }
             if at.0 > end {
@@ -583,6 +591,7 @@ impl World<'_> {
             Event::Calm => self.become_calm()?,
             Event::Churn => self.churn()?,
             Event::Split => self.split()?,
+            Event::Move => self.move_shard()?,
             Event::Operator => self.operator()?,
             Event::Found => self.found_bank()?,
             Event::Teller { teller } => self.teller_turn(teller)?,
@@ -625,6 +634,12 @@ impl World<'_> {
             node: id_of(node),
             members: members.collect(),
             level: self.nodes[node].level,
+            zone: self
+                .plan
+                .bank
+                .and_then(|bank| bank.zones)
+                .map_or_else(String::new, |zones| format!("z{}", node as u64 % zones)),
+            evict_after: quorate_cluster::bounds::EVICT_AFTER,
             timing: Timing::default(),
             flush_bytes: self.plan.flush_bytes,
             unflushed_bytes_max: self.plan.unflushed_bytes_max,
@@ -716,23 +731,27 @@ impl World<'_> {
         if self.splits.mapped.contains(&shard) && look.applied.0 == 0 {
             self.mark("split-off shard began empty");
         }
+        if self.places.has_left(node, shard) {
+            self.mark("replica came back");
+        }
         self.raft.booted(node, shard, look)?;
         if self.nodes[node].life > 1 && self.raft.was_joint_at(shard, look.applied) {
             self.mark("crash in a joint configuration");
         }
-        demand(look.rotted == 0 || self.wounds.lacks(node), "nothing is lost without a fault", || {
+        let lacks = self.wounds.lacks(node) || self.places.has_left(node, shard);
+        demand(look.rotted == 0 || lacks, "nothing is lost without a fault", || {
             format!("{} of {shard} lacks entries or rows that its disk should hold", id_of(node))
         })
     }
 
     /// What a node has read in the system keyspace.
     fn look_at_system(&mut self, outputs: &Outputs) -> Step {
-        let Outputs { roster: Some(roster), levels: Some(levels), keyspaces: Some(keyspaces), .. } = outputs else {
-            return Ok(());
-        };
+        let (Some(roster), Some(levels)) = (&outputs.roster, &outputs.levels) else { return Ok(()) };
+        let (Some(keyspaces), Some(placements)) = (&outputs.keyspaces, &outputs.placements) else { return Ok(()) };
         for row in keyspaces.made() {
             let made = row.keyspace.shards.iter().filter(|(_, shard)| !row.parents.contains_key(shard));
-            made.clone().try_for_each(|(_, shard)| self.raft.made(*shard, &row.founders))?;
+            made.clone().try_for_each(|(_, shard)| self.raft.made(*shard, &placements.founders(*shard, row)))?;
+            row.parents.keys().for_each(|child| self.raft.expect(*child));
             self.splits.mapped.extend(row.parents.keys());
         }
         self.look_at_levels(levels, roster)
@@ -769,6 +788,7 @@ impl World<'_> {
             self.raft.wrote(node, &persist.records)?;
         }
         self.look_at_births(node)?;
+        self.look_at_the_gone(node)?;
         for (shard, look) in &looks {
             if !self.nodes[node].opened.contains(shard) {
                 self.came_up(node, *shard, look)?;
@@ -900,14 +920,15 @@ impl World<'_> {
         }
         self.churn_ended()?;
         self.levels_rose()?;
-        let lasting = self.lasting();
+        self.judge_places()?;
         for shard in self.all_shards() {
-            let nodes = lasting.iter().map(|node| &self.nodes[*node]);
+            let homes = self.homes(shard);
+            let nodes = homes.iter().map(|node| &self.nodes[*node]);
             let looks: Vec<_> = nodes.filter_map(|n| n.node.as_ref()?.inspect(shard)).collect();
             let most = self.raft.committed(shard) as u64;
             // The last entries may just be on their way.
             let behind = looks.iter().any(|look| look.applied.0 + 50 < most);
-            demand(looks.len() == lasting.len() && !behind, "replicas catch up", || format!("{shard}: {looks:?}"))?;
+            demand(looks.len() == homes.len() && !behind, "replicas catch up", || format!("{shard}: {looks:?}"))?;
         }
         self.bank_closes()?;
         for watcher in &self.watchers {

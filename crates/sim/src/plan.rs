@@ -59,6 +59,12 @@ pub(crate) struct BankPlan {
     pub tellers: u64,
     /// Mean time between splits.
     pub split_every_us: Option<u64>,
+    /// How many replicas each shard has; `None` if one on every node.
+    pub replicas: Option<usize>,
+    /// Mean time between moves.
+    pub move_every_us: Option<u64>,
+    /// How many zones the nodes are in.
+    pub zones: Option<u64>,
     /// Of a thousand answers about what has a name of the client's own, those that are lost on their way to it.
     pub answers_lost_per_mille: u64,
 }
@@ -67,7 +73,15 @@ impl BankPlan {
     fn draw(seed: u64) -> Self {
         let (mut rng, mut splits) = (Rng::new(seed).split(50), Rng::new(seed).split(53));
         let split_every_us = splits.chance(600).then(|| splits.between(1_000_000, 5_000_000));
-        Self { shards: rng.between(2, 6), tellers: rng.between(2, 5), split_every_us, answers_lost_per_mille: 0 }
+        Self {
+            shards: rng.between(2, 6),
+            tellers: rng.between(2, 5),
+            split_every_us,
+            replicas: None,
+            move_every_us: None,
+            zones: None,
+            answers_lost_per_mille: 0,
+        }
     }
 }
 
@@ -165,6 +179,31 @@ impl Plan {
                     bank.split_every_us = None;
                     plan.split_bytes = rng.between(60, 200);
                 }
+                plan.bank = Some(bank);
+            }
+            Ground::Moves => {
+                let mut moves = Rng::new(seed).split(66);
+                plan.faults.insert(Fault::Crash, rng.between(second, 3 * second));
+                plan.faults.insert(Fault::Cut, rng.between(2 * second, 4 * second));
+                plan.think_us = (1_000, 10_000);
+                plan.log_keep_bytes = plan.log_keep_bytes.min(2 << 10);
+                plan.nodes = plan.nodes.max(moves.between(4, 6) as usize);
+                let mut bank = BankPlan { shards: moves.between(1, 4), ..BankPlan::draw(seed) };
+                bank.replicas = Some(3);
+                if moves.chance(500) {
+                    // Of what is on one or two nodes, none may be lost.
+                    bank.replicas = Some(moves.between(1, 2) as usize);
+                    plan.faults.retain(|fault, _| !fault.needs_twin());
+                    (plan.rot_per_mille, plan.damage_per_mille, plan.promise_rot_per_mille) = (0, 0, 0);
+                    plan.churn_every_us = None;
+                } else if moves.chance(500) {
+                    plan.churn_every_us = Some(moves.between(second, 4 * second));
+                }
+                bank.move_every_us = Some(moves.between(second / 4, 2 * second));
+                if moves.chance(800) {
+                    plan.old_release = None;
+                }
+                bank.zones = moves.chance(500).then(|| moves.between(2, 3));
                 plan.bank = Some(bank);
             }
             Ground::Upgrades => {

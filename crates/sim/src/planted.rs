@@ -58,11 +58,13 @@ pub enum Ground {
     Upgrades,
     /// Shards that split under transactions.
     Splits,
+    /// Shards that live on some nodes, and move.
+    Moves,
 }
 
 impl Ground {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Anywhere,
         Self::StaleLeaders,
         Self::Rot,
@@ -70,6 +72,7 @@ impl Ground {
         Self::Transactions,
         Self::Upgrades,
         Self::Splits,
+        Self::Moves,
     ];
 
     /// Its name for `--ground`.
@@ -83,6 +86,7 @@ impl Ground {
             Self::Transactions => "transactions",
             Self::Upgrades => "upgrades",
             Self::Splits => "splits",
+            Self::Moves => "moves",
         }
     }
 }
@@ -293,6 +297,19 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::ChildUnflushed),
     )
     .on(Ground::Splits),
+    // Moves.
+    bug(
+        "forget-moved",
+        "a replica that moves away and comes back has forgotten what it had promised",
+        Node(Sabotage::ForgetMoved),
+    )
+    .on(Ground::Moves),
+    bug(
+        "leave-at-once",
+        "a replica goes when it learns that it is no member, and others may forget that",
+        Node(Sabotage::LeaveAtOnce),
+    )
+    .on(Ground::Moves),
     // Disks and snapshots.
     bug("skip-sync", "the disk says durable and is not", Driver(DriverBug::SkipSync)),
     bug("skip-directory-sync", "a new file's name is not durable", Driver(DriverBug::SkipDirSync)),

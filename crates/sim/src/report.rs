@@ -111,4 +111,8 @@ pub const MARKS: &[&str] = &[
     "split refused below its feature level",
     "split-off shard weaned",
     "split-off shard began empty",
+    "replica moved away",
+    "replica came back",
+    "asked of a node without the shard",
+    "move refused below its feature level",
 ];

@@ -1,11 +1,13 @@
 //! What the core's types are called in a trace.
 
 use crate::{Lane, Outcome, Part, Said, TraceEvent};
-use quorate_cluster::{EntryCopy, PeerBody, Reply, Sighting, Standings, WatchOutput};
+use quorate_cluster::{Answer, EntryCopy, PeerBody, Reply, Sighting, Standings, WatchOutput};
 use quorate_consensus::Role;
 use quorate_env::ShardId;
 use quorate_kv::across::{Decision, TxId, TxStep};
-use quorate_kv::{Command, Compare, CompareOp, Error, Expected, KeyRange, LeaseId, Op, RangeEnd, RangeOp, Txn};
+use quorate_kv::{
+    Command, CommandId, Compare, CompareOp, Error, Expected, KeyRange, LeaseId, Op, RangeEnd, RangeOp, Txn,
+};
 
 /// Beyond this many characters, words are cut.
 const TEXT_CHARS_MAX: usize = 200;
@@ -24,6 +26,20 @@ pub fn said(body: &PeerBody) -> Said {
             reject: m.reject,
             text: String::new(),
         },
+        PeerBody::Petition(envelopes) => {
+            other("Petition", list(envelopes.iter().map(|envelope| command(&envelope.command))))
+        }
+        PeerBody::Answers { applied, answers, .. } => {
+            let one = |(id, answer): &(CommandId, Answer)| match answer {
+                Answer::Given(Ok(_)) => format!("{id} done"),
+                Answer::Given(Err(refusal)) => format!("{id} refused: {refusal}"),
+                Answer::Forgotten => format!("{id} applied before"),
+            };
+            other("Answers", format!("{applied} applied; {}", list(answers.iter().map(one))))
+        }
+        PeerBody::NotHere => other("NotHere", String::new()),
+        PeerBody::LeaveAsk => other("LeaveAsk", String::new()),
+        PeerBody::LeaveAnswer => other("LeaveAnswer", String::new()),
         PeerBody::Forward(envelopes) => {
             other("Forward", list(envelopes.iter().map(|envelope| command(&envelope.command))))
         }
@@ -130,6 +146,7 @@ pub fn told(watch: Lane, node: Lane, output: &WatchOutput) -> TraceEvent {
         WatchOutput::Compacted { compacted, .. } => ((0, 0), format!("compacted at {}", compacted.0)),
         WatchOutput::Progress { revision } => ((0, 0), format!("progress: all up to revision {}", revision.0)),
         WatchOutput::Detached => ((0, 0), "detached".into()),
+        WatchOutput::Gone => ((0, 0), "the replica is gone".into()),
     };
     TraceEvent::Tell { watch, node, from, to, text: short(text) }
 }

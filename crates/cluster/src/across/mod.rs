@@ -81,7 +81,7 @@ struct Client {
 pub(crate) struct Surroundings<'a> {
     pub now: Instant,
     pub keyspaces: &'a Keyspaces,
-    /// Where this node's replica of a shard stands; none if it has none that works.
+    /// How far the log of a shard is, as this node last knew; none if it never did.
     pub applied: &'a dyn Fn(ShardId) -> Option<LogIndex>,
     pub sabotage: Option<Sabotage>,
 }
@@ -94,6 +94,8 @@ pub(crate) struct Across {
     asked: BTreeMap<RequestId, Purpose>,
     next_ask: RequestId,
     asks: Vec<Ask>,
+    /// Shards of which it must be known how far their logs are.
+    unknown: BTreeSet<ShardId>,
     recovery: Recovery,
     replies: Vec<(RequestId, Result<Reply, Error>)>,
 }
@@ -107,6 +109,7 @@ impl Across {
             asked: BTreeMap::new(),
             next_ask: OWN_REQUESTS,
             asks: Vec::new(),
+            unknown: BTreeSet::new(),
             recovery: Recovery::default(),
             replies: Vec::new(),
         }
@@ -120,6 +123,11 @@ impl Across {
     /// What is to be asked of this node's replicas.
     pub fn take_asks(&mut self) -> Vec<Ask> {
         std::mem::take(&mut self.asks)
+    }
+
+    /// Shards whose logs somebody should ask how far they are.
+    pub fn take_unknown(&mut self) -> BTreeSet<ShardId> {
+        std::mem::take(&mut self.unknown)
     }
 
     /// What clients are to be told.
@@ -156,7 +164,10 @@ impl Across {
                 let step = TxStep::Settle { fence: LogIndex(applied.0 + FENCE_ENTRIES) };
                 self.ask(home, tx, step, deadline, Purpose::Asked { request });
             }
-            None => self.replies.push((request, Err(Unavailable::NoLeader.into()))),
+            None => {
+                self.unknown.insert(home);
+                self.replies.push((request, Err(Unavailable::NoLeader.into())));
+            }
         }
     }
 
@@ -171,6 +182,7 @@ impl Across {
         client.attempts += 1;
         let home = client.plan.home;
         let Some(applied) = (at.applied)(home) else {
+            self.unknown.insert(home);
             return self.pause(number, Unavailable::NoLeader.into(), at);
         };
         let tx = TxId(u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64()));

@@ -45,6 +45,8 @@ enum Way {
     Build,
     /// Others have it, here it begins with nothing.
     Empty,
+    /// Others have it, and nobody wants it here.
+    Elsewhere,
     Wait,
 }
 
@@ -75,7 +77,7 @@ impl Nursery {
 impl Node {
     /// Opens the replicas of shards that somebody made. Those that were split off follow when they can.
     pub(super) fn open_made(&mut self, now: Instant) -> Result<(), BootError> {
-        let keyspaces = self.system.keyspaces.clone();
+        let (keyspaces, placements) = (self.system.keyspaces.clone(), self.system.placements.clone());
         for row in keyspaces.made() {
             for (start, shard) in &row.keyspace.shards {
                 if self.is_here(*shard) {
@@ -86,7 +88,10 @@ impl Node {
                         let origin = Origin { parent: *parent, start: start.clone() };
                         self.nursery.unborn.entry(*shard).or_insert(origin);
                     }
-                    None => self.open(now, *shard, &Membership::of_voters(row.founders.iter().copied()))?,
+                    None if self.may_open(*shard) => {
+                        self.open(now, *shard, &Membership::of_voters(placements.founders(*shard, row)))?;
+                    }
+                    None => {}
                 }
             }
         }
@@ -101,6 +106,9 @@ impl Node {
                 Way::Build => self.begin_building(child, origin.parent)?,
                 // Of no group a member, it neither votes for itself nor asks for votes: its leader tells it who it is.
                 Way::Open | Way::Empty => self.open_child(now, child, origin.parent)?,
+                Way::Elsewhere => {
+                    self.nursery.unborn.remove(&child);
+                }
             }
         }
         Ok(())
@@ -110,6 +118,11 @@ impl Node {
         if self.shared.slots.of(child).is_some() {
             return if self.nursery.unflushed.contains_key(&child) { Way::Wait } else { Way::Open };
         }
+        // Who is to have it, and has nothing that it could begin with, gets it from the others.
+        let others_have_it = if self.may_open(child) { Way::Empty } else { Way::Elsewhere };
+        if !self.is_here(origin.parent) && !self.nursery.expects(origin.parent) && !self.may_open(origin.parent) {
+            return others_have_it;
+        }
         let Some(parent) = self.replicas.get(&origin.parent).map(Replica::machine) else { return Way::Wait };
         if self.nursery.building.contains_key(&child) {
             Way::Wait
@@ -118,7 +131,7 @@ impl Node {
         } else if parent.meta().range.contains(&origin.start) {
             Way::Wait
         } else {
-            Way::Empty
+            others_have_it
         }
     }
 
@@ -169,7 +182,7 @@ impl Node {
 
     /// What the leaders here do about children: have the log say what the map says, and let go of what is no longer needed.
     pub(super) fn tend_children(&mut self, now: Instant) {
-        let keyspaces = self.system.keyspaces.clone();
+        let (keyspaces, placements) = (self.system.keyspaces.clone(), self.system.placements.clone());
         let parents = self.replicas.iter().filter(|(_, replica)| replica.leads()).map(|(shard, _)| *shard);
         for shard in parents.collect::<Vec<_>>() {
             let births = self.replicas[&shard].machine().births();
@@ -177,7 +190,8 @@ impl Node {
             let early = self.sabotaged(Sabotage::WeanEarly);
             // What a child's log has committed behind its birth, a majority has; so it has the child.
             let weaned = births.iter().find(|(child, index)| {
-                early || self.replicas.get(child).is_some_and(|replica| replica.applied() > *index)
+                let said = placements.group(*child).is_some_and(|group| group.index > *index);
+                early || said || self.replicas.get(child).is_some_and(|replica| replica.applied() > *index)
             });
             let weaned = weaned.map(|(child, _)| *child);
             self.one(now, shard, |replica, cx| replica.tend_children(&keyspaces, weaned, cx));
@@ -185,6 +199,12 @@ impl Node {
                 self.one(now, child, Replica::seek_leadership);
             }
         }
+    }
+
+    /// Whether a child is to begin here with what a shard's rows say.
+    pub(super) fn owes_children(&self, parent: ShardId) -> bool {
+        let born = |child| self.replicas.get(&parent).is_some_and(|parent| parent.machine().birth(child).is_some());
+        self.nursery.unborn.iter().any(|(child, origin)| origin.parent == parent && born(*child))
     }
 
     fn sabotaged(&self, what: Sabotage) -> bool {

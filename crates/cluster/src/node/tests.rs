@@ -23,6 +23,8 @@ fn fresh() -> Node {
         members: (1..=3).map(member).collect(),
         known: Vec::new(),
         level: Level::LATEST,
+        zone: String::new(),
+        evict_after: Duration::from_secs(300),
         timing: Timing::default(),
         flush_bytes: 1 << 20,
         unflushed_bytes_max: 4 << 20,

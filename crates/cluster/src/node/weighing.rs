@@ -68,7 +68,7 @@ impl Node {
         };
         let Some(keyspace) = self.keyspace_of(shard) else { return };
         // What is refused now, because it has too many shards or somebody was faster, is looked at again when it is next weighed.
-        if let Ok((_, txn)) = self.system.keyspaces.split(keyspace, &middle) {
+        if let Ok((_, txn)) = self.system.keyspaces.split(&self.system.placements, keyspace, &middle) {
             let request = Request::Submit { shard: FIRST_SHARDS[0], command: Command::Transact(txn) };
             self.scales.asked = true;
             self.request(now, WEIGHED, request, now + WEIGH_REST);

@@ -37,6 +37,11 @@ impl Replica {
         self.hand_over(cx);
     }
 
+    /// Whether somebody waits until another leads.
+    pub(super) fn is_asked_to_move(&self) -> bool {
+        !self.handing.asks.is_empty()
+    }
+
     /// Whether nobody waits for this replica: it leads nobody that could lead instead, and owes no client the outcome of a command.
     pub fn may_stop(&self, heard: Instant) -> bool {
         let heirless = self.group.role() != Role::Leader || self.heir(heard).is_none();

@@ -5,12 +5,13 @@ use crate::bounds::{PROMOTION_LAG_ENTRIES, RETRY};
 use crate::config::Sabotage;
 use crate::levels::Levels;
 use crate::members::{MemberRow, MemberState, Roster};
+use crate::placement::{Placements, Wishes};
 use crate::reshape::{Decision, Standing, decide};
 use crate::wire::node_of;
 use quorate_consensus::{Entry, Membership, Message, Role};
 use quorate_env::{Instant, NodeId, ReplicaId, Writer};
 use quorate_kv::{Command, Compare, CompareOp, DeleteOp, Envelope, Expected, KeyRange, Op, PutOp, Revision, Txn};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a leader keeps in mind for changes of membership.
 #[derive(Default)]
@@ -23,6 +24,10 @@ pub(super) struct Reshaping {
     moved: Option<(MemberRow, Revision, Instant)>,
     /// When the cluster's level was last to be raised.
     raised: Option<Instant>,
+    /// When a shard was last to live elsewhere.
+    pub(super) placed: Option<Instant>,
+    /// Since when it has led, and known all that was decided before.
+    pub(super) led_since: Option<Instant>,
 }
 
 impl Replica {
@@ -73,11 +78,14 @@ impl Replica {
     }
 
     /// Takes the next step towards what the rows ask for.
-    pub fn reshape(&mut self, roster: &Roster, stays: &dyn Fn(ReplicaId) -> bool, cx: &mut Context<'_>) {
+    pub fn reshape(&mut self, wishes: &Wishes<'_>, stays: &dyn Fn(ReplicaId) -> bool, cx: &mut Context<'_>) {
+        if self.leads_informed() {
+            self.reshaping.led_since.get_or_insert(cx.now);
+        }
         if !self.leads_informed() || self.group.is_changing() || self.hold.is_some() {
             return;
         }
-        let decision = decide(self.id, &self.group.membership(), roster, stays, |id| self.standing(id, cx));
+        let decision = decide(self.id, &self.group.membership(), wishes, stays, |id| self.standing(id, cx));
         let decision = self.tamper_with_decision(decision, cx);
         match decision {
             Decision::Nothing => {}
@@ -94,8 +102,8 @@ impl Replica {
         }
     }
 
-    /// As the system keyspace's leader: moves on the rows whose wishes have come true in all `groups`.
-    pub fn move_rows(&mut self, roster: &Roster, groups: &[Membership], cx: &mut Context<'_>) {
+    /// As the system keyspace's leader: moves on the rows whose wishes have come true in all `groups`, and wherever else shards live.
+    pub fn move_rows(&mut self, roster: &Roster, groups: &[Membership], placements: &Placements, cx: &mut Context<'_>) {
         if !self.leads_informed() || roster.revision != self.machine.meta().revision {
             return;
         }
@@ -107,11 +115,15 @@ impl Replica {
                     let now = MemberRow { state: MemberState::Voter, ..row.clone() };
                     Some((row, *revision, vec![Op::Put(PutOp::of(MemberRow::key(row.id), now.encode()))]))
                 }
-                MemberState::Leaving if !groups.iter().any(|group| group.contains(replica)) => {
+                MemberState::Leaving
+                    if !groups.iter().any(|group| group.contains(replica)) && !placements.may_use(row.id) =>
+                {
                     let gone = DeleteOp { range: KeyRange::single(MemberRow::key(row.id)), prev_kv: false };
                     let never = PutOp::of(MemberRow::removed_key(row.id), row.name.clone());
-                    let level = DeleteOp { range: KeyRange::single(Levels::key(row.id)), prev_kv: false };
-                    Some((row, *revision, vec![Op::Delete(gone), Op::Delete(level), Op::Put(never)]))
+                    let of_it = [Levels::key(row.id), Placements::zone_key(row.id)].map(KeyRange::single);
+                    let of_it = of_it.map(|range| Op::Delete(DeleteOp { range, prev_kv: false }));
+                    let ops = [Op::Delete(gone), Op::Put(never)].into_iter().chain(of_it);
+                    Some((row, *revision, ops.collect()))
                 }
                 _ => None,
             }
@@ -133,14 +145,12 @@ impl Replica {
     }
 
     /// As the system keyspace's leader: writes down at which level the cluster is, when that changes.
-    pub fn raise_level(&mut self, levels: &Levels, groups: &[Membership], cx: &Context<'_>) {
+    pub fn raise_level(&mut self, levels: &Levels, members: BTreeSet<NodeId>, cx: &Context<'_>) {
         if !self.leads_informed() || self.reshaping.raised.is_some_and(|when| cx.now.since(when) < RETRY) {
             return;
         }
-        let (own, all) = (cx.config.level, groups.iter().flat_map(Membership::all).map(node_of));
-        let members: Vec<NodeId> =
-            if cx.sabotaged(Sabotage::RaiseEarly) { vec![node_of(self.id)] } else { all.collect() };
-        if let Some(txn) = levels.raise(members, own) {
+        let members = if cx.sabotaged(Sabotage::RaiseEarly) { [node_of(self.id)].into() } else { members };
+        if let Some(txn) = levels.raise(members, cx.config.level) {
             self.reshaping.raised = Some(cx.now);
             self.propose_own(Command::Transact(txn));
         }
@@ -169,6 +179,7 @@ impl Replica {
         if let Err(e) = self.machine.apply_membership(entry.index, entry.term, w.finish().into()) {
             return self.fail(&e);
         }
+        self.moving.changed(entry.index);
         self.remember_hash(entry.index);
         let left: Vec<ReplicaId> = self.reshaping.heard.keys().copied().filter(|id| !after.contains(*id)).collect();
         for id in left {

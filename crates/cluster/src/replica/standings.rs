@@ -26,6 +26,10 @@ impl StandingAsks {
     pub fn new(first: u64) -> Self {
         Self { next: first, waiting: BTreeMap::new() }
     }
+
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
 }
 
 impl Replica {

@@ -3,6 +3,7 @@
 use crate::keyspaces::Keyspaces;
 use crate::levels::Levels;
 use crate::members::Roster;
+use crate::placement::Placements;
 use quorate_kv::{KeyRange, KeyValue, RangeOp, Revision};
 use quorate_shard::{Machine, View};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ pub(crate) struct SystemRows {
     pub roster: Arc<Roster>,
     pub keyspaces: Arc<Keyspaces>,
     pub levels: Arc<Levels>,
+    pub placements: Arc<Placements>,
 }
 
 impl SystemRows {
@@ -22,7 +24,9 @@ impl SystemRows {
         let roster = Roster::read(rows(&view, Roster::ranges())?, revision).map_err(|e| e.to_string())?;
         let keyspaces = Keyspaces::read(rows(&view, Keyspaces::ranges())?, revision).map_err(|e| e.to_string())?;
         let levels = Levels::read(rows(&view, Levels::ranges())?, revision).map_err(|e| e.to_string())?;
-        Ok(Self { roster: Arc::new(roster), keyspaces: Arc::new(keyspaces), levels: Arc::new(levels) })
+        let placements = Placements::read(rows(&view, Placements::ranges())?).map_err(|e| e.to_string())?;
+        let (roster, keyspaces) = (Arc::new(roster), Arc::new(keyspaces));
+        Ok(Self { roster, keyspaces, levels: Arc::new(levels), placements: Arc::new(placements) })
     }
 
     /// When they were read.

@@ -52,6 +52,11 @@ impl MemberCheck {
         })
     }
 
+    /// A shard is to be split off: until it is, nobody has anything of it.
+    pub fn expect(&mut self, child: ShardId) {
+        self.born.entry(child).or_insert(LogIndex(u64::MAX));
+    }
+
     /// A shard was split off.
     pub fn born(&mut self, child: ShardId, index: LogIndex, membership: &Bytes) -> Result<(), Violation> {
         let members = Membership::decode(&mut Reader::new(membership.clone()));

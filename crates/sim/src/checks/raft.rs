@@ -102,6 +102,11 @@ impl RaftCheck {
         self.members.made(shard, founders)
     }
 
+    /// See [`MemberCheck::expect`].
+    pub fn expect(&mut self, child: ShardId) {
+        self.members.expect(child);
+    }
+
     /// A shard was split off: its log goes on behind an entry, and begins with what its parent had then.
     pub fn born(&mut self, child: ShardId, index: LogIndex, term: Term, membership: &Bytes) -> Result<(), Violation> {
         let before = index.0 as usize;

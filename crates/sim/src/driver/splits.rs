@@ -54,7 +54,7 @@ impl World<'_> {
         if core.keyspaces().splits() >= SPLITS_MAX || bank.shards.iter().any(|(start, _)| *start == key) {
             return Ok(());
         }
-        let split = core.keyspaces().split(bank.id, &key);
+        let split = core.keyspaces().split(core.placements(), bank.id, &key);
         let (child, txn) = split.map_err(|e| Violation { rule: "answers fit", detail: e.to_string() })?;
         let id = self.next_request;
         self.next_request += 1;

@@ -1,5 +1,6 @@
 //! The bank: a keyspace of many shards, tellers whose transactions go over all of them, and how their answers are judged.
 
+use super::moves::places;
 use super::{CLIENT_PATIENCE_US, Event, REQUEST_TIMEOUT, SHARDS, Step, World, id_of};
 use crate::checks::serial::{Done, SerialCheck};
 use crate::history::{Violation, demand};
@@ -11,10 +12,10 @@ use bytes::Bytes;
 use quorate_cluster::keyspaces::Keyspaces;
 use quorate_cluster::members::Roster;
 use quorate_cluster::{Input, Reply, Request, RequestId};
-use quorate_env::{Rng, ShardId};
+use quorate_env::{NodeId, Rng, ShardId};
 use quorate_kv::across::{Decision, TransactionResult, TxId, TxStep};
 use quorate_kv::{
-    Command, Error, KeyRange, KeyValue, Keyspace, KeyspaceKind, OpResult, Outcome, RangeOp, Refusal, Revision,
+    Command, Error, KeyRange, KeyValue, Keyspace, KeyspaceKind, Level, OpResult, Outcome, RangeOp, Refusal, Revision,
     TxnResult, Unavailable,
 };
 use quorate_shard::EntryPayload;
@@ -99,10 +100,19 @@ impl World<'_> {
         let up = self.not_retired().into_iter().find(|node| self.nodes[*node].node.is_some());
         let Some(node) = up else { return Ok(()) };
         let core = self.nodes[node].node.as_ref().expect("it is up");
+        if self.plan.bank.is_some_and(|bank| bank.replicas.is_some()) && !core.levels().begun() {
+            return Ok(());
+        }
         let (keyspaces, roster): (&Keyspaces, &Roster) = (core.keyspaces(), core.roster());
         let founders = roster.founders((0..self.plan.nodes).map(id_of));
+        let nodes = founders.iter().map(|founder| NodeId(founder.0)).collect();
         let made = keyspaces.create(BANK, KeyspaceKind::Ranged, &starts(self.bank.shards), founders);
-        let (_, mut txn) = made.map_err(|e| Violation { rule: "answers fit", detail: e.to_string() })?;
+        let (keyspace, mut txn) = made.map_err(|e| Violation { rule: "answers fit", detail: e.to_string() })?;
+        if let Some(replicas) =
+            self.plan.bank.and_then(|bank| bank.replicas).filter(|_| core.levels().cluster() >= Level::PLACED)
+        {
+            txn.success.extend(places(core.placements(), &keyspace, &nodes, replicas));
+        }
         txn.compares.extend(roster.unchanged());
         let id = self.next_request;
         self.next_request += 1;
@@ -229,7 +239,7 @@ impl World<'_> {
         request: RequestId,
         answer: &Result<Reply, Error>,
     ) -> Result<bool, Violation> {
-        if self.split_hears(request, answer) {
+        if self.split_hears(request, answer) || self.move_hears(request, answer) {
             return Ok(true);
         }
         if let Some((home, tx)) = self.bank.curious.remove(&request) {
@@ -284,6 +294,10 @@ impl World<'_> {
             },
             // Asked twice, it may have happened the first time.
             Err(Error::Unavailable(_) | Error::Refused(_)) if flight.asked > 1 => self.mark("unknown outcome"),
+            Err(Error::Unavailable(Unavailable::NotHere)) => {
+                self.mark("asked of a node without the shard");
+                self.bank.check.done.remove(&operation);
+            }
             Err(
                 Error::Unavailable(_)
                 | Error::Refused(Refusal::Locked { .. } | Refusal::Aborted { .. } | Refusal::Moved { .. }),

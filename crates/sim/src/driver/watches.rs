@@ -125,7 +125,7 @@ impl World<'_> {
             }
             WatchOutput::Events { events, .. } => check.events(&self.order.model, &events)?,
             WatchOutput::Progress { revision } => check.progress(&self.order.model, revision.0)?,
-            WatchOutput::Detached => return self.attach(watcher),
+            WatchOutput::Detached | WatchOutput::Gone => return self.attach(watcher),
         }
         Ok(())
     }

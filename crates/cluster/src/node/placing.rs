@@ -1,0 +1,121 @@
+//! Where the shards live, as this node has to do with it: replicas here that are not wanted any more go, the groups that it leads say whom they have, and who
+//! leads the system keyspace decides what is to live elsewhere (`placing.rs` says what).
+
+use super::{FIRST_SHARDS, Node, PLACED};
+use crate::boot::BootError;
+use crate::bounds::RETRY;
+use crate::input::{Request, WatchOutput};
+use crate::placing::Landscape;
+use crate::wire::node_of;
+use quorate_env::{Instant, NodeId, ShardId};
+use quorate_kv::{Command, Level, Txn};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What this node has said of where shards live, and when.
+#[derive(Default)]
+pub(super) struct Sayings {
+    said: BTreeMap<ShardId, Instant>,
+}
+
+impl Sayings {
+    /// Whether answers may come.
+    pub fn are_under_way(&self) -> bool {
+        !self.said.is_empty()
+    }
+}
+
+impl Node {
+    fn own(&self) -> NodeId {
+        self.shared.config.node
+    }
+
+    /// Whether a shard that is not here is to be opened here. One of which a log is here is, wherever it is to live by now, unless it was let go: its rows may
+    /// have been lost in a crash, and its log be all that is left of a vote that the others need.
+    pub(super) fn may_open(&self, shard: ShardId) -> bool {
+        let (placements, own) = (&self.system.placements, self.own());
+        let slots = &self.shared.slots;
+        let owes = || self.logs.contains_key(&shard) && !slots.is_gone(shard);
+        let counts = || placements.group(shard).is_some_and(|group| group.has(own));
+        slots.of(shard).is_some() || placements.opens(shard, own) || owes() || counts()
+    }
+
+    /// Lets go of replicas that are not wanted here, and whose groups go on without them.
+    pub(super) fn let_go(&mut self, now: Instant) -> Result<(), BootError> {
+        let (placements, own) = (self.system.placements.clone(), self.own());
+        for (shard, placement) in placements.placed() {
+            let Some(replica) = self.replicas.get_mut(&shard) else { continue };
+            let outside = placements.group(shard).filter(|group| !group.has(own));
+            let Some(group) = outside.filter(|_| !placement.wanted.contains(&own)) else {
+                replica.stay();
+                continue;
+            };
+            let released = replica.say_goodbye(&group.voters, &mut self.shared.context(now));
+            if released && replica.is_at_rest() && !self.owes_children(shard) {
+                self.let_one_go(now, shard)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn let_one_go(&mut self, now: Instant, shard: ShardId) -> Result<(), BootError> {
+        let Some(replica) = self.replicas.remove(&shard) else { return Ok(()) };
+        let left = replica.leave_for_good(&mut self.shared.context(now));
+        self.logs.insert(shard, left.log);
+        self.shared.slots.let_go(shard)?;
+        self.dirty.remove(&shard);
+        self.shared.out.watch.extend(left.watchers.into_iter().map(|key| (key, WatchOutput::Gone)));
+        left.unanswered.into_iter().for_each(|id| self.refer(id));
+        let given_up = self.outposts.take_over(shard, left.proposals, left.applied, now);
+        self.shared.out.replies.extend(given_up.into_iter().map(|(id, error)| (id, Err(error))));
+        self.send_petitions(now);
+        Ok(())
+    }
+
+    /// Says whom the groups have that this node leads, where the rows say otherwise.
+    pub(super) fn say_groups(&mut self, now: Instant) {
+        if self.system.levels.cluster() < Level::PLACED {
+            return;
+        }
+        let placements = self.system.placements.clone();
+        let news: Vec<(ShardId, Txn)> = self
+            .replicas
+            .iter()
+            .filter_map(|(shard, replica)| Some((*shard, replica.news_of_group(&placements)?)))
+            .collect();
+        self.sayings.said.retain(|shard, when| now.since(*when) < RETRY && news.iter().any(|(it, _)| it == shard));
+        for (shard, txn) in news {
+            if let Entry::Vacant(place) = self.sayings.said.entry(shard) {
+                place.insert(now);
+                let request = Request::Submit { shard: FIRST_SHARDS[0], command: Command::Transact(txn) };
+                self.request(now, PLACED, request, now + RETRY);
+            }
+        }
+    }
+
+    /// As the one who leads the system keyspace: has the next shard live where it should.
+    pub(super) fn place(&mut self, now: Instant) {
+        let Some(system) = self.replicas.get(&FIRST_SHARDS[0]) else { return };
+        if self.system.levels.cluster() < Level::PLACED || !system.may_place(self.system.revision(), now) {
+            return;
+        }
+        let (roster, placements) = (self.system.roster.clone(), self.system.placements.clone());
+        let first = self.shared.config.members.iter().map(|member| member.id);
+        let nodes: BTreeSet<NodeId> = roster.founders(first).into_iter().map(node_of).collect();
+        let keyspaces = self.system.keyspaces.made();
+        let replicas: BTreeMap<ShardId, usize> = keyspaces
+            .flat_map(|row| {
+                let replicas = placements.replicas_of(row.keyspace.id);
+                row.keyspace.shards.iter().map(move |(_, shard)| (*shard, replicas))
+            })
+            .collect();
+        self.one(now, FIRST_SHARDS[0], |system, cx| {
+            let dead = system.silent(&nodes, cx);
+            let landscape = Landscape { nodes: &nodes, dead: &dead, placements: &placements };
+            let next = landscape.next(&|shard| replicas.get(&shard).copied().unwrap_or(1));
+            if let Some(txn) = next.and_then(|(shard, wanted)| placements.place(shard, wanted)) {
+                system.place(txn, cx);
+            }
+        });
+    }
+}

@@ -1,0 +1,255 @@
+//! Where shards should live: pure functions of the members, their zones, and where shards live now.
+//!
+//! What is wrong is put right in this order: replicas on nodes that go or are dead are replaced; who has too few gets more, who has too many fewer; replicas that
+//! would fail together are put apart; and in the end each node has about as many as any other. One replica of a shard moves at a time, and none
+//! for the last two reasons while others are on their way: each is a copy of all rows.
+
+use crate::placement::{Placement, Placements};
+use quorate_env::{NodeId, ShardId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Shards that may be on their way at one time because nodes go: each is a copy of all rows, to a node that serves others meanwhile.
+const MOVES_MAX: usize = 4;
+
+/// What placing goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Landscape<'a> {
+    /// Nodes that may have replicas.
+    pub nodes: &'a BTreeSet<NodeId>,
+    /// Those of them that were not heard from for long: they get none, and what they have is made up for elsewhere if it can be.
+    pub dead: &'a BTreeSet<NodeId>,
+    /// Where shards live.
+    pub placements: &'a Placements,
+}
+
+impl Landscape<'_> {
+    fn zone(&self, node: NodeId) -> &str {
+        self.placements.zone(node)
+    }
+
+    /// How many replicas each node is to have.
+    fn loads(&self) -> BTreeMap<NodeId, usize> {
+        let mut loads: BTreeMap<NodeId, usize> = self.nodes.iter().map(|node| (*node, 0)).collect();
+        for (_, placement) in self.placements.placed() {
+            for node in &placement.wanted {
+                *loads.entry(*node).or_default() += 1;
+            }
+        }
+        loads
+    }
+
+    /// How many of some nodes are in a node's zone.
+    fn near(&self, among: &BTreeSet<NodeId>, node: NodeId) -> usize {
+        among.iter().filter(|other| self.zone(**other) == self.zone(node)).count()
+    }
+
+    fn zones(&self, among: &BTreeSet<NodeId>) -> usize {
+        among.iter().map(|node| self.zone(*node)).collect::<BTreeSet<_>>().len()
+    }
+
+    /// The best node for one more replica: in the zone that has the fewest of them, the one with the least to do.
+    fn one_more(&self, chosen: &BTreeSet<NodeId>, loads: &BTreeMap<NodeId, usize>) -> Option<NodeId> {
+        let free = self.nodes.iter().copied().filter(|node| !chosen.contains(node) && !self.dead.contains(node));
+        free.min_by_key(|node| (self.near(chosen, *node), loads.get(node).copied().unwrap_or(0), *node))
+    }
+
+    /// Where new shards begin, which have so many replicas each. Fewer, where there are not so many nodes.
+    #[must_use]
+    pub fn begin(
+        &self,
+        shards: impl IntoIterator<Item = ShardId>,
+        replicas: usize,
+    ) -> Vec<(ShardId, BTreeSet<NodeId>)> {
+        let mut loads = self.loads();
+        let mut place = |shard| {
+            let mut chosen = BTreeSet::new();
+            while chosen.len() < replicas
+                && let Some(node) = self.one_more(&chosen, &loads)
+            {
+                chosen.insert(node);
+                *loads.entry(node).or_default() += 1;
+            }
+            (shard, chosen)
+        };
+        shards.into_iter().map(&mut place).collect()
+    }
+
+    /// The next shard that is to live elsewhere, and where. `replicas` says how many it should have.
+    #[must_use]
+    pub fn next(&self, replicas: &dyn Fn(ShardId) -> usize) -> Option<(ShardId, BTreeSet<NodeId>)> {
+        let under_way = self.placements.placed().filter(|(shard, _)| !self.placements.is_settled(*shard)).count();
+        let settled = || self.placements.placed().filter(|(shard, _)| self.placements.is_settled(*shard));
+        if under_way >= MOVES_MAX {
+            return None;
+        }
+        let loads = self.loads();
+        // Who goes, goes whatever else is on its way: the group may wait for just that.
+        let gone = self.placements.placed().find_map(|(shard, at)| Some((shard, self.without_gone(at, &loads)?)));
+        if gone.is_some() {
+            return gone;
+        }
+        let mended = settled().find_map(|(shard, at)| Some((shard, self.mended(at, replicas(shard), &loads)?)));
+        if mended.is_some() || under_way > 0 {
+            return mended;
+        }
+        settled().find_map(|(shard, at)| Some((shard, self.apart(at, &loads)?))).or_else(|| self.balanced(&loads))
+    }
+
+    /// Without a node that may have none, or is dead; with another in its place, if there is one.
+    fn without_gone(&self, at: &Placement, loads: &BTreeMap<NodeId, usize>) -> Option<BTreeSet<NodeId>> {
+        let goes = at.wanted.iter().copied().find(|node| !self.nodes.contains(node));
+        let dead = at.wanted.iter().copied().find(|node| self.dead.contains(node));
+        let (leaves, by) = (goes.or(dead)?, self.one_more(&at.wanted, loads));
+        let mut wanted = at.wanted.clone();
+        wanted.remove(&leaves);
+        // The dead may come back, and are better than nothing; the last replica stays where it is.
+        if by.is_none() && (goes.is_none() || wanted.is_empty()) {
+            return None;
+        }
+        wanted.extend(by);
+        Some(wanted)
+    }
+
+    /// With one more or one less, if it has too few or too many.
+    fn mended(&self, at: &Placement, replicas: usize, loads: &BTreeMap<NodeId, usize>) -> Option<BTreeSet<NodeId>> {
+        let mut wanted = at.wanted.clone();
+        if wanted.len() < replicas {
+            wanted.insert(self.one_more(&wanted, loads)?);
+        } else if wanted.len() > replicas {
+            let load = |node: &NodeId| loads.get(node).copied().unwrap_or(0);
+            let most = wanted.iter().copied().max_by_key(|node| (self.near(&wanted, *node), load(node), *node))?;
+            wanted.remove(&most);
+        }
+        (wanted != at.wanted).then_some(wanted)
+    }
+
+    /// With one replica in a zone that has none instead of one that has several.
+    fn apart(&self, at: &Placement, loads: &BTreeMap<NodeId, usize>) -> Option<BTreeSet<NodeId>> {
+        let crowded = at.wanted.iter().copied().max_by_key(|node| (self.near(&at.wanted, *node), *node))?;
+        let by = self.one_more(&at.wanted, loads).filter(|node| self.near(&at.wanted, *node) == 0)?;
+        (self.near(&at.wanted, crowded) > 1).then(|| exchanged(&at.wanted, crowded, by))
+    }
+
+    /// One replica from the node that has the most to the one that has the least, if that makes them more alike.
+    fn balanced(&self, loads: &BTreeMap<NodeId, usize>) -> Option<(ShardId, BTreeSet<NodeId>)> {
+        let alive = || loads.iter().filter(|(node, _)| self.nodes.contains(node) && !self.dead.contains(node));
+        let (most, many) = alive().max_by_key(|(node, load)| (**load, **node))?;
+        let (least, few) = alive().min_by_key(|(node, load)| (**load, **node))?;
+        if *many < few + 2 {
+            return None;
+        }
+        let moves = |at: &Placement| at.wanted.contains(most) && !at.wanted.contains(least);
+        self.placements.placed().filter(|(_, at)| moves(at)).find_map(|(shard, at)| {
+            let wanted = exchanged(&at.wanted, *most, *least);
+            (self.zones(&wanted) >= self.zones(&at.wanted)).then_some((shard, wanted))
+        })
+    }
+}
+
+fn exchanged(wanted: &BTreeSet<NodeId>, one: NodeId, by: NodeId) -> BTreeSet<NodeId> {
+    wanted.iter().copied().filter(|node| *node != one).chain([by]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::placement::tests::Rows;
+
+    fn set(nodes: &[u64]) -> BTreeSet<NodeId> {
+        nodes.iter().copied().map(NodeId).collect()
+    }
+
+    /// Carries out what is said until nothing more is, and says in how many moves.
+    fn settle(rows: &mut Rows, nodes: &[u64], dead: &[u64], replicas: usize) -> usize {
+        let (nodes, dead) = (set(nodes), set(dead));
+        for moves in 0..1_000 {
+            let placements = rows.read();
+            let landscape = Landscape { nodes: &nodes, dead: &dead, placements: &placements };
+            let Some((shard, wanted)) = landscape.next(&|_| replicas) else { return moves };
+            let (from, to) = (&placements.of(shard).expect("placed").wanted, &wanted);
+            assert!(from.symmetric_difference(to).count() <= 2, "one replica moves at a time: {from:?} to {to:?}");
+            assert!(!wanted.is_empty());
+            rows.place(shard, &wanted);
+            rows.settled(shard, &wanted);
+        }
+        panic!("it never ends")
+    }
+
+    fn loads(rows: &mut Rows, nodes: &[u64]) -> Vec<usize> {
+        let (nodes, placements) = (set(nodes), rows.read());
+        let none = BTreeSet::new();
+        Landscape { nodes: &nodes, dead: &none, placements: &placements }.loads().into_values().collect()
+    }
+
+    fn begun(nodes: &[u64], zones: &[(u64, &str)], shards: u64, replicas: usize) -> Rows {
+        let mut rows = Rows::default();
+        zones.iter().for_each(|(node, zone)| rows.zone(NodeId(*node), zone));
+        let (nodes, none, placements) = (set(nodes), BTreeSet::new(), rows.read());
+        let landscape = Landscape { nodes: &nodes, dead: &none, placements: &placements };
+        rows.found(landscape.begin((0..shards).map(|n| ShardId(17 + n)), replicas));
+        rows
+    }
+
+    #[test]
+    fn new_shards_are_spread_over_nodes_and_zones() {
+        let mut rows = begun(&[1, 2, 3, 4, 5], &[], 10, 3);
+        assert_eq!(loads(&mut rows, &[1, 2, 3, 4, 5]), [6; 5]);
+        let zones = [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "c")];
+        let mut rows = begun(&[1, 2, 3, 4, 5], &zones, 6, 3);
+        for (_, at) in rows.read().placed() {
+            assert!(at.wanted.contains(&NodeId(4)) && at.wanted.contains(&NodeId(5)), "one in each zone: {at:?}");
+        }
+        assert_eq!(settle(&mut rows, &[1, 2, 3, 4, 5], &[], 3), 0, "it is as it should be");
+        assert_eq!(loads(&mut begun(&[1, 2], &[], 4, 3), &[1, 2]), [4, 4], "as many as there are nodes");
+    }
+
+    #[test]
+    fn who_comes_gets_its_share_and_who_goes_leaves_nothing() {
+        let mut rows = begun(&[1, 2, 3], &[], 8, 3);
+        assert_eq!(loads(&mut rows, &[1, 2, 3]), [8, 8, 8]);
+        let moves = settle(&mut rows, &[1, 2, 3, 4], &[], 3);
+        assert_eq!((loads(&mut rows, &[1, 2, 3, 4]), moves), (vec![6; 4], 6), "no more than must");
+        settle(&mut rows, &[1, 2, 4], &[], 3);
+        assert_eq!(loads(&mut rows, &[1, 2, 4]), [8, 8, 8]);
+        settle(&mut rows, &[1], &[], 3);
+        assert_eq!(loads(&mut rows, &[1]), [8], "the last one keeps all");
+        settle(&mut rows, &[2], &[], 3);
+        assert_eq!(loads(&mut rows, &[2]), [8]);
+        settle(&mut rows, &[2, 3, 4, 5], &[], 3);
+        assert_eq!(loads(&mut rows, &[2, 3, 4, 5]), [6; 4]);
+    }
+
+    #[test]
+    fn the_dead_are_made_up_for_and_stay_where_nobody_can() {
+        let mut rows = begun(&[1, 2, 3, 4], &[], 4, 3);
+        settle(&mut rows, &[1, 2, 3, 4], &[4], 3);
+        assert_eq!(loads(&mut rows, &[1, 2, 3, 4]), [4, 4, 4, 0]);
+        let mut rows = begun(&[1, 2, 3], &[], 4, 3);
+        assert_eq!(settle(&mut rows, &[1, 2, 3], &[3], 3), 0);
+    }
+
+    #[test]
+    fn replicas_that_would_fail_together_are_put_apart() {
+        let mut rows = begun(&[1, 2, 3], &[(1, "a"), (2, "a"), (3, "b")], 4, 3);
+        rows.zone(NodeId(4), "c");
+        settle(&mut rows, &[1, 2, 3, 4], &[], 3);
+        for (_, at) in rows.read().placed() {
+            assert!(at.wanted.contains(&NodeId(3)) && at.wanted.contains(&NodeId(4)), "{at:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_waited_for() {
+        let mut rows = begun(&[1, 2, 3], &[], 8, 3);
+        let (nodes, none) = (set(&[1, 2, 3, 4]), BTreeSet::new());
+        let next = |rows: &mut Rows| {
+            let placements = rows.read();
+            Landscape { nodes: &nodes, dead: &none, placements: &placements }.next(&|_| 3)
+        };
+        let (shard, wanted) = next(&mut rows).expect("there is a node without any");
+        rows.place(shard, &wanted);
+        assert_eq!(next(&mut rows), None, "one at a time, for the sake of balance");
+        rows.settled(shard, &wanted);
+        assert_ne!(next(&mut rows), None);
+    }
+}

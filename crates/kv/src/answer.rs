@@ -1,0 +1,368 @@
+//! Answers to commands, encoded: a node that has no replica of a shard hears them from one that has.
+
+use crate::across::{Decision, PartResult, TxAnswer, TxId};
+use crate::{
+    Applied, DeleteResult, Header, KeyValue, LeaseId, OpResult, Outcome, PutResult, RangeResult, Refusal, Revision,
+    TxnResult, limits,
+};
+use quorate_env::{DecodeError, Reader, Term, Writer};
+
+/// Refusals that say nothing but what they are, by their numbers.
+const PLAIN: [(u8, Refusal); 15] = [
+    (1, Refusal::KeyNotFound),
+    (2, Refusal::LeaseNotFound),
+    (3, Refusal::LeaseExists),
+    (4, Refusal::LeaseTtlTooLarge),
+    (5, Refusal::UnknownProcedure),
+    (6, Refusal::KeyspaceNotFound),
+    (7, Refusal::KeyspaceExists),
+    (8, Refusal::KeyspaceName),
+    (9, Refusal::KeyspaceShards),
+    (10, Refusal::OrderedSplit),
+    (11, Refusal::NotOrdered),
+    (12, Refusal::AlreadySplit),
+    (13, Refusal::LeasesSplit),
+    (14, Refusal::EmptyKey),
+    (15, Refusal::Replicas),
+];
+
+const COMPACTED: u8 = 32;
+const IN_FUTURE: u8 = 33;
+const TOO_LARGE: u8 = 34;
+const LOCKED: u8 = 35;
+const ABORTED: u8 = 36;
+const MOVED: u8 = 37;
+const TOO_MANY_SHARDS: u8 = 38;
+
+/// Appends an answer (docs/design/wire-format.md).
+///
+/// # Panics
+/// If it is a refusal to change the members or to move a leader: no command is refused for that.
+pub fn encode_answer(answer: &Result<Applied, Refusal>, w: &mut Writer) {
+    match answer {
+        Ok(Applied { header, outcome }) => {
+            w.u8(0);
+            w.varint(header.revision.0);
+            w.varint(header.term.0);
+            encode_outcome(outcome, w);
+        }
+        Err(refusal) => encode_refusal(refusal, w),
+    }
+}
+
+/// Reads one.
+pub fn decode_answer(r: &mut Reader) -> Result<Result<Applied, Refusal>, DecodeError> {
+    Ok(match r.u8("answer")? {
+        0 => {
+            let header = Header { revision: Revision(r.varint("revision")?), term: Term(r.varint("term")?) };
+            Ok(Applied { header, outcome: decode_outcome(r)? })
+        }
+        tag => Err(decode_refusal(tag, r)?),
+    })
+}
+
+fn encode_refusal(refusal: &Refusal, w: &mut Writer) {
+    match refusal {
+        Refusal::RevisionCompacted { compacted } => {
+            w.u8(COMPACTED);
+            w.varint(compacted.0);
+        }
+        Refusal::RevisionInFuture { current } => {
+            w.u8(IN_FUTURE);
+            w.varint(current.0);
+        }
+        Refusal::TooLarge { bytes, max } => {
+            w.u8(TOO_LARGE);
+            w.varint(*bytes as u64);
+            w.varint(*max as u64);
+        }
+        Refusal::Locked { key, by } => {
+            w.u8(LOCKED);
+            w.bytes(key);
+            by.encode(w);
+        }
+        Refusal::Aborted { tx } => {
+            w.u8(ABORTED);
+            tx.encode(w);
+        }
+        Refusal::Moved { key } => {
+            w.u8(MOVED);
+            w.bytes(key);
+        }
+        Refusal::TooManyShards { shards } => {
+            w.u8(TOO_MANY_SHARDS);
+            w.varint(*shards as u64);
+        }
+        plain => {
+            let number = PLAIN.iter().find(|(_, known)| known == plain).map(|(number, _)| *number);
+            w.u8(number.expect("no command is refused for that"));
+        }
+    }
+}
+
+fn decode_refusal(tag: u8, r: &mut Reader) -> Result<Refusal, DecodeError> {
+    Ok(match tag {
+        COMPACTED => Refusal::RevisionCompacted { compacted: Revision(r.varint("compacted")?) },
+        IN_FUTURE => Refusal::RevisionInFuture { current: Revision(r.varint("current")?) },
+        TOO_LARGE => Refusal::TooLarge { bytes: r.varint("bytes")? as usize, max: r.varint("limit")? as usize },
+        LOCKED => Refusal::Locked { key: r.bytes("key")?, by: TxId::decode(r)? },
+        ABORTED => Refusal::Aborted { tx: TxId::decode(r)? },
+        MOVED => Refusal::Moved { key: r.bytes("key")? },
+        TOO_MANY_SHARDS => Refusal::TooManyShards { shards: r.varint("shards")? as usize },
+        plain => {
+            let known = PLAIN.iter().find(|(number, _)| *number == plain);
+            known.map(|(_, refusal)| refusal.clone()).ok_or_else(|| r.error("refusal"))?
+        }
+    })
+}
+
+fn encode_outcome(outcome: &Outcome, w: &mut Writer) {
+    match outcome {
+        Outcome::Transacted(result) => {
+            w.u8(1);
+            encode_txn(result, w);
+        }
+        Outcome::LeaseGranted => w.u8(2),
+        Outcome::LeaseRevoked => w.u8(3),
+        Outcome::Compacted => w.u8(4),
+        Outcome::Returned(bytes) => {
+            w.u8(5);
+            w.bytes(bytes);
+        }
+        Outcome::Stepped(answer) => {
+            w.u8(6);
+            encode_step(answer, w);
+        }
+        Outcome::Split => w.u8(7),
+        Outcome::Weaned => w.u8(8),
+    }
+}
+
+fn decode_outcome(r: &mut Reader) -> Result<Outcome, DecodeError> {
+    Ok(match r.u8("outcome")? {
+        1 => Outcome::Transacted(decode_txn(r, 0)?),
+        2 => Outcome::LeaseGranted,
+        3 => Outcome::LeaseRevoked,
+        4 => Outcome::Compacted,
+        5 => Outcome::Returned(r.bytes("returned")?),
+        6 => Outcome::Stepped(decode_step(r)?),
+        7 => Outcome::Split,
+        8 => Outcome::Weaned,
+        _ => return Err(r.error("outcome")),
+    })
+}
+
+fn encode_txn(result: &TxnResult, w: &mut Writer) {
+    w.bool(result.succeeded);
+    w.varint(result.results.len() as u64);
+    for result in &result.results {
+        match result {
+            OpResult::Range(range) => {
+                w.u8(0);
+                encode_range(range, w);
+            }
+            OpResult::Put(PutResult { prev }) => {
+                w.u8(1);
+                encode_kvs(prev.as_slice(), w);
+            }
+            OpResult::Delete(DeleteResult { deleted, prev }) => {
+                w.u8(2);
+                w.varint(*deleted);
+                encode_kvs(prev, w);
+            }
+            OpResult::Txn(nested) => {
+                w.u8(3);
+                encode_txn(nested, w);
+            }
+        }
+    }
+}
+
+fn decode_txn(r: &mut Reader, depth: usize) -> Result<TxnResult, DecodeError> {
+    if depth > limits::TXN_DEPTH_MAX {
+        return Err(r.error("answer nested too deep"));
+    }
+    let mut result = TxnResult { succeeded: r.bool("succeeded")?, results: Vec::new() };
+    for _ in 0..r.count("results")? {
+        result.results.push(match r.u8("result")? {
+            0 => OpResult::Range(decode_range(r)?),
+            1 => OpResult::Put(PutResult { prev: decode_kvs(r)?.pop() }),
+            2 => OpResult::Delete(DeleteResult { deleted: r.varint("deleted")?, prev: decode_kvs(r)? }),
+            3 => OpResult::Txn(decode_txn(r, depth + 1)?),
+            _ => return Err(r.error("result")),
+        });
+    }
+    Ok(result)
+}
+
+fn encode_range(range: &RangeResult, w: &mut Writer) {
+    w.bool(range.more);
+    w.varint(range.count);
+    encode_kvs(&range.kvs, w);
+}
+
+fn decode_range(r: &mut Reader) -> Result<RangeResult, DecodeError> {
+    let (more, count) = (r.bool("more")?, r.varint("count")?);
+    Ok(RangeResult { kvs: decode_kvs(r)?, more, count })
+}
+
+fn encode_kvs(kvs: &[KeyValue], w: &mut Writer) {
+    w.varint(kvs.len() as u64);
+    for kv in kvs {
+        w.bytes(&kv.key);
+        w.bytes(&kv.value);
+        [kv.create_revision.0, kv.mod_revision.0, kv.version].into_iter().for_each(|number| w.varint(number));
+        w.zigzag(kv.lease.0);
+    }
+}
+
+fn decode_kvs(r: &mut Reader) -> Result<Vec<KeyValue>, DecodeError> {
+    let mut kvs = Vec::new();
+    for _ in 0..r.count("keys")? {
+        kvs.push(KeyValue {
+            key: r.bytes("key")?,
+            value: r.bytes("value")?,
+            create_revision: Revision(r.varint("create revision")?),
+            mod_revision: Revision(r.varint("mod revision")?),
+            version: r.varint("version")?,
+            lease: LeaseId(r.zigzag("lease")?),
+        });
+    }
+    Ok(kvs)
+}
+
+fn encode_step(answer: &TxAnswer, w: &mut Writer) {
+    match answer {
+        TxAnswer::Prepared(result) => {
+            w.u8(0);
+            encode_part(result, w);
+        }
+        TxAnswer::Decided { decision, result } => {
+            w.u8(1);
+            decision.encode(w);
+            w.bool(result.is_some());
+            result.iter().for_each(|result| encode_part(result, w));
+        }
+        TxAnswer::Repeated(decision) => {
+            w.u8(2);
+            decision.encode(w);
+        }
+        TxAnswer::Settled(decision) => {
+            w.u8(3);
+            w.bool(decision.is_some());
+            decision.iter().for_each(|decision| decision.encode(w));
+        }
+        TxAnswer::Done => w.u8(4),
+    }
+}
+
+fn decode_step(r: &mut Reader) -> Result<TxAnswer, DecodeError> {
+    Ok(match r.u8("step's answer")? {
+        0 => TxAnswer::Prepared(decode_part(r)?),
+        1 => TxAnswer::Decided {
+            decision: Decision::decode(r)?,
+            result: if r.bool("part")? { Some(decode_part(r)?) } else { None },
+        },
+        2 => TxAnswer::Repeated(Decision::decode(r)?),
+        3 => TxAnswer::Settled(if r.bool("decision")? { Some(Decision::decode(r)?) } else { None }),
+        4 => TxAnswer::Done,
+        _ => return Err(r.error("step's answer")),
+    })
+}
+
+fn encode_part(part: &PartResult, w: &mut Writer) {
+    w.bool(part.holds);
+    w.varint(part.reads.len() as u64);
+    part.reads.iter().for_each(|read| encode_range(read, w));
+}
+
+fn decode_part(r: &mut Reader) -> Result<PartResult, DecodeError> {
+    let mut part = PartResult { holds: r.bool("holds")?, reads: Vec::new() };
+    for _ in 0..r.count("reads")? {
+        part.reads.push(decode_range(r)?);
+    }
+    Ok(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn kv() -> KeyValue {
+        KeyValue {
+            key: "k".into(),
+            value: "v".into(),
+            create_revision: Revision(2),
+            mod_revision: Revision(300),
+            version: 4,
+            lease: LeaseId(-7),
+        }
+    }
+
+    fn round_trip(answer: &Result<Applied, Refusal>) {
+        let mut w = Writer::new();
+        encode_answer(answer, &mut w);
+        let bytes = Bytes::from(w.finish());
+        let mut r = Reader::new(bytes.clone());
+        assert_eq!(decode_answer(&mut r).as_ref(), Ok(answer));
+        r.end("answer").expect("nothing is left");
+        for len in 0..bytes.len() {
+            assert!(decode_answer(&mut Reader::new(bytes.slice(..len))).is_err(), "{answer:?} cut at {len}");
+        }
+    }
+
+    #[test]
+    fn every_outcome_survives_and_cuts_do_not() {
+        let range = RangeResult { kvs: vec![kv(), kv()], more: true, count: 9 };
+        let part = PartResult { holds: true, reads: vec![range.clone(), RangeResult::default()] };
+        let results = vec![
+            OpResult::Range(range),
+            OpResult::Put(PutResult { prev: Some(kv()) }),
+            OpResult::Put(PutResult { prev: None }),
+            OpResult::Delete(DeleteResult { deleted: 3, prev: vec![kv()] }),
+            OpResult::Txn(TxnResult { succeeded: true, results: vec![OpResult::Delete(DeleteResult::default())] }),
+        ];
+        let committed = Decision::Committed { succeeded: true };
+        let steps = [
+            TxAnswer::Prepared(part.clone()),
+            TxAnswer::Decided { decision: committed, result: Some(part) },
+            TxAnswer::Decided { decision: Decision::Aborted, result: None },
+            TxAnswer::Repeated(committed),
+            TxAnswer::Settled(Some(committed)),
+            TxAnswer::Settled(None),
+            TxAnswer::Done,
+        ];
+        let plain = [Outcome::LeaseGranted, Outcome::LeaseRevoked, Outcome::Compacted, Outcome::Split, Outcome::Weaned];
+        let others = [
+            Outcome::Transacted(TxnResult { succeeded: false, results }),
+            Outcome::Returned(Bytes::from_static(b"what it says")),
+        ];
+        let header = Header { revision: Revision(8), term: Term(3) };
+        for outcome in steps.map(Outcome::Stepped).into_iter().chain(plain).chain(others) {
+            round_trip(&Ok(Applied { header, outcome }));
+        }
+    }
+
+    #[test]
+    fn every_refusal_of_a_command_survives() {
+        let tx = TxId(1 << 70);
+        let others = [
+            Refusal::RevisionCompacted { compacted: Revision(7) },
+            Refusal::RevisionInFuture { current: Revision(7) },
+            Refusal::TooLarge { bytes: 300, max: 200 },
+            Refusal::Locked { key: "k".into(), by: tx },
+            Refusal::Aborted { tx },
+            Refusal::Moved { key: "k".into() },
+            Refusal::TooManyShards { shards: 70 },
+        ];
+        PLAIN.into_iter().map(|(_, refusal)| refusal).chain(others).for_each(|refusal| round_trip(&Err(refusal)));
+    }
+
+    #[test]
+    fn what_nobody_says_is_no_answer() {
+        for tag in [99, 200, 255] {
+            assert!(decode_answer(&mut Reader::new(Bytes::copy_from_slice(&[tag]))).is_err());
+        }
+    }
+}
