@@ -133,9 +133,11 @@ mod tests {
         buffer.remember(at("a"), kv("1", 7));
         assert_eq!((buffer.commit(), buffer.validation()), (None, None));
         buffer.remember(at("b"), kv("1", 3));
-        let expected = Transaction::new()
-            .check("bank", "a", &Check::ModRevision(Op::Equal, 7))
-            .check("bank", "b", &Check::ModRevision(Op::Equal, 3));
+        let expected = Transaction::new().check("bank", "a", &Check::ModRevision(Op::Equal, 7)).check(
+            "bank",
+            "b",
+            &Check::ModRevision(Op::Equal, 3),
+        );
         assert_eq!((buffer.commit(), buffer.validation()), (Some(expected.clone()), Some(expected)));
         let mut blind = Buffer::default();
         blind.write(at("a"), None);

@@ -143,9 +143,9 @@ impl Error {
     pub(crate) fn refused(said: &Value) -> Self {
         let reason = Reason::of(said["reason"].as_str().unwrap_or_default());
         match reason {
-            Reason::ConditionFailed => Self::ConditionFailed {
-                now: said.get("now").and_then(|now| serde_json::from_value(now.clone()).ok()),
-            },
+            Reason::ConditionFailed => {
+                Self::ConditionFailed { now: said.get("now").and_then(|now| serde_json::from_value(now.clone()).ok()) }
+            }
             Reason::Compacted => Self::Compacted { oldest: said["compacted"].as_u64().unwrap_or_default() },
             Reason::Conflict => Self::Conflict { tries: 1, message: message(said) },
             reason => Self::Refused { reason, message: message(said) },

@@ -81,11 +81,8 @@ mod tests {
 
     #[test]
     fn events_are_found_wherever_their_bytes_are_cut() {
-        let expected = [
-            event(Some("7"), "change", "{\"a\":\"ä\"}"),
-            event(None, "stopping", "{}"),
-            event(None, "", "one\ntwo"),
-        ];
+        let expected =
+            [event(Some("7"), "change", "{\"a\":\"ä\"}"), event(None, "stopping", "{}"), event(None, "", "one\ntwo")];
         for bytes in 1..STREAM.len() {
             let mut reader = Reader::default();
             let mut found = Vec::new();

@@ -99,12 +99,7 @@ impl Client {
     ///
     /// # Errors
     /// If it is refused, nobody is available, or nobody knows whether it was done.
-    pub async fn put(
-        &self,
-        keyspace: &str,
-        key: impl AsRef<[u8]>,
-        value: impl Into<Bytes>,
-    ) -> Result<Written, Error> {
+    pub async fn put(&self, keyspace: &str, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<Written, Error> {
         self.put_if(keyspace, key, value, None, None).await
     }
 

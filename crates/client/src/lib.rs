@@ -29,6 +29,8 @@ mod buffer;
 mod client;
 mod error;
 mod events;
+#[cfg(test)]
+mod fake;
 mod http;
 mod keys;
 mod keyspaces;
@@ -38,6 +40,8 @@ mod place;
 mod range;
 mod request;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod text;
 mod transact;
 mod transaction;

@@ -36,9 +36,7 @@ impl Range {
             Self::All => [None, None],
             Self::Key(key) => [Some(("key", key)), None],
             Self::Prefix(prefix) => [Some(("prefix", prefix)), None],
-            Self::Between(from, to) => {
-                [from.as_ref().map(|from| ("from", from)), to.as_ref().map(|to| ("to", to))]
-            }
+            Self::Between(from, to) => [from.as_ref().map(|from| ("from", from)), to.as_ref().map(|to| ("to", to))],
         };
         all.into_iter().flatten().map(|(word, key)| (word, key.clone())).collect()
     }

@@ -115,7 +115,10 @@ impl Client {
             Ok(_) => {
                 let read = buffer.keys_read();
                 let some = read[..read.len().min(KEYS_NAMED_MAX)].join(", ");
-                Ok(Committed::Conflict(format!("somebody changed one of the {} keys that it read ({some})", read.len())))
+                Ok(Committed::Conflict(format!(
+                    "somebody changed one of the {} keys that it read ({some})",
+                    read.len()
+                )))
             }
             Err(Error::Conflict { message, .. }) => Ok(Committed::Conflict(message)),
             Err(error) => Err(error),
