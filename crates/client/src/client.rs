@@ -57,16 +57,17 @@ impl Client {
     pub async fn ask(&self, request: &Request) -> Result<Value, Error> {
         let Shared { places, options, .. } = &*self.shared;
         let until = Instant::now() + options.deadline;
-        let mut trial = Trial::new(request.kind.clone());
+        let (mut trial, mut asked) = (Trial::new(request.kind.clone()), false);
         for round in 0..options.rounds.max(1) {
             if round > 0 {
                 sleep_until(until.min(Instant::now() + pause(round - 1, draw()))).await;
             }
             let first = self.shared.favourite.load(Ordering::Relaxed);
             for at in (first..first + places.len()).map(|at| at % places.len()) {
-                if Instant::now() >= until && round > 0 {
+                if asked && Instant::now() >= until {
                     return Err(trial.end());
                 }
+                asked = true;
                 match self.try_one(&places[at], request, &mut trial, until).await {
                     Next::Done(said) => {
                         self.shared.favourite.store(at, Ordering::Relaxed);
@@ -89,7 +90,10 @@ impl Client {
             match trial.judge(place.host(), heard) {
                 Next::Follow(location) => match place.follow(&location) {
                     Some(there) => (place, path) = there,
-                    None => return Next::GoOn,
+                    None => {
+                        return trial
+                            .pass(place.host(), format!("{place} sends us to {location:?}, which is no address"));
+                    }
                 },
                 next => return next,
             }

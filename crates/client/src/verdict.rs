@@ -97,7 +97,7 @@ impl Trial {
     }
 
     /// Nothing happened by this try, and another server may do it.
-    fn pass(&mut self, server: &str, why: String) -> Next {
+    pub fn pass(&mut self, server: &str, why: String) -> Next {
         self.said.retain(|(before, _)| before != server);
         self.said.push((server.into(), why));
         Next::GoOn

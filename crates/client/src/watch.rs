@@ -8,7 +8,7 @@ use crate::keys::read;
 use crate::options::{REDIRECTS_MAX, WATCH_QUIET_MAX};
 use crate::pause::{draw, pause};
 use crate::text::in_address;
-use crate::verdict::{Heard, Next, Trial};
+use crate::verdict::{Next, Trial};
 use crate::{Client, Error, KeyValue, Range, Text, request};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -216,9 +216,8 @@ impl Watch {
     /// The next server is asked.
     fn lost(&mut self, why: &str) {
         self.stream = None;
-        let place = &self.client.shared.places[self.at % self.client.shared.places.len()];
-        // Only what it says in the end is wanted.
-        let _ = self.said.judge(place.host(), Heard::Lost(why.into()));
+        let place = &self.client.shared.places[self.at];
+        self.said.pass(place.host(), format!("{place}: {why}"));
         self.pass();
     }
 
@@ -261,7 +260,10 @@ impl Watch {
                 Next::Fail(error) => return Err(error),
                 Next::Follow(location) => match place.follow(&location) {
                     Some(there) => (place, path) = there,
-                    None => break,
+                    None => {
+                        self.said.pass(place.host(), format!("{place} sends us to {location:?}, which is no address"));
+                        break;
+                    }
                 },
                 Next::GoOn | Next::Done(_) => break,
             }

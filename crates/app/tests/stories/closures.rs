@@ -1,4 +1,4 @@
-//! The Rust client against real processes: transactions as closures while nodes are killed, watches that go on, and answers that get lost.
+//! The Rust client against real processes: transactions as closures, watches that go on, and answers that get lost.
 
 use crate::support::{Cluster, Lossy, PATIENCE};
 use quorate_client::{Change, Client, Error, Kind, Options, Range, Transaction, Tx, WatchEvent, Write};
@@ -70,24 +70,26 @@ async fn work(bank: Client, teller: u64, stop: Arc<AtomicBool>, done: Arc<Atomic
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn closures_move_money_over_shards_while_nodes_are_killed() {
+async fn closures_move_money_over_shards_while_nodes_are_killed_and_answers_get_lost() {
     let mut cluster = Cluster::start(3).await;
     let bank = Client::new(cluster.endpoints()).expect("addresses");
     bank.create_keyspace("bank", Kind::Ranged, &["a/3".into(), "a/6".into(), "t".into()]).await.expect("made");
     let open = (0..ACCOUNTS)
         .fold(Transaction::new(), |open, n| open.write("bank", &Write::put(account(n), START.to_string())));
     assert!(bank.transact(&open, None).await.expect("opened").succeeded);
+    let ways: Vec<Lossy> = cluster.endpoints().iter().map(|to| Lossy::new(to)).collect();
     let (stop, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
     let tellers: Vec<_> = (0..TELLERS)
         .map(|teller| {
             // Each has connections of its own, to another node first.
-            let mut endpoints = cluster.endpoints();
+            let mut endpoints: Vec<&str> = ways.iter().map(|way| way.endpoint.as_str()).collect();
             endpoints.rotate_left(teller as usize % 3);
             let bank = Client::new(endpoints).expect("addresses");
             tokio::spawn(work(bank, teller, stop.clone(), done.clone()))
         })
         .collect();
     for round in 0..6 {
+        ways.iter().for_each(|way| way.lose(3));
         tokio::time::sleep(Duration::from_millis(900)).await;
         cluster.kill(round % 3);
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -176,7 +178,7 @@ async fn a_lost_answer_is_asked_for_under_the_same_name_and_the_write_is_done_on
         assert_eq!(counted.await, Ok(()));
         assert_eq!(runs.load(Ordering::Relaxed), 1, "what is done is not judged as somebody else's change");
         let sent: Vec<String> = ways.iter().flat_map(Lossy::transactions).collect();
-        assert_eq!(sent.len(), 4, "three answers were lost: {sent:?}");
+        assert!(sent.len() >= 4, "three answers were lost: {sent:?}");
         assert!(sent.iter().all(|request| name_of(request) == name_of(&sent[0])), "{sent:?}");
         for key in keys {
             let kv = direct.get("bank", key).await.expect("read").expect("it is there");
@@ -186,20 +188,20 @@ async fn a_lost_answer_is_asked_for_under_the_same_name_and_the_write_is_done_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_hears_nothing_until_the_deadline_is_told_the_name_under_which_to_ask() {
+async fn who_hears_nothing_is_told_the_name_under_which_to_ask_in_the_end() {
     let cluster = Cluster::start(3).await;
     let direct = Client::new(cluster.endpoints()).expect("addresses");
     direct.create_keyspace("bank", Kind::Ranged, &[]).await.expect("made");
     let way = Lossy::new(&cluster.endpoints()[0]);
     way.lose(usize::MAX);
     let mut options = Options::default();
-    options.deadline = Duration::from_millis(700);
+    (options.rounds, options.deadline) = (3, PATIENCE);
     let client = Client::with([&way.endpoint], options).expect("an address");
     let open = Transaction::new().write("bank", &Write::put("a", "1"));
     let Err(Error::Unknown { name: Some(name), .. }) = client.transact(&open, None).await else {
         panic!("nobody told it");
     };
-    assert!(way.transactions().len() > 1, "it was tried for as long as there was time");
+    assert_eq!(way.transactions().len(), 3, "once in each round");
     // Somebody else writes meanwhile, which a second try must not undo.
     direct.put("bank", "a", "2").await.expect("written");
     let again = direct.transact(&open, Some(name)).await.expect("done");
