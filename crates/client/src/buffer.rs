@@ -1,7 +1,7 @@
 //! What a running transaction has read and means to write, as data: nothing here asks anybody.
 //!
-//! Each key is read once and stays as it was read, unless the transaction writes it: then it sees that. What it read must still be so when it commits, and
-//! what it found missing must still be missing.
+//! Each key is read once and stays as it was read, unless the transaction writes it: then it sees that. What it read
+//! must still be so when it commits, and what it found missing must still be missing.
 
 use crate::{Check, KeyValue, Op, Transaction, Write};
 use bytes::Bytes;

@@ -1,12 +1,12 @@
 //! The servers of a cluster, asked one after the other until one answers.
 
+use crate::Error;
 use crate::http::Http;
 use crate::options::Options;
 use crate::pause::{draw, pause};
 use crate::place::Place;
 use crate::request::Request;
 use crate::verdict::{Next, Trial};
-use crate::{Error, Transacted};
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,7 +50,8 @@ impl Client {
         Ok(Self { shared: Arc::new(Shared { places, favourite, http, options }) })
     }
 
-    /// Asks anything that `GET /v1/openapi.json` describes and that is answered at once, and returns the answer as it is. The methods with names of their own are made of this.
+    /// Asks anything that `GET /v1/openapi.json` describes and that is answered at once, and returns the answer as it
+    /// is. The methods with names of their own are made of this.
     ///
     /// # Errors
     /// If it is refused, nobody is available, or nobody knows whether it was done.
@@ -97,19 +98,6 @@ impl Client {
                 },
                 next => return next,
             }
-        }
-    }
-
-    /// What became of a transaction that nobody knew about, by the id in [`Error::Unknown`]; none if it never happens. If nothing was decided by now, it never happens.
-    ///
-    /// # Errors
-    /// If nobody is available, or it is too long ago.
-    pub async fn status(&self, id: &str) -> Result<Option<Transacted>, Error> {
-        let said = self.ask(&Request::get(format!("/v1/status/{}", crate::text::in_address(id.as_bytes())))).await?;
-        match said["outcome"].as_str() {
-            Some("done") => crate::keys::read(said).map(Some),
-            Some("refused") => Ok(None),
-            _ => Err(Error::Unknown { name: None, id: Some(id.into()), said: vec![crate::error::message(&said)] }),
         }
     }
 }

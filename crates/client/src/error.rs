@@ -124,7 +124,8 @@ pub enum Error {
     Unknown {
         /// Its `Idempotency-Key`, if it can have one.
         name: Option<String>,
-        /// The id that a server gave it, for [`Client::status`](crate::Client::status).
+        /// What a server called the last try, for `GET /v1/status/ID`, which speaks of that try alone: another under
+        /// the same name may be done all the same.
         id: Option<String>,
         /// What was last heard of each server.
         said: Vec<String>,

@@ -1,4 +1,5 @@
-//! Keyspaces: which there are, new ones, and splits. A change of them has no name, so one whose answer is lost is not sent again.
+//! Keyspaces: which there are, new ones, and splits. A change of them has no name, so one whose answer is lost is not
+//! sent again.
 
 use crate::keys::read;
 use crate::request::Request;

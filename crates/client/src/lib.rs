@@ -19,9 +19,9 @@
 //!   watch ─> events (pure) ───────────────────────────────────────────────────────> http ─> a node
 //! ```
 //!
-//! What it promises: what it reports as done was done once; what it reports as refused or unavailable was not done; and when nobody knows, it says so
-//! ([`Error::Unknown`]), with the name under which asking again does nothing twice. Every write carries such a name, so whatever loses an answer is
-//! asked again, at the next node.
+//! What it promises: what it reports as done was done once; what it reports as refused or unavailable was not done; and
+//! when nobody knows, it says so ([`Error::Unknown`]), with the name under which asking again does nothing twice. Every
+//! write carries such a name, so whatever loses an answer is asked again, at the next node.
 //!
 //! It knows the API's words and nothing of the server's insides: no other crate of Quorate is below it.
 

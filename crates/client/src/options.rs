@@ -42,10 +42,12 @@ pub(crate) const WATCH_QUIET_MAX: Duration = Duration::from_secs(25);
 /// What is read of one answer. A request may have 16 MiB, and reads answer less than this.
 pub(crate) const ANSWER_BYTES_MAX: usize = 256 << 20;
 
-/// What one event of a watch may have: all that happened at one revision, which one request wrote, with what was there before.
+/// What one event of a watch may have: all that happened at one revision, which one request wrote, with what was there
+/// before.
 pub(crate) const EVENT_BYTES_MAX: usize = 64 << 20;
 
-/// The first pause between two rounds or two runs of a closure; each is twice the one before, and a random part of that.
+/// The first pause between two rounds or two runs of a closure; each is twice the one before, and a random part of
+/// that.
 pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(10);
 
 /// The longest pause: an election takes about as long.

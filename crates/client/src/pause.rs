@@ -1,4 +1,5 @@
-//! How long to wait before the next try: longer each time, and never as long as somebody else who began to wait at the same moment.
+//! How long to wait before the next try: longer each time, and never as long as somebody else who began to wait at the
+//! same moment.
 
 use crate::options::{PAUSE_MAX, PAUSE_MIN};
 use std::hash::{BuildHasher, Hasher, RandomState};

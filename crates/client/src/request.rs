@@ -19,7 +19,8 @@ pub(crate) enum Kind {
     Change,
 }
 
-/// One request, as `GET /v1/openapi.json` describes it. [`Client::ask`](crate::Client::ask) takes it wherever there is an answer.
+/// One request, as `GET /v1/openapi.json` describes it. [`Client::ask`](crate::Client::ask) takes it wherever there is
+/// an answer.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub(crate) method: Method,

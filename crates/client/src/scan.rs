@@ -38,7 +38,8 @@ impl Client {
 }
 
 impl Scan {
-    /// The next page; none behind the last. A page may have fewer keys than were asked for, or none, though more follow. After an error it can be asked for again.
+    /// The next page; none behind the last. A page may have fewer keys than were asked for, or none, though more
+    /// follow. After an error it can be asked for again.
     ///
     /// # Errors
     /// If it is refused, or nobody is available.

@@ -85,7 +85,8 @@ impl Write {
     }
 }
 
-/// A transaction: all checks hold and the writes happen, or one does not and those of `otherwise` do. What is looked at is as of before the writes.
+/// A transaction: all checks hold and the writes happen, or one does not and those of `otherwise` do. What is looked at
+/// is as of before the writes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Transaction {
     compare: Vec<Value>,
@@ -173,8 +174,8 @@ pub struct Transacted {
 }
 
 impl Client {
-    /// Carries out a transaction under a name of the caller's; one is drawn if there is none. Under one name it is done once, however often it is sent, and
-    /// whoever sends it.
+    /// Carries out a transaction under a name of the caller's; one is drawn if there is none. Under one name it is done
+    /// once, however often it is sent, and whoever sends it.
     ///
     /// # Errors
     /// If it is refused, others are in the way, nobody is available, or nobody knows whether it was done.

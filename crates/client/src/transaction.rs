@@ -9,10 +9,12 @@
 //!        └──── after a pause ───┘
 //! ```
 //!
-//! Nothing is locked while the closure runs, so whoever dies in it leaves nothing behind. In exchange it may run several times, and may see keys as they
-//! never were together; what it concludes from that is thrown away, an error too. So it does nothing but read and write through its [`Tx`].
+//! Nothing is locked while the closure runs, so whoever dies in it leaves nothing behind. In exchange it may run
+//! several times, and may see keys as they never were together; what it concludes from that is thrown away, an error
+//! too. So it does nothing but read and write through its [`Tx`].
 //!
-//! Each run commits under a name of its own. If the answer is lost, the same commit is sent again under that name, until somebody knows.
+//! Each run commits under a name of its own. If the answer is lost, the same commit is sent again under that name,
+//! until somebody knows.
 
 use crate::buffer::{At, Buffer};
 use crate::pause::{draw, pause};
@@ -24,7 +26,8 @@ use tokio::time::sleep;
 /// Keys that a message names.
 const KEYS_NAMED_MAX: usize = 4;
 
-/// One run of a transaction's closure. Clones are the same run; what is done with one that outlives it comes to nothing.
+/// One run of a transaction's closure. Clones are the same run; what is done with one that outlives it comes to
+/// nothing.
 #[derive(Clone, Debug)]
 pub struct Tx {
     client: Client,
@@ -37,7 +40,8 @@ impl Tx {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a key's value; none if it is not there. What this run has written is seen, and what it has read does not change.
+    /// Reads a key's value; none if it is not there. What this run has written is seen, and what it has read does not
+    /// change.
     ///
     /// # Errors
     /// If it is refused, or nobody is available. Return that from the closure.
@@ -74,12 +78,14 @@ enum Committed {
 }
 
 impl Client {
-    /// Runs a closure as one strictly serializable step over any keys of any keyspaces: all that it has read is still so when all that it has written is written.
-    /// While others change what it reads, it is run again ([`Options::transaction_tries`](crate::Options)), so it does nothing that may not be done twice. An error of its own
-    /// writes nothing, and is returned if what it saw was so.
+    /// Runs a closure as one strictly serializable step over any keys of any keyspaces: all that it has read is still
+    /// so when all that it has written is written. While others change what it reads, it is run again
+    /// ([`Options::transaction_tries`](crate::Options)), so it does nothing that may not be done twice. An error of its
+    /// own writes nothing, and is returned if what it saw was so.
     ///
     /// # Errors
-    /// The closure's; and if it is refused, others are in the way each time, nobody is available, or nobody knows whether it was done.
+    /// The closure's; and if it is refused, others are in the way each time, nobody is available, or nobody knows
+    /// whether it was done.
     pub async fn transaction<T, E, F, R>(&self, mut closure: F) -> Result<T, E>
     where
         F: FnMut(Tx) -> R,

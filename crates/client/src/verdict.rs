@@ -7,8 +7,8 @@
 //!   asked, and the answer is lost ─> ask the next server under the same name; without a name, say that nobody knows
 //! ```
 //!
-//! Once an answer is lost, only an answer that was decided under the name counts. That another try met a lock or an old server says nothing about the one
-//! that may still be under way.
+//! Once an answer is lost, only an answer that was decided under the name counts. That another try met a lock or an old
+//! server says nothing about the one that may still be under way.
 
 use crate::error::message;
 use crate::options::REDIRECTS_MAX;

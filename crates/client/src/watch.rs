@@ -1,7 +1,7 @@
 //! A watch that goes on: at the next server when one goes away, behind the last event that was handed out.
 //!
-//! An event's id is the revision up to which everything has been told, to whichever node it is shown. It is remembered when the event is handed out and not
-//! when it comes, so what was lost on the way, or in here, is told again.
+//! An event's id is the revision up to which everything has been told, to whichever node it is shown. It is remembered
+//! when the event is handed out and not when it comes, so what was lost on the way, or in here, is told again.
 
 use crate::events::{Event, Reader, TooLong};
 use crate::keys::read;
@@ -148,7 +148,8 @@ impl Watch {
     /// The next event, whenever it comes, from whichever server. Giving up waiting for it loses nothing.
     ///
     /// # Errors
-    /// If the watch is refused, what it wants is gone, or no server was heard for too long ([`Options::watch_patience`](crate::Options)). After the last it can be asked again.
+    /// If the watch is refused, what it wants is gone, or no server was heard for too long
+    /// ([`Options::watch_patience`](crate::Options)). After the last it can be asked again.
     pub async fn next(&mut self) -> Result<WatchEvent, Error> {
         loop {
             while let Some(event) = self.events.pop_front() {

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// Hands requests on and answers back, but for the answers to transactions, of which the next few are lost with their connection.
+/// Hands requests on and answers back, but for the answers to transactions, of which the next few are lost with their
+/// connection.
 pub struct Lossy {
     pub endpoint: String,
     inner: Arc<Inner>,

@@ -6,11 +6,14 @@ use serde_json::json;
 use std::time::Duration;
 
 const FIRST: &str = "id: 4\nevent: created\ndata: {\"revision\":4}\n\n\
-    id: 5\nevent: change\ndata: {\"changes\":[{\"create_revision\":5,\"key\":\"a\",\"mod_revision\":5,\"type\":\"put\",\"value\":\"1\",\"version\":1}],\"revision\":5}\n\n\
+    id: 5\nevent: change\ndata: {\"changes\":[{\"create_revision\":5,\"key\":\"a\",\
+    \"mod_revision\":5,\"type\":\"put\",\"value\":\"1\",\"version\":1}],\"revision\":5}\n\n\
     event: stopping\ndata: {\"reason\":\"stopping\"}\n\n";
 
 const SECOND: &str = "id: 5\nevent: created\ndata: {\"revision\":9}\n\n\
-    id: 6\nevent: change\ndata: {\"changes\":[{\"key\":\"a\",\"mod_revision\":6,\"prev\":{\"create_revision\":5,\"key\":\"a\",\"mod_revision\":5,\"value\":\"1\",\"version\":1},\"type\":\"delete\"}],\"revision\":6}\n\n\
+    id: 6\nevent: change\ndata: {\"changes\":[{\"key\":\"a\",\"mod_revision\":6,\
+    \"prev\":{\"create_revision\":5,\"key\":\"a\",\"mod_revision\":5,\"value\":\"1\",\
+    \"version\":1},\"type\":\"delete\"}],\"revision\":6}\n\n\
     id: 9\nevent: progress\ndata: {\"revision\":9}\n\nid: 10\nevent: cha";
 
 async fn next(watch: &mut Watch) -> WatchEvent {
