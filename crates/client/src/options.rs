@@ -16,6 +16,8 @@ pub struct Options {
     pub answer: Duration,
     /// How often the closure of a transaction is run while others change what it has read.
     pub transaction_tries: u32,
+    /// It is not run again after this long, whatever tries are left.
+    pub transaction_deadline: Duration,
     /// How long all servers may be away before a watch gives up.
     pub watch_patience: Duration,
 }
@@ -28,6 +30,7 @@ impl Default for Options {
             connect: Duration::from_secs(3),
             answer: Duration::from_secs(10),
             transaction_tries: 64,
+            transaction_deadline: Duration::from_secs(60),
             watch_patience: Duration::from_secs(60),
         }
     }

@@ -18,10 +18,10 @@
 
 use crate::buffer::{At, Buffer};
 use crate::pause::{draw, pause};
-use crate::{Client, Error, Transaction};
+use crate::{Client, Error, Options, Transaction};
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// Keys that a message names.
 const KEYS_NAMED_MAX: usize = 4;
@@ -80,7 +80,7 @@ enum Committed {
 impl Client {
     /// Runs a closure as one strictly serializable step over any keys of any keyspaces: all that it has read is still
     /// so when all that it has written is written. While others change what it reads, it is run again
-    /// ([`Options::transaction_tries`](crate::Options)), so it does nothing that may not be done twice. An error of its
+    /// ([`Options::transaction_tries`]), so it does nothing that may not be done twice. An error of its
     /// own writes nothing, and is returned if what it saw was so.
     ///
     /// # Errors
@@ -92,12 +92,11 @@ impl Client {
         R: Future<Output = Result<T, E>>,
         E: From<Error>,
     {
-        let tries = self.shared.options.transaction_tries.max(1);
-        let mut message = String::new();
-        for n in 0..tries {
-            if n > 0 {
-                sleep(pause(n - 1, draw())).await;
-            }
+        let Options { transaction_tries, transaction_deadline, .. } = self.shared.options;
+        let until = Instant::now() + transaction_deadline;
+        let mut tries = 0;
+        loop {
+            tries += 1;
             let tx = Tx { client: self.clone(), buffer: Arc::default() };
             let result = closure(tx.clone()).await;
             let buffer = std::mem::take(&mut *tx.buffer());
@@ -109,10 +108,12 @@ impl Client {
             let Some(step) = step else { return result };
             match self.commit(&step, &buffer).await? {
                 Committed::Done => return result,
-                Committed::Conflict(why) => message = why,
+                Committed::Conflict(message) if tries >= transaction_tries || Instant::now() >= until => {
+                    return Err(Error::Conflict { tries, message }.into());
+                }
+                Committed::Conflict(_) => sleep(pause(tries - 1, draw())).await,
             }
         }
-        Err(Error::Conflict { tries, message }.into())
     }
 
     async fn commit(&self, step: &Transaction, buffer: &Buffer) -> Result<Committed, Error> {

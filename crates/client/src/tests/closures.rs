@@ -4,6 +4,7 @@ use crate::fake::{Does, Fake};
 use crate::{Client, Error, Options, Tx};
 use serde_json::{Value, json};
 use std::cell::Cell;
+use std::time::Duration;
 
 fn kv(value: u64, revision: u64) -> Does {
     let value = value.to_string();
@@ -65,6 +66,11 @@ async fn it_gives_up_after_so_many_tries_and_says_who_was_in_the_way() {
         panic!("others were in the way");
     };
     assert!(tries == 2 && message.contains("b\"k\" is locked"), "{tries}: {message}");
+    // Or when there is no time left.
+    let server = Fake::new([kv(1, 7), committed(false)]).await;
+    let options = Options { transaction_deadline: Duration::ZERO, ..Options::default() };
+    let hasty = Client::with([&server.endpoint], options).expect("an address");
+    assert!(matches!(hasty.transaction(increment).await, Err(Error::Conflict { tries: 1, .. })));
     let server = Fake::new([kv(1, 7), committed(false)]).await;
     let gave_up = client(&server, 1).transaction(increment).await.expect_err("somebody changed it");
     assert!(gave_up.to_string().contains("bank/k"), "{gave_up}");
