@@ -17,8 +17,9 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("sim", &["env", "kv", "consensus", "storage", "shard", "cluster", "trace"]),
     ("etcd", &["env", "kv"]),
     ("native", &["env", "kv"]),
+    ("client", &[]),
     ("chaos", &["env", "kv", "sim", "etcd"]),
-    ("app", &["env", "kv", "cluster", "trace", "runtime", "sim", "etcd", "native", "chaos"]),
+    ("app", &["env", "kv", "cluster", "trace", "runtime", "sim", "etcd", "native", "client", "chaos"]),
     ("lab", &["env", "etcd"]),
 ];
 

@@ -2,7 +2,7 @@
 
 mod native;
 
-pub use native::{CarefulArgs, KeyspaceArgs, KeyspaceVerb, Kind, KvArgs, KvVerb, RangeArgs};
+pub use native::{CarefulArgs, KeyspaceArgs, KeyspaceVerb, Kind, KvArgs, KvVerb, RangeArgs, ServerArgs};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use quorate_sim::Numbers;

@@ -12,15 +12,13 @@ mod answers;
 mod keys;
 mod keyspaces;
 mod names;
-pub mod percent;
+mod percent;
 mod query;
 mod reasons;
 mod scan;
 mod transactions;
 mod watch;
 mod words;
-
-pub use words::Text;
 
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::handler::Handler;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 /// Writes bytes so that they are one part of a path, or one value behind a `?`.
 #[must_use]
-pub fn encode(bytes: &[u8]) -> String {
+pub(crate) fn encode(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for byte in bytes {
         match byte {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// Bytes: as text where they are text, and else in base64.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(untagged)]
-pub enum Text {
+pub(crate) enum Text {
     /// As they are.
     Plain(String),
     /// In base64.

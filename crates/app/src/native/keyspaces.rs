@@ -1,41 +1,46 @@
 //! `quorate keyspace`: which there are, new ones, and splits.
 
-use super::client::{Ask, Servers};
-use super::{bytes, list, print_json, text};
+use super::client::client;
+use super::print_json;
 use crate::cli::{KeyspaceArgs, KeyspaceVerb, Kind};
 use crate::failure::Failure;
-use quorate_native::percent;
-use serde_json::{Value, json};
+use quorate_client::{Keyspace, Text};
+use serde_json::json;
+use std::os::unix::ffi::OsStrExt;
 
 pub async fn run(args: KeyspaceArgs) -> Result<(), Failure> {
-    let servers = Servers::new(args.servers.endpoints)?;
-    let answer = match args.verb {
-        KeyspaceVerb::List => servers.ask(&Ask::get("/v1/keyspaces".into())).await?,
+    let (client, as_json) = (client(&args.servers)?, args.servers.json);
+    let one = match args.verb {
+        KeyspaceVerb::List => {
+            let all = client.keyspaces().await?;
+            return show(&all, as_json, &json!({ "keyspaces": all }));
+        }
         KeyspaceVerb::Create { name, kind, split_at } => {
             let kind = match kind {
-                Kind::Ordered => "ordered",
-                Kind::Ranged => "ranged",
+                Kind::Ordered => quorate_client::Kind::Ordered,
+                Kind::Ranged => quorate_client::Kind::Ranged,
             };
-            let split_at: Vec<Value> = split_at.iter().map(|at| text(at)).collect();
-            let wish = json!({ "name": name, "kind": kind, "split_at": split_at });
-            servers.ask(&Ask::change("/v1/keyspaces".into(), wish)).await?
+            let split_at: Vec<Text> = split_at.iter().map(|at| Text::from(at.as_bytes())).collect();
+            client.create_keyspace(&name, kind, &split_at).await?
         }
-        KeyspaceVerb::Split { name, at } => {
-            let path = format!("/v1/keyspaces/{}/split", percent::encode(name.as_bytes()));
-            servers.ask(&Ask::change(path, json!({ "at": text(&at) }))).await?
-        }
+        KeyspaceVerb::Split { name, at } => client.split_keyspace(&name, at.as_bytes()).await?,
     };
-    if args.servers.json {
-        return Ok(print_json(&answer)?);
+    show(std::slice::from_ref(&one), as_json, &json!(one))
+}
+
+fn show(all: &[Keyspace], as_json: bool, json: &serde_json::Value) -> Result<(), Failure> {
+    if as_json {
+        return Ok(print_json(json)?);
     }
-    let all = answer["keyspaces"].as_array().cloned().unwrap_or_else(|| vec![answer]);
     println!("{:<24} {:<8} {:>6}  FROM", "NAME", "KIND", "SHARDS");
-    for keyspace in &all {
-        let word = |name: &str| keyspace[name].as_str().unwrap_or_default().to_owned();
-        let shards = list(&keyspace["shards"]);
-        let from = shards.iter().skip(1).map(|shard| String::from_utf8_lossy(&bytes(&shard["from"])).into_owned());
+    for Keyspace { name, kind, shards, .. } in all {
+        let kind = match kind {
+            quorate_client::Kind::Ordered => "ordered",
+            quorate_client::Kind::Ranged => "ranged",
+        };
+        let from = shards.iter().skip(1).map(|shard| String::from_utf8_lossy(&shard.from.0));
         let from = from.collect::<Vec<_>>().join(" ");
-        println!("{}", format!("{:<24} {:<8} {:>6}  {from}", word("name"), word("kind"), shards.len()).trim_end());
+        println!("{}", format!("{name:<24} {kind:<8} {:>6}  {from}", shards.len()).trim_end());
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ mod bad_requests;
 mod bank;
 mod chaos;
 mod clients;
+mod closures;
 mod command_line;
 mod connections;
 mod diagrams;

@@ -1,12 +1,14 @@
 //! Clusters of real processes, ended with the test, and clients for them.
 
 mod here;
+mod lossy;
 pub mod native;
 mod raw;
 mod small_disk;
 mod watching;
 
 pub use here::Here;
+pub use lossy::Lossy;
 pub use raw::{call, page};
 pub use small_disk::SmallDisk;
 pub use watching::Watching;

@@ -1,0 +1,70 @@
+//! Keyspaces: which there are, new ones, and splits. A change of them has no name, so one whose answer is lost is not
+//! sent again.
+
+use crate::keys::read;
+use crate::request::Request;
+use crate::text::in_address;
+use crate::{Client, Error, Text};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// What a keyspace promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// One shard, one order: can be watched.
+    Ordered,
+    /// As many shards as it takes.
+    Ranged,
+}
+
+/// A keyspace.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Keyspace {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub id: u64,
+    /// What it promises.
+    pub kind: Kind,
+    /// Its shards, ascending.
+    pub shards: Vec<Shard>,
+}
+
+/// A shard of a keyspace: the keys from one on, up to where the next begins.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Shard {
+    /// Its number.
+    pub shard: u64,
+    /// Its first key.
+    pub from: Text,
+}
+
+impl Client {
+    /// All keyspaces.
+    ///
+    /// # Errors
+    /// If nobody is available.
+    pub async fn keyspaces(&self) -> Result<Vec<Keyspace>, Error> {
+        let mut said = self.ask(&Request::get("/v1/keyspaces")).await?;
+        read(said["keyspaces"].take())
+    }
+
+    /// Makes a keyspace, whose shards begin at `split_at`, besides the first.
+    ///
+    /// # Errors
+    /// If it is refused, as when it is there already; nobody is available; or nobody knows whether it was done.
+    pub async fn create_keyspace(&self, name: &str, kind: Kind, split_at: &[Text]) -> Result<Keyspace, Error> {
+        let wish = json!({ "name": name, "kind": kind, "split_at": split_at });
+        read(self.ask(&Request::change("/v1/keyspaces".into(), wish)).await?)
+    }
+
+    /// Gives the keys from `at` on, up to where the next shard begins, a shard of their own.
+    ///
+    /// # Errors
+    /// If it is refused, as when one begins there already; nobody is available; or nobody knows whether it was done.
+    pub async fn split_keyspace(&self, name: &str, at: impl AsRef<[u8]>) -> Result<Keyspace, Error> {
+        let path = format!("/v1/keyspaces/{}/split", in_address(name.as_bytes()));
+        read(self.ask(&Request::change(path, json!({ "at": Text::from(&at) }))).await?)
+    }
+}
