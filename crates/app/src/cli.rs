@@ -24,7 +24,7 @@ pub enum Verb {
     /// Run a node, or several, on this machine: no configuration, loopback only.
     Up(UpArgs),
     /// Run one node of a cluster.
-    Start(StartArgs),
+    Start(Box<StartArgs>),
     /// Show how the members are.
     Status(StatusArgs),
     /// List, add, promote and remove the cluster's nodes.

@@ -34,7 +34,7 @@ async fn main() -> Result<(), Error> {
     let endpoints: Vec<String> = std::env::args().skip(1).collect();
     let endpoints = if endpoints.is_empty() { vec!["127.0.0.1:2379".into()] } else { endpoints };
     let bank = Client::new(endpoints)?;
-    match bank.create_keyspace("bank", Kind::Ranged, &["b".into()]).await {
+    match bank.create_keyspace("bank", Kind::Ranged, &["b".into()], None).await {
         Ok(_) => {}
         Err(Error::Refused { reason: Reason::KeyspaceExists, .. }) => {}
         Err(error) => return Err(error),

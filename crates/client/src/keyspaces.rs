@@ -38,6 +38,12 @@ pub struct Shard {
     pub shard: u64,
     /// Its first key.
     pub from: Text,
+    /// The nodes that are to have a replica of it, by name.
+    #[serde(default)]
+    pub nodes: Vec<String>,
+    /// The nodes whose replicas vote, as its leader last said.
+    #[serde(default)]
+    pub voters: Vec<String>,
 }
 
 impl Client {
@@ -50,12 +56,21 @@ impl Client {
         read(said["keyspaces"].take())
     }
 
-    /// Makes a keyspace, whose shards begin at `split_at`, besides the first.
+    /// Makes a keyspace, whose shards begin at `split_at`, besides the first, and have so many replicas each; three, if nothing is said.
     ///
     /// # Errors
     /// If it is refused, as when it is there already; nobody is available; or nobody knows whether it was done.
-    pub async fn create_keyspace(&self, name: &str, kind: Kind, split_at: &[Text]) -> Result<Keyspace, Error> {
-        let wish = json!({ "name": name, "kind": kind, "split_at": split_at });
+    pub async fn create_keyspace(
+        &self,
+        name: &str,
+        kind: Kind,
+        split_at: &[Text],
+        replicas: Option<u32>,
+    ) -> Result<Keyspace, Error> {
+        let mut wish = json!({ "name": name, "kind": kind, "split_at": split_at });
+        if let Some(replicas) = replicas {
+            wish["replicas"] = replicas.into();
+        }
         read(self.ask(&Request::change("/v1/keyspaces".into(), wish)).await?)
     }
 

@@ -39,7 +39,8 @@ pub(crate) async fn change(db: &RuntimeDb, first: &[BootMember], change: MemberC
         let roster = roster(db).await?;
         let mut standings = Vec::new();
         if matches!(change, MemberChange::Remove(_) | MemberChange::Promote(_)) {
-            for shard in db.shards() {
+            // Where the others live follows from who the members are.
+            for shard in db.shards_everywhere() {
                 standings.push(db.standings(shard).await?);
             }
         }

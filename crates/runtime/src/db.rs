@@ -109,6 +109,12 @@ impl RuntimeDb {
         FIRST_SHARDS.into_iter().chain(made.filter(|shard| !FIRST_SHARDS.contains(shard))).collect()
     }
 
+    /// Those of which every member has a replica.
+    pub(crate) fn shards_everywhere(&self) -> Vec<ShardId> {
+        let Map { placements, .. } = self.map();
+        self.shards().into_iter().filter(|shard| placements.of(*shard).is_none()).collect()
+    }
+
     /// How a group stands, in its leader's eyes.
     pub(crate) async fn standings(&self, shard: ShardId) -> Result<Vec<Standings>, Error> {
         match self.ask(Request::Standings { shard }).await? {

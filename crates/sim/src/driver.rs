@@ -435,7 +435,7 @@ impl World<'_> {
             }
             if at.0 > end
                 && (self.is_splitting() || self.is_moving())
-                && end < self.plan.storm_us + 2 * self.plan.calm_us
+                && end < self.plan.storm_us + 4 * self.plan.calm_us
             {
                 // A shard has just turned out to be too large, or to live elsewhere.
                 end = at.0 + 500_000;

@@ -146,6 +146,14 @@ pub enum KeyspaceVerb {
         /// Where shards begin, besides the first; several with commas.
         #[arg(long, value_delimiter = ',')]
         split_at: Vec<OsString>,
+        /// Of each shard, 1 to 7 (3 if nothing is said); as many as there are nodes, if those are fewer.
+        #[arg(long)]
+        replicas: Option<u32>,
+    },
+    /// Where the shards of one live.
+    Shards {
+        /// The keyspace.
+        name: String,
     },
     /// Give the keys from one on, up to where the next shard begins, a shard of their own.
     Split {

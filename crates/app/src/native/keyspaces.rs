@@ -1,10 +1,10 @@
-//! `quorate keyspace`: which there are, new ones, and splits.
+//! `quorate keyspace`: which there are, where their shards live, new ones, and splits.
 
 use super::client::client;
 use super::print_json;
 use crate::cli::{KeyspaceArgs, KeyspaceVerb, Kind};
 use crate::failure::Failure;
-use quorate_client::{Keyspace, Text};
+use quorate_client::{Keyspace, Shard, Text};
 use serde_json::json;
 use std::os::unix::ffi::OsStrExt;
 
@@ -15,17 +15,44 @@ pub async fn run(args: KeyspaceArgs) -> Result<(), Failure> {
             let all = client.keyspaces().await?;
             return show(&all, as_json, &json!({ "keyspaces": all }));
         }
-        KeyspaceVerb::Create { name, kind, split_at } => {
+        KeyspaceVerb::Create { name, kind, split_at, replicas } => {
             let kind = match kind {
                 Kind::Ordered => quorate_client::Kind::Ordered,
                 Kind::Ranged => quorate_client::Kind::Ranged,
             };
             let split_at: Vec<Text> = split_at.iter().map(|at| Text::from(at.as_bytes())).collect();
-            client.create_keyspace(&name, kind, &split_at).await?
+            client.create_keyspace(&name, kind, &split_at, replicas).await?
+        }
+        KeyspaceVerb::Shards { name } => {
+            let all = client.keyspaces().await?;
+            let found = all.into_iter().find(|keyspace| keyspace.name == name);
+            let found = found.ok_or_else(|| {
+                Failure::Server(format!(
+                    "there is no keyspace {name:?}: \"quorate keyspace list\" says which there are"
+                ))
+            })?;
+            return show_shards(&found, as_json);
         }
         KeyspaceVerb::Split { name, at } => client.split_keyspace(&name, at.as_bytes()).await?,
     };
     show(std::slice::from_ref(&one), as_json, &json!(one))
+}
+
+fn show_shards(keyspace: &Keyspace, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        return Ok(print_json(&json!({ "shards": keyspace.shards }))?);
+    }
+    println!("{:>6}  {:<24} {:<24} FROM", "SHARD", "NODES", "VOTERS");
+    for Shard { shard, from, nodes, voters } in &keyspace.shards {
+        let line = format!(
+            "{shard:>6}  {:<24} {:<24} {}",
+            nodes.join(" "),
+            voters.join(" "),
+            String::from_utf8_lossy(&from.0)
+        );
+        println!("{}", line.trim_end());
+    }
+    Ok(())
 }
 
 fn show(all: &[Keyspace], as_json: bool, json: &serde_json::Value) -> Result<(), Failure> {

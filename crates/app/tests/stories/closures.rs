@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-const ACCOUNTS: u64 = 8;
-const START: u64 = 100;
-const TELLERS: u64 = 4;
+pub(super) const ACCOUNTS: u64 = 8;
+pub(super) const START: u64 = 100;
+pub(super) const TELLERS: u64 = 4;
 
-fn account(n: u64) -> String {
+pub(super) fn account(n: u64) -> String {
     format!("a/{n}")
 }
 
@@ -33,8 +33,15 @@ async fn transfer(bank: &Client, teller: u64, from: u64, to: u64, amount: u64) -
     .await
 }
 
+/// Gives every account what it begins with.
+pub(super) async fn open(bank: &Client) {
+    let open = (0..ACCOUNTS)
+        .fold(Transaction::new(), |open, n| open.write("bank", &Write::put(account(n), START.to_string())));
+    assert!(bank.transact(&open, None).await.expect("opened").succeeded);
+}
+
 /// All the money, as of one moment.
-async fn total(bank: &Client) -> Result<u64, Error> {
+pub(super) async fn total(bank: &Client) -> Result<u64, Error> {
     bank.transaction(|tx| async move {
         let mut total = 0;
         for n in 0..ACCOUNTS {
@@ -46,7 +53,7 @@ async fn total(bank: &Client) -> Result<u64, Error> {
 }
 
 /// Moves money and looks at all of it until it is told to stop; returns how often it moved some.
-async fn work(bank: Client, teller: u64, stop: Arc<AtomicBool>, done: Arc<AtomicU64>) -> u64 {
+pub(super) async fn work(bank: Client, teller: u64, stop: Arc<AtomicBool>, done: Arc<AtomicU64>) -> u64 {
     let (mut moved, mut n) = (0, teller);
     while !stop.load(Ordering::Relaxed) {
         n += TELLERS;
@@ -73,10 +80,8 @@ async fn work(bank: Client, teller: u64, stop: Arc<AtomicBool>, done: Arc<Atomic
 async fn closures_move_money_over_shards_while_nodes_are_killed_and_answers_get_lost() {
     let mut cluster = Cluster::start(3).await;
     let bank = Client::new(cluster.endpoints()).expect("addresses");
-    bank.create_keyspace("bank", Kind::Ranged, &["a/3".into(), "a/6".into(), "t".into()]).await.expect("made");
-    let open = (0..ACCOUNTS)
-        .fold(Transaction::new(), |open, n| open.write("bank", &Write::put(account(n), START.to_string())));
-    assert!(bank.transact(&open, None).await.expect("opened").succeeded);
+    bank.create_keyspace("bank", Kind::Ranged, &["a/3".into(), "a/6".into(), "t".into()], None).await.expect("made");
+    open(&bank).await;
     let ways: Vec<Lossy> = cluster.endpoints().iter().map(|to| Lossy::new(to)).collect();
     let (stop, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
     let tellers: Vec<_> = (0..TELLERS)
@@ -118,7 +123,7 @@ async fn a_watch_of_the_client_goes_on_while_nodes_are_killed() {
     const ENTRIES: u64 = 60;
     let mut cluster = Cluster::start(3).await;
     let client = Client::new(cluster.endpoints()).expect("addresses");
-    client.create_keyspace("ledger", Kind::Ordered, &[]).await.expect("made");
+    client.create_keyspace("ledger", Kind::Ordered, &[], None).await.expect("made");
     let mut watch = client.watch("ledger", &Range::prefix("e/")).with_prev();
     let created = tokio::time::timeout(PATIENCE, watch.next()).await.expect("in time").expect("it stands");
     let WatchEvent::Created { revision: first } = created else { panic!("{created:?}") };
@@ -158,7 +163,7 @@ fn name_of(request: &str) -> &str {
 async fn a_lost_answer_is_asked_for_under_the_same_name_and_the_write_is_done_once() {
     let cluster = Cluster::start(3).await;
     let direct = Client::new(cluster.endpoints()).expect("addresses");
-    direct.create_keyspace("bank", Kind::Ranged, &["m".into()]).await.expect("made");
+    direct.create_keyspace("bank", Kind::Ranged, &["m".into()], None).await.expect("made");
     let ways: Vec<Lossy> = cluster.endpoints().iter().map(|to| Lossy::new(to)).collect();
     let client = Client::new(ways.iter().map(|way| &way.endpoint)).expect("addresses");
     // Over both shards, and in one, where the decision is the only step.
@@ -191,7 +196,7 @@ async fn a_lost_answer_is_asked_for_under_the_same_name_and_the_write_is_done_on
 async fn who_hears_nothing_is_told_the_name_under_which_to_ask_in_the_end() {
     let cluster = Cluster::start(3).await;
     let direct = Client::new(cluster.endpoints()).expect("addresses");
-    direct.create_keyspace("bank", Kind::Ranged, &[]).await.expect("made");
+    direct.create_keyspace("bank", Kind::Ranged, &[], None).await.expect("made");
     let way = Lossy::new(&cluster.endpoints()[0]);
     way.lose(usize::MAX);
     let mut options = Options::default();

@@ -19,6 +19,7 @@ mod leases;
 mod lost_rows;
 mod metrics;
 mod peers;
+mod placing;
 mod releases;
 mod rot;
 mod slow_watcher;

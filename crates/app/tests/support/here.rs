@@ -35,6 +35,8 @@ impl Here {
             client_urls: vec![format!("http://{endpoint}")],
             timing: Timing::default(),
             level: Level::LATEST,
+            zone: String::new(),
+            evict_after: Duration::from_secs(300),
             split_bytes: u64::MAX,
             request_timeout: Duration::from_secs(7),
             disk: DiskOptions::default(),

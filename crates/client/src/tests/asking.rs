@@ -80,7 +80,7 @@ async fn when_nobody_knows_in_time_the_name_and_the_id_are_told() {
 async fn what_has_no_name_is_sent_once_if_it_may_have_been_done() {
     let (first, second) = (Fake::new([Does::HangUp]).await, Fake::new([]).await);
     let client = Client::new([&first.endpoint, &second.endpoint]).expect("addresses");
-    let made = client.create_keyspace("bank", Kind::Ranged, &[]).await;
+    let made = client.create_keyspace("bank", Kind::Ranged, &[], None).await;
     assert!(matches!(made, Err(Error::Unknown { name: None, .. })), "{made:?}");
     assert_eq!((first.heard().len(), second.heard().len()), (1, 0));
 }

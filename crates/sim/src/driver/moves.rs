@@ -91,13 +91,14 @@ impl World<'_> {
         let Some(core) = &self.nodes[node].node else { return Ok(()) };
         let here: BTreeSet<ShardId> = core.shards().into_iter().collect();
         let gone: Vec<ShardId> = self.nodes[node].opened.difference(&here).copied().collect();
-        for shard in gone {
-            let wanted = core.placements().of(shard).is_none_or(|at| at.wanted.contains(&id_of(node)));
+        for shard in &gone {
+            let wanted = core.placements().of(*shard).is_none_or(|at| at.wanted.contains(&id_of(node)));
             demand(!wanted, "replicas go when nobody wants them", || format!("{} of {shard}", id_of(node)))?;
+        }
+        for shard in gone {
             self.nodes[node].opened.remove(&shard);
             self.places.left.insert((node, shard));
-            *self.report.marks.entry("replica moved away").or_default() += 1;
-            return self.look_at_the_gone(node);
+            self.mark("replica moved away");
         }
         Ok(())
     }
@@ -113,7 +114,7 @@ impl World<'_> {
     /// As the node knows them that has read most of the system keyspace.
     fn latest_placements(&self) -> Option<&Placements> {
         let nodes = self.nodes.iter().filter_map(|node| node.node.as_ref());
-        nodes.max_by_key(|node| node.roster().revision).map(|node| node.placements())
+        nodes.max_by_key(|node| node.roster().revision).map(quorate_cluster::Node::placements)
     }
 
     /// Whether a shard is on its way.
