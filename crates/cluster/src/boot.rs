@@ -79,6 +79,25 @@ pub(crate) fn to_consensus(entry: &LogEntry) -> Option<Entry> {
     Some(Entry { index: entry.index, term: entry.term, kind, data: entry.payload.clone() })
 }
 
+/// A log as it is on the disk, of a replica that goes: what it would be found to be.
+pub(crate) fn log_of(
+    shard: ShardId,
+    replica: ReplicaId,
+    HardState { term, vote, commit }: HardState,
+    start: SnapshotPoint,
+    entries: Vec<Entry>,
+    rotted: Vec<Rotted>,
+) -> RecoveredLog {
+    let entry = |Entry { index, term, kind, data }| LogEntry { shard, index, term, kind: kind as u8, payload: data };
+    RecoveredLog {
+        hard_state: Some(wal::HardState { shard, replica, term, vote, commit }),
+        start: (start.index, start.term),
+        entries: entries.into_iter().map(entry).collect(),
+        rotted,
+        ..RecoveredLog::default()
+    }
+}
+
 /// Opens or creates a shard's replica and lays its log beside it.
 pub(crate) fn open_replica(
     shard: ShardId,

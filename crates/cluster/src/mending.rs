@@ -36,7 +36,7 @@ use crate::config::Sabotage;
 use crate::fetch::Fetch;
 use crate::input::{Inspection, Mended, WatchRequest};
 use crate::members::Roster;
-use crate::replica::{Context, membership_hash};
+use crate::replica::{Context, Left, membership_hash};
 use crate::wire::{EntryCopy, PeerBody, PeerMessage, node_of};
 use quorate_consensus::{Entry, EntryKind, Membership, Restored, Role, SnapshotPoint};
 use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, ShardId, Term};
@@ -166,6 +166,15 @@ impl Mending {
         let indexes = (self.restored.start.index.0 + 1..).map(LogIndex);
         assert!(self.restored.entries.iter().map(|entry| entry.index).zip(indexes).all(|(is, should)| is == should));
         (self.restored, self.machine, self.watches)
+    }
+
+    /// It goes, as it is: it has promised no less for being mended.
+    pub fn leave_for_good(mut self, cx: &mut Context<'_>) -> Left {
+        self.abandon_rows(cx);
+        let Self { shard, id, restored, rotted, watches, .. } = self;
+        let log = boot::log_of(shard, id, restored.hard_state, restored.start, restored.entries, rotted);
+        let watchers = watches.into_iter().map(|(key, _)| key).collect();
+        Left { log, proposals: None, watchers, unanswered: Vec::new() }
     }
 
     /// A watch is attached when there is something to attach it to.

@@ -24,7 +24,7 @@ use crate::replica::{self, Context, Replica, SystemRows};
 use crate::slots::Slots;
 use crate::wire::{PeerBody, PeerMessage, node_of};
 use outposts::Outposts;
-use placing::Sayings;
+use placing::{Goodbye, Sayings};
 use quorate_consensus::{Config, Group, Membership, Restored};
 use quorate_env::{Instant, LogIndex, ReplicaId, Rng, ShardId, WallMs};
 use quorate_kv::{Command, Error, KeyspaceId, Level, Refusal, Unavailable};
@@ -80,6 +80,8 @@ pub struct Node {
     scales: Scales,
     outposts: Outposts,
     sayings: Sayings,
+    /// Replicas that are to go.
+    goodbyes: BTreeMap<ShardId, Goodbye>,
     across: Across,
     rng: Rng,
     dirty: BTreeSet<ShardId>,
@@ -165,6 +167,7 @@ impl Node {
             scales: Scales::default(),
             outposts: Outposts::default(),
             sayings: Sayings::default(),
+            goodbyes: BTreeMap::new(),
             across: Across::new(rng.split(ACROSS_RNG)),
             rng,
             dirty: BTreeSet::new(),
@@ -577,6 +580,12 @@ impl Node {
                 self.hear_answers(now, (shard, from), (*leader, *applied), answers.clone());
             }
             PeerBody::NotHere => self.hear_not_here(now, shard, from),
+            PeerBody::LeaveAnswer => self.released(shard, from),
+            PeerBody::ChunkAsk { transfer, .. } | PeerBody::DigestAsk { transfer, .. } if !self.is_here(shard) => {
+                let gone = PeerBody::TransferGone { transfer: *transfer };
+                let answer = PeerMessage { shard, from: to, to: from, body: gone };
+                self.shared.out.messages.push((node_of(from), answer));
+            }
             PeerBody::Petition(_) if !self.replicas.contains_key(&shard) => {
                 let answer = PeerMessage { shard, from: to, to: from, body: PeerBody::NotHere };
                 self.shared.out.messages.push((node_of(from), answer));

@@ -30,6 +30,7 @@ use crate::wire::{EntryCopy, PeerBody, PeerMessage, node_of};
 use catching::Catching;
 use guests::Guests;
 use handing::Handing;
+pub(crate) use moving::Left;
 use moving::Moving;
 use quorate_consensus::{
     Entry, EntryKind, Group, Membership, Message, MessageKind, Ready, Role, Snapshot, SnapshotPoint,
@@ -186,7 +187,7 @@ impl Replica {
         mut rng: Rng,
     ) -> Self {
         let session = SessionId(rng.next_u64());
-        let hub = WatchHub::new(machine.meta().revision);
+        let (hub, moving) = (WatchHub::new(machine.meta().revision), Moving::new(machine.meta().applied));
         let seen = (group.role(), group.term(), group.leader());
         let own = CommandId { session: SessionId(rng.next_u64()), seq: 0 };
         let next_ask = rng.next_u64() >> 16;
@@ -206,7 +207,7 @@ impl Replica {
             asks: BTreeMap::new(),
             next_ask,
             standing_asks: StandingAsks::new(next_ask),
-            moving: Moving::default(),
+            moving,
             reshaping: Reshaping::default(),
             splitting: Splitting::default(),
             handing: Handing::default(),
@@ -408,7 +409,6 @@ impl Replica {
             }
             PeerBody::Petition(envelopes) => self.receive_petition(from, envelopes, cx),
             PeerBody::LeaveAsk => self.answer_goodbye(from, cx),
-            PeerBody::LeaveAnswer => self.moving.hear(from),
             PeerBody::StandingAsk { ask } => self.answer_standings(from, ask, cx),
             PeerBody::StandingAnswer { ask, standings } => self.accept_standings(ask, standings, cx),
             // To a former life, whose log had rotted, or to this one before it took part; the node itself says what it saw, and hears what it is told
@@ -419,6 +419,7 @@ impl Replica {
             | PeerBody::RecallAsk { .. }
             | PeerBody::RecallAnswer { .. }
             | PeerBody::Answers { .. }
+            | PeerBody::LeaveAnswer
             | PeerBody::NotHere => {}
         }
     }

@@ -203,6 +203,7 @@ impl Plan {
                 if moves.chance(800) {
                     plan.old_release = None;
                 }
+                bank.answers_lost_per_mille = moves.between(0, 300);
                 bank.zones = moves.chance(500).then(|| moves.between(2, 3));
                 plan.bank = Some(bank);
             }

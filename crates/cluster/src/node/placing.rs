@@ -4,10 +4,12 @@
 use super::{FIRST_SHARDS, Node, PLACED};
 use crate::boot::BootError;
 use crate::bounds::RETRY;
+use crate::config::Sabotage;
 use crate::input::{Request, WatchOutput};
 use crate::placing::Landscape;
-use crate::wire::node_of;
-use quorate_env::{Instant, NodeId, ShardId};
+use crate::replica::Replica;
+use crate::wire::{PeerBody, PeerMessage, node_of};
+use quorate_env::{Instant, NodeId, ReplicaId, ShardId};
 use quorate_kv::{Command, Level, Txn};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +25,13 @@ impl Sayings {
     pub fn are_under_way(&self) -> bool {
         !self.said.is_empty()
     }
+}
+
+/// A replica that is to go: who has said that it may.
+#[derive(Default)]
+pub(super) struct Goodbye {
+    released: BTreeSet<ReplicaId>,
+    asked: Option<Instant>,
 }
 
 impl Node {
@@ -43,31 +52,61 @@ impl Node {
     /// Lets go of replicas that are not wanted here, and whose groups go on without them.
     pub(super) fn let_go(&mut self, now: Instant) -> Result<(), BootError> {
         let (placements, own) = (self.system.placements.clone(), self.own());
-        for (shard, placement) in placements.placed() {
-            let Some(replica) = self.replicas.get_mut(&shard) else { continue };
+        let here: Vec<ShardId> = self.replicas.keys().chain(self.mending.keys()).copied().collect();
+        for shard in here {
             let outside = placements.group(shard).filter(|group| !group.has(own));
-            let Some(group) = outside.filter(|_| !placement.wanted.contains(&own)) else {
-                replica.stay();
+            let unwanted = placements.of(shard).is_some_and(|placement| !placement.wanted.contains(&own));
+            let Some(group) = outside.filter(|_| unwanted) else {
+                self.goodbyes.remove(&shard);
                 continue;
             };
-            let released = replica.say_goodbye(&group.voters, &mut self.shared.context(now));
-            if released && replica.is_at_rest() && !self.owes_children(shard) {
+            let at_rest = self.replicas.get(&shard).is_none_or(Replica::is_at_rest) && !self.owes_children(shard);
+            if self.is_released(now, shard, &group.voters) && at_rest {
                 self.let_one_go(now, shard)?;
             }
         }
         Ok(())
     }
 
+    /// Asks those who have a vote whether the group goes on without the replica here, whatever they may forget in a crash. Returns whether all have said
+    /// so.
+    fn is_released(&mut self, now: Instant, shard: ShardId, voters: &BTreeSet<NodeId>) -> bool {
+        let own = ReplicaId(self.own().0);
+        let goodbye = self.goodbyes.entry(shard).or_default();
+        let unheard: Vec<ReplicaId> =
+            voters.iter().map(|node| ReplicaId(node.0)).filter(|voter| !goodbye.released.contains(voter)).collect();
+        if goodbye.asked.is_none_or(|asked| now.since(asked) >= RETRY) {
+            goodbye.asked = Some(now);
+            let ask = |to: &ReplicaId| PeerMessage { shard, from: own, to: *to, body: PeerBody::LeaveAsk };
+            self.shared.out.messages.extend(unheard.iter().map(|to| (node_of(*to), ask(to))));
+        }
+        unheard.is_empty() || self.shared.config.sabotage == Some(Sabotage::LeaveAtOnce)
+    }
+
+    /// Somebody knows for good that a group goes on without the replica here.
+    pub(super) fn released(&mut self, shard: ShardId, by: ReplicaId) {
+        if let Some(goodbye) = self.goodbyes.get_mut(&shard) {
+            goodbye.released.insert(by);
+        }
+    }
+
     fn let_one_go(&mut self, now: Instant, shard: ShardId) -> Result<(), BootError> {
-        let Some(replica) = self.replicas.remove(&shard) else { return Ok(()) };
-        let left = replica.leave_for_good(&mut self.shared.context(now));
+        let mut cx = self.shared.context(now);
+        let left = match (self.replicas.remove(&shard), self.mending.remove(&shard)) {
+            (Some(replica), _) => replica.leave_for_good(&mut cx),
+            (None, Some(mending)) => mending.leave_for_good(&mut cx),
+            (None, None) => return Ok(()),
+        };
+        self.goodbyes.remove(&shard);
         self.logs.insert(shard, left.log);
         self.shared.slots.let_go(shard)?;
         self.dirty.remove(&shard);
         self.shared.out.watch.extend(left.watchers.into_iter().map(|key| (key, WatchOutput::Gone)));
         left.unanswered.into_iter().for_each(|id| self.refer(id));
-        let given_up = self.outposts.take_over(shard, left.proposals, left.applied, now);
-        self.shared.out.replies.extend(given_up.into_iter().map(|(id, error)| (id, Err(error))));
+        if let Some((proposals, applied)) = left.proposals {
+            let given_up = self.outposts.take_over(shard, proposals, applied, now);
+            self.shared.out.replies.extend(given_up.into_iter().map(|(id, error)| (id, Err(error))));
+        }
         self.send_petitions(now);
         Ok(())
     }

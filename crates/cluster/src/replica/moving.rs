@@ -9,7 +9,8 @@
 //! and etcd's issue lists: a candidate that was cut off since before the changes may collect votes that were never to be given again.)
 
 use super::{Asker, Context, Replica, Waiting};
-use crate::bounds::{PLACE_LOOK, RETRY};
+use crate::boot;
+use crate::bounds::PLACE_LOOK;
 use crate::config::Sabotage;
 use crate::input::RequestId;
 use crate::placement::{GroupRow, Placements};
@@ -19,21 +20,22 @@ use quorate_consensus::Role;
 use quorate_env::{Instant, LogIndex, NodeId, ReplicaId};
 use quorate_kv::{Command, Revision, Txn};
 use quorate_shard::WatcherKey;
-use quorate_storage::wal::{self, LogEntry, LogRecord, RecoveredLog};
+use quorate_storage::wal::{LogRecord, RecoveredLog};
 use std::collections::BTreeSet;
 
-/// What a replica keeps in mind for its going, and for that of others.
-#[derive(Default)]
+/// What a replica knows for good of who the members are.
 pub(super) struct Moving {
-    /// The last change of the members that was applied in this life, and how far commits are durable.
+    /// Behind the last change of the members, and how far commits are durable.
     changed: LogIndex,
     durable: LogIndex,
-    /// Who has said that the group goes on without this replica.
-    released: BTreeSet<ReplicaId>,
-    asked: Option<Instant>,
 }
 
 impl Moving {
+    /// Of a replica that begins with what is durable up to `applied`.
+    pub fn new(applied: LogIndex) -> Self {
+        Self { changed: applied, durable: applied }
+    }
+
     /// Everything up to here is durable as committed.
     pub fn learn(&mut self, durable: LogIndex) {
         self.durable = self.durable.max(durable);
@@ -43,19 +45,14 @@ impl Moving {
     pub fn changed(&mut self, index: LogIndex) {
         self.changed = index;
     }
-
-    pub fn hear(&mut self, from: ReplicaId) {
-        self.released.insert(from);
-    }
 }
 
 /// What is left of a replica that is gone.
 pub(crate) struct Left {
     /// Its promises.
     pub log: RecoveredLog,
-    /// What it was asked for and has not answered.
-    pub proposals: Proposals,
-    pub applied: LogIndex,
+    /// What it was asked for and has not answered, if it was one that can be asked; and what it had applied.
+    pub proposals: Option<(Proposals, LogIndex)>,
     /// Those who watched.
     pub watchers: Vec<WatcherKey>,
     /// Those who waited for something that only a replica can answer.
@@ -63,22 +60,7 @@ pub(crate) struct Left {
 }
 
 impl Replica {
-    /// Asks those who have a vote whether the group goes on without this replica, whatever they may forget in a crash. Returns whether all have said so.
-    pub fn say_goodbye(&mut self, voters: &BTreeSet<NodeId>, cx: &mut Context<'_>) -> bool {
-        let unheard = voters.iter().map(|node| ReplicaId(node.0)).filter(|voter| !self.moving.released.contains(voter));
-        let unheard: Vec<ReplicaId> = unheard.collect();
-        if self.moving.asked.is_none_or(|asked| cx.now.since(asked) >= RETRY) {
-            self.moving.asked = Some(cx.now);
-            unheard.iter().for_each(|voter| self.send(*voter, PeerBody::LeaveAsk, cx));
-        }
-        unheard.is_empty() || cx.sabotaged(Sabotage::LeaveAtOnce)
-    }
-
-    /// It is to stay after all.
-    pub fn stay(&mut self) {
-        (self.moving.released, self.moving.asked) = (BTreeSet::new(), None);
-    }
-
+    /// Says that the group goes on without another replica, if a crash cannot make this one forget that.
     pub(super) fn answer_goodbye(&mut self, from: ReplicaId, cx: &mut Context<'_>) {
         let membership = self.group.membership();
         let outside = !membership.is_joint() && !membership.contains(from) && membership.is_voter(self.id);
@@ -109,29 +91,14 @@ impl Replica {
             self.compact_log(applied, cx);
         }
         let unanswered = self.unanswered();
-        let log = if cx.sabotaged(Sabotage::ForgetMoved) { RecoveredLog::default() } else { self.log() };
+        let (promises, start, entries) = (self.group.promises(), self.group.log_start(), self.group.entries());
+        let log = match cx.sabotaged(Sabotage::ForgetMoved) {
+            true => RecoveredLog::default(),
+            false => boot::log_of(self.shard, self.id, promises, start, entries, Vec::new()),
+        };
         self.proposals.drop_queue();
         let watchers = self.hub.reset(self.machine.meta().revision);
-        Left { log, proposals: self.proposals, applied, watchers, unanswered }
-    }
-
-    /// The log as it is on the disk.
-    fn log(&self) -> RecoveredLog {
-        let (shard, promises, start) = (self.shard, self.group.promises(), self.group.log_start());
-        let (term, vote, commit) = (promises.term, promises.vote, promises.commit);
-        let entry = |entry: quorate_consensus::Entry| LogEntry {
-            shard,
-            index: entry.index,
-            term: entry.term,
-            kind: entry.kind as u8,
-            payload: entry.data,
-        };
-        RecoveredLog {
-            hard_state: Some(wal::HardState { shard, replica: self.id, term, vote, commit }),
-            start: (start.index, start.term),
-            entries: self.group.entries().into_iter().map(entry).collect(),
-            ..RecoveredLog::default()
-        }
+        Left { log, proposals: Some((self.proposals, applied)), watchers, unanswered }
     }
 
     /// Requests that wait for what this replica cannot say any more.
@@ -149,8 +116,12 @@ impl Replica {
 
     /// What to write if this leader's group is not what the rows say that it is.
     pub fn news_of_group(&self, placements: &Placements) -> Option<Txn> {
+        let said = placements.group(self.shard).is_some_and(|group| group.index >= self.moving.changed);
+        if said || !self.leads_informed() || placements.of(self.shard).is_none() {
+            return None;
+        }
         let membership = self.group.membership();
-        if !self.leads_informed() || membership.is_joint() || placements.of(self.shard).is_none() {
+        if membership.is_joint() {
             return None;
         }
         placements.say(self.shard, &GroupRow::of(self.machine.meta().applied, &membership))
