@@ -124,6 +124,8 @@ pub enum Sabotage {
     ForgetSightings,
     /// Forget, with a replica that has moved away, what it had promised.
     ForgetMoved,
+    /// Let a replica that comes back within a life begin the session of the one before it anew.
+    SessionAgain,
     /// Let a replica go before the others know for good that it is to.
     LeaveAtOnce,
     /// A flaw of the state machine.

@@ -84,6 +84,8 @@ pub struct Node {
     goodbyes: BTreeMap<ShardId, Goodbye>,
     across: Across,
     rng: Rng,
+    /// Replicas that were started in this life. One may be started twice, and its sessions must not have the same names.
+    started: u64,
     dirty: BTreeSet<ShardId>,
     flushing: Option<(u64, BTreeMap<ShardId, LogIndex>)>,
     /// The system keyspace's rows, as this node's replica of it has them.
@@ -170,6 +172,7 @@ impl Node {
             goodbyes: BTreeMap::new(),
             across: Across::new(rng.split(ACROSS_RNG)),
             rng,
+            started: 0,
             dirty: BTreeSet::new(),
             flushing: None,
             system: SystemRows::default(),
@@ -236,13 +239,20 @@ impl Node {
         self.shared.out.replies.extend(late.map(|(id, ..)| (id, Err(Unavailable::NoLeader.into()))));
     }
 
+    /// What a replica that starts draws from.
+    fn rng_of(&mut self, shard: ShardId) -> Rng {
+        self.started += u64::from(self.shared.config.sabotage != Some(Sabotage::SessionAgain));
+        self.rng.split(shard.0 * 2 + 1).split(self.started)
+    }
+
     /// A replica's disk is believed: it starts, or is mended first.
     fn admit(&mut self, now: Instant, shard: ShardId, opened: Opened) -> Result<(), BootError> {
         let Opened { found, remains, watches } = opened;
+        let rng = self.rng_of(shard);
         let Shared { config, records, .. } = &mut self.shared;
         records.extend(found.repair.clone());
         if found.rotted.is_empty() && found.hole.is_none() {
-            let replica = start_replica(config, shard, &found.restored, found.machine, now, &self.rng);
+            let replica = start_replica(config, shard, &found.restored, found.machine, now, rng);
             self.replicas.insert(shard, replica);
             self.dirty.insert(shard);
             for (key, request) in watches {
@@ -561,7 +571,8 @@ impl Node {
         }
         cx.out.mended.push(mending.mended());
         let (restored, machine, watches) = mending.finish(&mut cx);
-        let replica = start_replica(&self.shared.config, shard, &restored, machine, now, &self.rng);
+        let rng = self.rng_of(shard);
+        let replica = start_replica(&self.shared.config, shard, &restored, machine, now, rng);
         self.replicas.insert(shard, replica);
         self.dirty.insert(shard);
         if self.is_whole() {
@@ -734,7 +745,7 @@ fn start_replica(
     restored: &Restored,
     machine: Machine,
     now: Instant,
-    rng: &Rng,
+    rng: Rng,
 ) -> Replica {
     let id = ReplicaId(config.node.0);
     let group_config = Config {
@@ -750,5 +761,5 @@ fn start_replica(
         // Nobody to wait for.
         group.campaign();
     }
-    Replica::new(shard, id, group, restored.hard_state.term, machine, now, rng.split(shard.0 * 2 + 1))
+    Replica::new(shard, id, group, restored.hard_state.term, machine, now, rng)
 }

@@ -178,3 +178,117 @@ impl Outpost {
         told
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_env::Term;
+    use quorate_kv::{Applied, Header, Op, Outcome, PutOp, Refusal, Revision, SessionId, Txn, across::TxId};
+    use std::time::Duration;
+
+    const HOSTS: [NodeId; 2] = [NodeId(2), NodeId(3)];
+
+    fn at(ms: u64) -> Instant {
+        Instant(0) + Duration::from_millis(ms)
+    }
+
+    fn asking(requests: u64) -> Outpost {
+        let mut post = Outpost::new(Proposals::new(SessionId(7)), None, at(0));
+        for request in 1..=requests {
+            let put = Command::Transact(Txn::just(Op::Put(PutOp::of("k", "v"))));
+            post.submit(request, put, at(5_000), at(0)).expect("room");
+        }
+        post
+    }
+
+    /// Whom it asks now, and for which commands.
+    fn asked(post: &mut Outpost, now: Instant) -> Vec<(u64, Vec<u64>)> {
+        let petitions = post.petitions(now, &HOSTS).into_iter();
+        petitions.map(|(to, envelopes)| (to.0, envelopes.iter().map(|it| it.id.seq).collect())).collect()
+    }
+
+    fn id(seq: u64) -> CommandId {
+        CommandId { session: SessionId(7), seq }
+    }
+
+    fn done() -> Answer {
+        let header = Header { revision: Revision(2), term: Term(1) };
+        Answer::Given(Ok(Applied { header, outcome: Outcome::Compacted }))
+    }
+
+    /// What clients are told of answers from a node.
+    fn told(post: &mut Outpost, from: u64, leader: Option<u64>, answers: Vec<(CommandId, Answer)>) -> Vec<String> {
+        let told = post.hear(NodeId(from), leader.map(NodeId), LogIndex(9), answers, at(1));
+        told.into_iter()
+            .map(|(request, answer)| format!("{request}: {}", answer.map_or_else(|e| e.to_string(), |_| "done".into())))
+            .collect()
+    }
+
+    #[test]
+    fn a_command_is_asked_for_under_one_id_wherever_it_is_asked_for() {
+        let mut post = asking(2);
+        assert_eq!(asked(&mut post, at(0)), [(2, vec![1, 2])]);
+        assert!(asked(&mut post, at(1)).is_empty(), "once");
+        assert_eq!(told(&mut post, 2, Some(3), vec![(id(1), done())]), ["1: done"]);
+        assert_eq!(post.applied(), Some(LogIndex(9)));
+        // The other one's answer does not come.
+        assert!(post.tick(at(600), None).is_empty());
+        assert_eq!(asked(&mut post, at(600)), [(3, vec![2])], "another replica");
+        assert_eq!(told(&mut post, 3, Some(3), vec![(id(2), done()), (id(1), done())]), ["2: done"], "told once");
+        assert!(!post.is_needed());
+    }
+
+    #[test]
+    fn whoever_leads_is_asked_next_and_who_is_gone_is_not() {
+        let mut post = asking(1);
+        assert_eq!(asked(&mut post, at(0)), [(2, vec![1])]);
+        assert_eq!(told(&mut post, 2, Some(3), vec![(id(1), done())]), ["1: done"]);
+        let put = Command::Transact(Txn::just(Op::Put(PutOp::of("k", "v"))));
+        post.submit(2, put, at(5_000), at(2)).expect("room");
+        assert_eq!(asked(&mut post, at(2)), [(3, vec![2])]);
+        post.not_there(NodeId(2), at(3));
+        assert!(asked(&mut post, at(3)).is_empty(), "it was asked nothing");
+        post.not_there(NodeId(3), at(3));
+        assert!(asked(&mut post, at(3)).is_empty(), "where nobody can help, questions do not go round and round");
+        post.tick(at(20), None);
+        assert_eq!(asked(&mut post, at(20)), [(3, vec![2])], "the next of those who may have it");
+        post.not_there(NodeId(3), at(21));
+        post.tick(at(40), None);
+        assert_eq!(asked(&mut post, at(40)), [(2, vec![2])]);
+    }
+
+    #[test]
+    fn what_was_applied_and_is_forgotten_is_unknown_and_what_met_a_lock_is_not() {
+        let mut post = asking(2);
+        asked(&mut post, at(0));
+        let unknown = told(&mut post, 2, None, vec![(id(1), Answer::Forgotten)]);
+        assert!(unknown[0].starts_with("1: the outcome of command"), "{unknown:?}");
+        let locked = Answer::Given(Err(Refusal::Locked { key: "k".into(), by: TxId(4) }));
+        assert!(told(&mut post, 2, None, vec![(id(2), locked)]).is_empty(), "it is tried again");
+        post.tick(at(20), None);
+        assert_eq!(asked(&mut post, at(20)), [(2, vec![2])]);
+    }
+
+    #[test]
+    fn what_never_left_did_not_happen() {
+        let mut post = asking(1);
+        assert!(post.petitions(at(0), &[]).is_empty());
+        assert!(matches!(&post.tick(at(5_000), None)[..], [(1, Err(Error::Unavailable(_)))]));
+        let mut post = asking(1);
+        asked(&mut post, at(0));
+        assert!(matches!(&post.tick(at(5_000), None)[..], [(1, Err(Error::UnknownOutcome(_)))]));
+        assert!(!post.is_idle(at(10_000)) && post.is_idle(at(61_000)));
+    }
+
+    #[test]
+    fn how_far_a_log_is_is_asked_until_it_is_known() {
+        let mut post = Outpost::new(Proposals::new(SessionId(7)), None, at(0));
+        assert!(asked(&mut post, at(0)).is_empty());
+        post.ask_how_far(at(0));
+        assert_eq!(asked(&mut post, at(0)), [(2, vec![])]);
+        assert!(asked(&mut post, at(0)).is_empty(), "once");
+        assert!(told(&mut post, 2, None, Vec::new()).is_empty());
+        post.ask_how_far(at(1));
+        assert!(asked(&mut post, at(1)).is_empty(), "it is known");
+    }
+}

@@ -5,6 +5,7 @@
 //!   groups/<shard>       whom its group has: its leader says so whenever that changes
 //!   replicas/<keyspace>  how many replicas each of its shards is to have
 //!   zones/<node>         what fails together with it; each node says its own
+//!   drained/<node>       it is to have no replica of a placed shard, as far as there are others that can
 //! ```
 //!
 //! A shard without a placement has a replica on every member, as the system keyspace and the default one do. A placement is a wish, as a member's row is
@@ -18,13 +19,14 @@ use crate::wire::node_of;
 use bytes::Bytes;
 use quorate_consensus::Membership;
 use quorate_env::{DecodeError, LogIndex, NodeId, Reader, ReplicaId, ShardId, Writer};
-use quorate_kv::{KeyRange, KeyValue, KeyspaceId, Level, Op, PutOp, Revision, Txn, limits};
+use quorate_kv::{DeleteOp, KeyRange, KeyValue, KeyspaceId, Level, Op, PutOp, Revision, Txn, limits};
 use std::collections::{BTreeMap, BTreeSet};
 
 const PLACEMENTS: &str = "placements/";
 const GROUPS: &str = "groups/";
 const REPLICAS: &str = "replicas/";
 const ZONES: &str = "zones/";
+const DRAINED: &str = "drained/";
 
 /// Of all rows of this file.
 const VERSION: u8 = 1;
@@ -32,7 +34,9 @@ const VERSION: u8 = 1;
 /// The lowest level at which an operation on the system keyspace may be done.
 pub(crate) fn level_of(op: &Op) -> Level {
     match op {
-        Op::Put(put) if [PLACEMENTS, GROUPS, REPLICAS, ZONES].iter().any(|it| put.key.starts_with(it.as_bytes())) => {
+        Op::Put(put)
+            if [PLACEMENTS, GROUPS, REPLICAS, ZONES, DRAINED].iter().any(|it| put.key.starts_with(it.as_bytes())) =>
+        {
             Level::PLACED
         }
         _ => Level::FIRST,
@@ -142,13 +146,14 @@ pub struct Placements {
     groups: BTreeMap<ShardId, (GroupRow, Revision)>,
     replicas: BTreeMap<KeyspaceId, usize>,
     zones: BTreeMap<NodeId, String>,
+    drained: BTreeSet<NodeId>,
 }
 
 impl Placements {
     /// The keys that make it up.
     #[must_use]
-    pub fn ranges() -> [KeyRange; 4] {
-        [PLACEMENTS, GROUPS, REPLICAS, ZONES].map(KeyRange::prefix)
+    pub fn ranges() -> [KeyRange; 5] {
+        [PLACEMENTS, GROUPS, REPLICAS, ZONES, DRAINED].map(KeyRange::prefix)
     }
 
     /// From what is under [`Placements::ranges`].
@@ -165,6 +170,8 @@ impl Placements {
             } else if key.starts_with(REPLICAS.as_bytes()) {
                 let replicas = read_row(kv.value, |r| r.varint("replicas"))?;
                 placements.replicas.insert(KeyspaceId(number_of(REPLICAS, &key)?), replicas as usize);
+            } else if key.starts_with(DRAINED.as_bytes()) {
+                placements.drained.insert(member_of(DRAINED, &key)?);
             } else {
                 let zone = read_row(kv.value, |r| Ok(String::from_utf8_lossy(&r.bytes("zone")?).into_owned()))?;
                 placements.zones.insert(member_of(ZONES, &key)?, zone);
@@ -206,6 +213,22 @@ impl Placements {
     #[must_use]
     pub fn zone(&self, node: NodeId) -> &str {
         self.zones.get(&node).map_or("", String::as_str)
+    }
+
+    /// Nodes that are to have no replica of a placed shard, as far as there are others that can.
+    #[must_use]
+    pub fn drained(&self) -> &BTreeSet<NodeId> {
+        &self.drained
+    }
+
+    /// What to submit to the system keyspace so that a node is drained, or is not any more.
+    #[must_use]
+    pub fn drain(node: NodeId, drained: bool) -> Txn {
+        let key = key_of(DRAINED, node);
+        Txn::just(match drained {
+            true => Op::Put(PutOp::of(key, write_row(|_| {}))),
+            false => Op::Delete(DeleteOp { range: KeyRange::single(key), prev_kv: false }),
+        })
     }
 
     /// Whether a shard has the replicas that it is to have, and they all vote.
@@ -311,13 +334,13 @@ impl Placements {
     #[must_use]
     pub(crate) fn tell_zone(&self, node: NodeId, zone: &str) -> Option<Txn> {
         let value = write_row(|w| w.bytes(zone.as_bytes()));
-        (self.zone(node) != zone).then(|| Txn::just(Op::Put(PutOp::of(Self::zone_key(node), value))))
+        (self.zone(node) != zone).then(|| Txn::just(Op::Put(PutOp::of(key_of(ZONES, node), value))))
     }
 
-    /// The key of a node's zone; it goes when the member goes.
+    /// The keys of what is said of a node; they go when the member goes.
     #[must_use]
-    pub(crate) fn zone_key(node: NodeId) -> Bytes {
-        key_of(ZONES, node)
+    pub(crate) fn keys_of(node: NodeId) -> [Bytes; 2] {
+        [key_of(ZONES, node), key_of(DRAINED, node)]
     }
 }
 
@@ -418,6 +441,10 @@ pub(crate) mod tests {
             if let Some(txn) = self.read().say(shard, &group) {
                 self.write(&txn.success);
             }
+        }
+
+        pub(crate) fn drain(&mut self, node: NodeId) {
+            self.write(&Placements::drain(node, true).success);
         }
 
         pub(crate) fn zone(&mut self, node: NodeId, zone: &str) {

@@ -16,7 +16,8 @@ const MOVES_MAX: usize = 4;
 pub struct Landscape<'a> {
     /// Nodes that may have replicas.
     pub nodes: &'a BTreeSet<NodeId>,
-    /// Those of them that were not heard from for long: they get none, and what they have is made up for elsewhere if it can be.
+    /// Those of them that were not heard from for long, and those that are drained: they get none, and what they have is made up for elsewhere if it can
+    /// be.
     pub dead: &'a BTreeSet<NodeId>,
     /// Where shards live.
     pub placements: &'a Placements,
@@ -226,6 +227,15 @@ mod tests {
         assert_eq!(loads(&mut rows, &[1, 2, 3, 4]), [4, 4, 4, 0]);
         let mut rows = begun(&[1, 2, 3], &[], 4, 3);
         assert_eq!(settle(&mut rows, &[1, 2, 3], &[3], 3), 0);
+    }
+
+    #[test]
+    fn who_is_drained_is_as_good_as_dead() {
+        let mut rows = begun(&[1, 2, 3, 4], &[], 4, 3);
+        rows.drain(NodeId(2));
+        let drained: Vec<u64> = rows.read().drained().iter().map(|node| node.0).collect();
+        settle(&mut rows, &[1, 2, 3, 4], &drained, 3);
+        assert_eq!(loads(&mut rows, &[1, 2, 3, 4]), [4, 0, 4, 4]);
     }
 
     #[test]

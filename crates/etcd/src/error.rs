@@ -76,7 +76,7 @@ pub(crate) fn status(error: &Error) -> Status {
                 MemberRefusal::NotInSync => LEARNER_NOT_READY,
                 MemberRefusal::TooManyLearners => TOO_MANY_LEARNERS,
                 MemberRefusal::LastVoter => NOT_ENOUGH_STARTED,
-                MemberRefusal::Unhealthy => UNHEALTHY,
+                MemberRefusal::Unhealthy | MemberRefusal::Needed => UNHEALTHY,
             },
             Refusal::Move(refusal) => match refusal {
                 MoveRefusal::NotLeader => NOT_LEADER,

@@ -268,6 +268,10 @@ pub trait Db: Send + Sync + 'static {
     /// Gives the keys of a ranged keyspace from `at` on, up to where the next shard begins, a shard of their own. They can be used when this returns.
     fn split_keyspace(&self, keyspace: KeyspaceId, at: bytes::Bytes) -> BoxFuture<'_, Result<Keyspace, Error>>;
 
+    /// Has shards that live on some nodes leave one of them, or lets them come back. Answered when they have left; a wish that takes longer is kept,
+    /// and answered with [`crate::Unavailable::Timeout`].
+    fn drain_node(&self, node: NodeId, drained: bool) -> BoxFuture<'_, Result<(), Error>>;
+
     /// Carries out a transaction, wherever its keys are: strictly serializable, all of it or nothing. Tried again inside while others are in
     /// the way, until the deadline.
     fn transact(&self, transaction: Transaction) -> BoxFuture<'_, Result<TransactionResult, Error>>;

@@ -172,6 +172,9 @@ pub enum MemberRefusal {
     /// It is the last one with a vote.
     #[error("the last voting member cannot be removed")]
     LastVoter,
+    /// A keyspace would have fewer replicas than it asks for.
+    #[error("a keyspace would have fewer replicas than it asks for: add a node first")]
+    Needed,
     /// Without it, no majority of the members would answer.
     #[error("no healthy majority would be left")]
     Unhealthy,

@@ -410,6 +410,13 @@ impl Db for RuntimeDb {
         })
     }
 
+    fn drain_node(&self, node: NodeId, drained: bool) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            let asked = self.asked(KeyspaceId::DEFAULT, || format!("drain {}: {drained}", self.members.name_of(node)));
+            answered(asked, |()| None, keyspaces::drain(self, &self.first, node, drained)).await
+        })
+    }
+
     fn transact(&self, transaction: Transaction) -> BoxFuture<'_, Result<TransactionResult, Error>> {
         Box::pin(async move {
             let asked = self.asked(KeyspaceId::DEFAULT, || questions::transact(&transaction));

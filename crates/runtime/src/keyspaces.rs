@@ -8,7 +8,9 @@ use quorate_cluster::placement::Placements;
 use quorate_cluster::placing::Landscape;
 use quorate_cluster::{BootMember, Reply, Request};
 use quorate_env::{DecodeError, NodeId, ShardId};
-use quorate_kv::{Command, Db, Error, Keyspace, KeyspaceId, KeyspaceKind, Level, Refusal, Txn, Unavailable, limits};
+use quorate_kv::{
+    Command, Db, Error, Keyspace, KeyspaceId, KeyspaceKind, Level, MemberRefusal, Refusal, Txn, Unavailable, limits,
+};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -37,8 +39,8 @@ pub(crate) struct Wish {
 /// The rows, as a majority knows them.
 async fn rows(db: &RuntimeDb) -> Result<(Keyspaces, Placements), Error> {
     let [first, second] = Keyspaces::ranges();
-    let [a, b, c, d] = Placements::ranges();
-    let (kvs, revision) = db.read_together(KeyspaceId::SYSTEM, [first, second, a, b, c, d]).await?;
+    let [a, b, c, d, e] = Placements::ranges();
+    let (kvs, revision) = db.read_together(KeyspaceId::SYSTEM, [first, second, a, b, c, d, e]).await?;
     let (keyspaces, places) = kvs.into_iter().partition::<Vec<_>, _>(|kv| Keyspaces::has(&kv.key));
     let keyspaces = Keyspaces::read(keyspaces, revision).unwrap_or_else(|e| unreadable(&e));
     Ok((keyspaces, Placements::read(places).unwrap_or_else(|e| unreadable(&e))))
@@ -100,6 +102,37 @@ pub(crate) async fn split(db: &RuntimeDb, keyspace: KeyspaceId, at: Bytes) -> Re
         }
     }
     Err(Unavailable::Timeout.into())
+}
+
+/// Has shards leave a node, or lets them come back to it. Returns when they have left, or after some patience: the wish is written.
+///
+/// # Errors
+/// If there is no such member, or a keyspace would have fewer replicas than it asks for and has.
+pub(crate) async fn drain(db: &RuntimeDb, first: &[BootMember], node: NodeId, drained: bool) -> Result<(), Error> {
+    let roster = roster(db).await?;
+    let (keyspaces, placements) = rows(db).await?;
+    let nodes: BTreeSet<NodeId> =
+        roster.founders(first.iter().map(|member| member.id)).into_iter().map(|founder| NodeId(founder.0)).collect();
+    if !nodes.contains(&node) {
+        return Err(Refusal::Member(MemberRefusal::NotFound).into());
+    }
+    let usable = nodes.iter().filter(|other| **other != node && !placements.drained().contains(other)).count();
+    let placed = keyspaces.made().filter(|row| row.keyspace.shards.iter().any(|(_, s)| placements.of(*s).is_some()));
+    let most = placed.map(|row| placements.replicas_of(row.keyspace.id)).filter(|asked| *asked <= nodes.len()).max();
+    if drained && most.is_some_and(|most| usable < most) {
+        return Err(Refusal::Member(MemberRefusal::Needed).into());
+    }
+    write(db, Placements::drain(node, drained)).await?;
+    let deadline = Instant::now() + PATIENCE;
+    while drained && Instant::now() < deadline {
+        let (_, placements) = rows(db).await?;
+        let uses = |shard| placements.group(shard).is_none_or(|group| group.has(node));
+        if placements.placed().all(|(shard, at)| !at.wanted.contains(&node) && !uses(shard)) {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    if drained { Err(Unavailable::Timeout.into()) } else { Ok(()) }
 }
 
 /// Whether somebody leads a shard, as far as this node can tell.

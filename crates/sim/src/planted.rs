@@ -310,6 +310,12 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::LeaveAtOnce),
     )
     .on(Ground::Moves),
+    bug(
+        "session-again",
+        "a replica that comes back begins the session of the one before it anew",
+        Node(Sabotage::SessionAgain),
+    )
+    .on(Ground::Moves),
     // Disks and snapshots.
     bug("skip-sync", "the disk says durable and is not", Driver(DriverBug::SkipSync)),
     bug("skip-directory-sync", "a new file's name is not durable", Driver(DriverBug::SkipDirSync)),

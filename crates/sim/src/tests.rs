@@ -44,13 +44,14 @@ fn fixed_seeds_are_clean_and_the_same_twice() {
 }
 
 /// Seeds that once broke a rule (regressions/README.md).
-const REGRESSIONS: [(Ground, &[u64]); 6] = [
+const REGRESSIONS: [(Ground, &[u64]); 7] = [
     (Ground::Anywhere, &[1, 3, 6, 9, 35, 52, 63, 67, 72, 112, 129, 153, 163, 179, 217]),
     (Ground::Rot, &[5]),
     (Ground::Forgetfulness, &[1]),
     (Ground::Transactions, &[2, 14]),
     (Ground::Upgrades, &[4, 37]),
     (Ground::Splits, &[1, 15, 32, 42, 65]),
+    (Ground::Moves, &[17, 19]),
 ];
 
 #[test]

@@ -149,7 +149,8 @@ impl Node {
             })
             .collect();
         self.one(now, FIRST_SHARDS[0], |system, cx| {
-            let dead = system.silent(&nodes, cx);
+            let mut dead = system.silent(&nodes, cx);
+            dead.extend(placements.drained());
             let landscape = Landscape { nodes: &nodes, dead: &dead, placements: &placements };
             let next = landscape.next(&|shard| replicas.get(&shard).copied().unwrap_or(1));
             if let Some(txn) = next.and_then(|(shard, wanted)| placements.place(shard, wanted)) {

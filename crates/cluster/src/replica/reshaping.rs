@@ -120,8 +120,8 @@ impl Replica {
                 {
                     let gone = DeleteOp { range: KeyRange::single(MemberRow::key(row.id)), prev_kv: false };
                     let never = PutOp::of(MemberRow::removed_key(row.id), row.name.clone());
-                    let of_it = [Levels::key(row.id), Placements::zone_key(row.id)].map(KeyRange::single);
-                    let of_it = of_it.map(|range| Op::Delete(DeleteOp { range, prev_kv: false }));
+                    let of_it = Placements::keys_of(row.id).into_iter().chain([Levels::key(row.id)]);
+                    let of_it = of_it.map(|key| Op::Delete(DeleteOp { range: KeyRange::single(key), prev_kv: false }));
                     let ops = [Op::Delete(gone), Op::Put(never)].into_iter().chain(of_it);
                     Some((row, *revision, ops.collect()))
                 }
