@@ -114,5 +114,4 @@ pub const MARKS: &[&str] = &[
     "replica moved away",
     "replica came back",
     "asked of a node without the shard",
-    "move refused below its feature level",
 ];

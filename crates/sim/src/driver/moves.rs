@@ -7,7 +7,7 @@ use quorate_cluster::placement::Placements;
 use quorate_cluster::placing::Landscape;
 use quorate_cluster::{Input, Request, RequestId};
 use quorate_env::{NodeId, Rng, ShardId};
-use quorate_kv::{Command, Error, Keyspace, Level, Op, Unavailable};
+use quorate_kv::{Command, Keyspace, Op};
 use std::collections::BTreeSet;
 
 /// See the top of this file.
@@ -76,14 +76,8 @@ impl World<'_> {
     }
 
     /// Whether an answer was to somebody who asked for a move. What came of it shows in the rows.
-    pub(super) fn move_hears<T>(&mut self, request: RequestId, answer: &Result<T, Error>) -> bool {
-        let known = self.places.asked.remove(&request);
-        if known
-            && matches!(answer, Err(Error::Unavailable(Unavailable::FeatureLevel { needs, .. })) if *needs == Level::PLACED)
-        {
-            self.mark("move refused below its feature level");
-        }
-        known
+    pub(super) fn move_hears(&mut self, request: RequestId) -> bool {
+        self.places.asked.remove(&request)
     }
 
     /// Replicas that are not there any more have gone because they were to.

@@ -239,7 +239,7 @@ impl World<'_> {
         request: RequestId,
         answer: &Result<Reply, Error>,
     ) -> Result<bool, Violation> {
-        if self.split_hears(request, answer) || self.move_hears(request, answer) {
+        if self.split_hears(request, answer) || self.move_hears(request) {
             return Ok(true);
         }
         if let Some((home, tx)) = self.bank.curious.remove(&request) {
