@@ -48,7 +48,9 @@ fn verdict(report: &Report) -> String {
         Verdict::Yes => format!("zones: {zones}, any one may fail"),
         Verdict::No { because } => format!("zones: {zones}, not every one may fail ({because})"),
     };
-    format!("{} nodes answer of {}. {node}; {zone}.", report.answering, report.nodes)
+    let answer =
+        if report.answering == 1 { "1 node answers".into() } else { format!("{} nodes answer", report.answering) };
+    format!("{answer} of {}. {node}; {zone}.", report.nodes)
 }
 
 fn keyspace(proof: &Proof) -> String {

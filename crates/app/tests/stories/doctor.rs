@@ -55,7 +55,7 @@ async fn three_zones_may_lose_any_one_and_then_no_further_node() {
     assert!(said.contains("n2 does not answer at http://") && said.contains("--evict-after"), "{said}");
     assert!(said.contains("bank, shard ") && said.contains("start n2 again"), "{said}");
     cluster.kill(0);
-    let said = says(&cluster, 69, "1 nodes answer of 3. Too many have failed").await;
+    let said = says(&cluster, 69, "1 node answers of 3. Too many have failed").await;
     assert!(said.contains("DOWN: bank, shard ") && said.contains("start 1 of n1 and n2 again"), "{said}");
     cluster.restart(0);
     cluster.restart(1);
