@@ -27,6 +27,9 @@ pub enum Verb {
     Start(Box<StartArgs>),
     /// Show how the members are.
     Status(StatusArgs),
+    /// Prove or refute that any one node, and any one zone, may fail, and say what to do. Ends with 1 if the next failure may be one too many, with
+    /// 69 if something is unavailable.
+    Doctor(ServerArgs),
     /// List, add, promote and remove the cluster's nodes.
     Node(NodeArgs),
     /// Read, write and watch keys, in any keyspace.

@@ -3,6 +3,7 @@
 mod bench;
 mod cli;
 mod diagram;
+mod doctor;
 mod endpoint;
 mod failure;
 mod members;
@@ -41,6 +42,7 @@ fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Up(args) => up::run(&args),
         Verb::Start(args) => start::run(&args),
         Verb::Status(args) => block_on(status::run(args)),
+        Verb::Doctor(args) => block_on(doctor::run(args)),
         Verb::Node(args) => block_on(members::run(args)),
         Verb::Kv(args) => block_on(native::keys::run(args)),
         Verb::Keyspace(args) => block_on(native::keyspaces::run(args)),

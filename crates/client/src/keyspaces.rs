@@ -27,6 +27,9 @@ pub struct Keyspace {
     pub id: u64,
     /// What it promises.
     pub kind: Kind,
+    /// How many replicas each shard is to have; none said means one on every member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<usize>,
     /// Its shards, ascending.
     pub shards: Vec<Shard>,
 }
@@ -53,6 +56,15 @@ impl Client {
     /// If nobody is available.
     pub async fn keyspaces(&self) -> Result<Vec<Keyspace>, Error> {
         let mut said = self.ask(&Request::get("/v1/keyspaces")).await?;
+        read(said["keyspaces"].take())
+    }
+
+    /// All keyspaces that the node that answers knows of. One that was just made elsewhere may be missing; but no majority is needed.
+    ///
+    /// # Errors
+    /// If nobody answers.
+    pub async fn known_keyspaces(&self) -> Result<Vec<Keyspace>, Error> {
+        let mut said = self.ask(&Request::get("/v1/keyspaces?stale=true")).await?;
         read(said["keyspaces"].take())
     }
 

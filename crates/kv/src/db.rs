@@ -163,6 +163,19 @@ pub struct ShardHomes {
     pub voters: Vec<Member>,
 }
 
+/// A member, and what it has to do with the keyspaces that clients see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Who it is.
+    pub member: Member,
+    /// What fails together with it; empty if it has said nothing.
+    pub zone: String,
+    /// Shards that are to have a replica there.
+    pub replicas: usize,
+    /// Shards whose replica there votes, as their leaders last said.
+    pub votes: usize,
+}
+
 /// A hash of what a keyspace holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyspaceHash {
@@ -251,6 +264,12 @@ pub trait Db: Send + Sync + 'static {
 
     /// Where the shards of a keyspace live, as this node knows.
     fn homes(&self, keyspace: KeyspaceId) -> Vec<ShardHomes>;
+
+    /// How many replicas each shard of a keyspace is to have, as this node knows; `None` if one on every member.
+    fn replicas(&self, keyspace: KeyspaceId) -> Option<usize>;
+
+    /// The members and what they have, as this node knows: it needs no other to say so.
+    fn nodes(&self) -> Vec<NodeInfo>;
 
     /// The keyspaces that clients see, as a majority knows them.
     fn keyspaces(&self) -> BoxFuture<'_, Result<Vec<Keyspace>, Error>>;

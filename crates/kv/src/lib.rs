@@ -27,8 +27,8 @@ mod watch;
 pub use answer::{decode_answer, encode_answer};
 pub use command::{Command, CommandId, Envelope, LeaseId, Outcome, ProcedureId, SessionId};
 pub use db::{
-    Applied, BoxFuture, Consistency, Db, Header, Identity, KeyspaceHash, LeaseInfo, Member, MemberChange, Read,
-    Repairs, ShardHomes, Status, WatchSession,
+    Applied, BoxFuture, Consistency, Db, Header, Identity, KeyspaceHash, LeaseInfo, Member, MemberChange, NodeInfo,
+    Read, Repairs, ShardHomes, Status, WatchSession,
 };
 pub use error::{Error, MemberRefusal, MoveRefusal, Refusal, Unavailable};
 pub use keys::{KeyRange, RangeEnd};

@@ -1,11 +1,12 @@
 //! `/v1/keyspaces`: which there are, new ones, and splits.
 
 use crate::answers::Failure;
+use crate::query::Query;
 use crate::words::{Text, parse};
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use bytes::Bytes;
 use quorate_kv::{Db, Error, Keyspace, KeyspaceKind, Member, Refusal, ShardHomes, limits};
 use serde::Deserialize;
@@ -32,7 +33,7 @@ pub(crate) struct Cut {
     at: Text,
 }
 
-fn told(keyspace: &Keyspace, homes: &[ShardHomes]) -> Value {
+fn told(keyspace: &Keyspace, homes: &[ShardHomes], replicas: Option<usize>) -> Value {
     let kind = match keyspace.kind {
         KeyspaceKind::Ordered => "ordered",
         KeyspaceKind::Ranged => "ranged",
@@ -46,12 +47,24 @@ fn told(keyspace: &Keyspace, homes: &[ShardHomes]) -> Value {
         }
         told
     });
-    json!({ "name": keyspace.name, "id": keyspace.id.0, "kind": kind, "shards": shards.collect::<Vec<_>>() })
+    let shards: Vec<Value> = shards.collect();
+    let mut told = json!({ "name": keyspace.name, "id": keyspace.id.0, "kind": kind, "shards": shards });
+    if let Some(replicas) = replicas {
+        told["replicas"] = json!(replicas);
+    }
+    told
 }
 
-pub(crate) async fn list(State(db): State<Arc<dyn Db>>) -> Result<Json<Value>, Failure> {
-    let keyspaces = db.keyspaces().await?;
-    Ok(Json(json!({ "keyspaces": keyspaces.iter().map(|it| told(it, &db.homes(it.id))).collect::<Vec<_>>() })))
+/// With where it lives, as this node knows.
+fn placed(db: &dyn Db, keyspace: &Keyspace) -> Value {
+    told(keyspace, &db.homes(keyspace.id), db.replicas(keyspace.id))
+}
+
+/// As a majority knows them; with `stale=true` as this node does, which it can say without a leader.
+pub(crate) async fn list(State(db): State<Arc<dyn Db>>, uri: Uri) -> Result<Json<Value>, Failure> {
+    let stale = Query::of(&uri, &["stale"])?.flag("stale")?;
+    let keyspaces = if stale { db.known_keyspaces() } else { db.keyspaces().await? };
+    Ok(Json(json!({ "keyspaces": keyspaces.iter().map(|it| placed(&*db, it)).collect::<Vec<_>>() })))
 }
 
 pub(crate) async fn create(
@@ -67,7 +80,7 @@ pub(crate) async fn create(
     let starts = wish.split_at.iter().map(Text::bytes).collect::<Result<_, _>>().map_err(Failure::Bad)?;
     let replicas = wish.replicas.unwrap_or(limits::REPLICAS_DEFAULT);
     let made = db.create_keyspace(wish.name, kind, starts, replicas).await?;
-    Ok((StatusCode::CREATED, Json(told(&made, &db.homes(made.id)))))
+    Ok((StatusCode::CREATED, Json(placed(&*db, &made))))
 }
 
 pub(crate) async fn split(
@@ -80,5 +93,5 @@ pub(crate) async fn split(
     let keyspace = db.keyspaces().await?.into_iter().find(|keyspace| keyspace.name == name);
     let keyspace = keyspace.ok_or(Error::Refused(Refusal::KeyspaceNotFound))?;
     let split = db.split_keyspace(keyspace.id, at).await?;
-    Ok(Json(told(&split, &db.homes(split.id))))
+    Ok(Json(placed(&*db, &split)))
 }

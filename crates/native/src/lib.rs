@@ -12,6 +12,7 @@ mod answers;
 mod keys;
 mod keyspaces;
 mod names;
+mod nodes;
 mod percent;
 mod query;
 mod reasons;
@@ -75,6 +76,7 @@ fn routes() -> Vec<Route> {
         route(Method::GET, "/v1/keyspaces", keyspaces::list),
         route(Method::POST, "/v1/keyspaces", keyspaces::create),
         route(Method::POST, "/v1/keyspaces/{name}/split", keyspaces::split),
+        route(Method::GET, "/v1/nodes", nodes::list),
         route(Method::GET, "/v1/openapi.json", openapi),
     ]
 }

@@ -16,8 +16,8 @@ use quorate_env::{LogIndex, NodeId, ShardId, Term};
 use quorate_kv::across::{Decision, Transaction, TransactionResult, TxId};
 use quorate_kv::{
     Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Identity, KeyRange, KeyValue, Keyspace,
-    KeyspaceHash, KeyspaceId, KeyspaceKind, LeaseId, LeaseInfo, Level, Member, MemberChange, MoveRefusal, Op, RangeOp,
-    RangeResult, Read, Refusal, Repairs, Revision, ShardHomes, Status, Txn, Unavailable, WatchSession, limits,
+    KeyspaceHash, KeyspaceId, KeyspaceKind, LeaseId, LeaseInfo, Level, Member, MemberChange, MoveRefusal, NodeInfo, Op,
+    RangeOp, RangeResult, Read, Refusal, Repairs, Revision, ShardHomes, Status, Txn, Unavailable, WatchSession, limits,
 };
 use quorate_shard::MachineError;
 use quorate_storage::store::{Healed, LsmStore};
@@ -379,6 +379,28 @@ impl Db for RuntimeDb {
                 }
             })
             .collect()
+    }
+
+    fn replicas(&self, keyspace: KeyspaceId) -> Option<usize> {
+        let Map { keyspaces, placements } = self.map();
+        let mut shards = keyspaces.get(keyspace)?.shards.iter();
+        shards.any(|(_, shard)| placements.of(*shard).is_some()).then(|| placements.replicas_of(keyspace))
+    }
+
+    fn nodes(&self) -> Vec<NodeInfo> {
+        let placements = self.map().placements;
+        let homes: Vec<ShardHomes> =
+            self.known_keyspaces().iter().flat_map(|keyspace| self.homes(keyspace.id)).collect();
+        let count = |list: fn(&ShardHomes) -> &Vec<Member>, id| {
+            homes.iter().filter(|home| list(home).iter().any(|member| member.id == id)).count()
+        };
+        let told = |member: Member| NodeInfo {
+            zone: placements.zone(member.id).to_owned(),
+            replicas: count(|home| &home.wanted, member.id),
+            votes: count(|home| &home.voters, member.id),
+            member,
+        };
+        self.members.all().into_iter().map(told).collect()
     }
 
     fn keyspaces(&self) -> BoxFuture<'_, Result<Vec<Keyspace>, Error>> {

@@ -1,6 +1,6 @@
 //! The verbs that speak the native API, as any client does: over HTTP.
 
-mod client;
+pub mod client;
 pub mod keys;
 pub mod keyspaces;
 mod watching;

@@ -9,6 +9,7 @@ mod command_line;
 mod connections;
 mod diagrams;
 mod directories;
+mod doctor;
 mod full_disk;
 mod growing;
 mod handing_over;

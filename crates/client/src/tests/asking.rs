@@ -108,3 +108,22 @@ async fn endpoints_that_make_no_sense_are_refused() {
     assert!(matches!(Client::new(["https://n1:2379"]), Err(Error::Misuse(_))));
     assert!(matches!(Client::new::<&str>([]), Err(Error::Misuse(_))));
 }
+
+#[tokio::test]
+async fn nodes_say_who_they_are_and_keyspaces_how_many_replicas_they_want() {
+    let node = json!({
+        "name": "n1", "id": "fffffffffffffffe", "zone": "a", "learner": false, "client_urls": ["http://n1:2379"],
+        "replicas": 2, "votes": 1, "here": true,
+    });
+    let keyspace = json!({ "name": "bank", "id": 16, "kind": "ranged", "replicas": 5, "shards": [] });
+    let everywhere = json!({ "name": "default", "id": 2, "kind": "ordered", "shards": [] });
+    let keyspaces = json!({ "keyspaces": [everywhere, keyspace] });
+    let server = Fake::new([Does::Answer(200, json!({ "nodes": [node] })), Does::Answer(200, keyspaces)]).await;
+    let client = Client::new([&server.endpoint]).expect("an address");
+    let nodes = client.nodes().await.expect("answered");
+    assert_eq!((nodes[0].id.as_str(), nodes[0].here, nodes[0].votes), ("fffffffffffffffe", true, 1));
+    let known = client.known_keyspaces().await.expect("answered");
+    assert_eq!(known.iter().map(|keyspace| keyspace.replicas).collect::<Vec<_>>(), [None, Some(5)]);
+    assert!(server.heard()[0].starts_with("GET /v1/nodes HTTP/1.1\r\n"), "{:?}", server.heard());
+    assert!(server.heard()[1].starts_with("GET /v1/keyspaces?stale=true HTTP/1.1\r\n"), "{:?}", server.heard());
+}

@@ -1,0 +1,56 @@
+//! `/v1/nodes`: the members, their zones, and how much of the keyspaces they have. Each node answers by itself, also when it has no leader.
+
+use crate::answers::Failure;
+use crate::query::Query;
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use quorate_env::NodeId;
+use quorate_kv::{Db, NodeInfo};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// An id is a string of hexadecimal digits, as `quorate node list` prints it: a number of JSON would lose some of its 64 bits.
+fn told(node: &NodeInfo, here: NodeId) -> Value {
+    let NodeInfo { member, zone, replicas, votes } = node;
+    json!({
+        "name": member.name,
+        "id": format!("{:x}", member.id.0),
+        "zone": zone,
+        "learner": member.learner,
+        "client_urls": member.client_urls,
+        "replicas": replicas,
+        "votes": votes,
+        "here": member.id == here,
+    })
+}
+
+pub(crate) async fn list(State(db): State<Arc<dyn Db>>, uri: Uri) -> Result<Json<Value>, Failure> {
+    Query::of(&uri, &[])?;
+    let here = db.identity().node;
+    Ok(Json(json!({ "nodes": db.nodes().iter().map(|node| told(node, here)).collect::<Vec<_>>() })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_kv::Member;
+
+    #[test]
+    fn an_id_keeps_all_its_bits_and_who_answers_says_so() {
+        let member = Member {
+            id: NodeId(u64::MAX - 1),
+            name: "n1".into(),
+            peer_addresses: vec!["10.0.0.1:2380".into()],
+            client_urls: vec!["http://10.0.0.1:2379".into()],
+            learner: false,
+        };
+        let node = NodeInfo { member, zone: "a".into(), replicas: 5, votes: 4 };
+        let expected = json!({
+            "name": "n1", "id": "fffffffffffffffe", "zone": "a", "learner": false,
+            "client_urls": ["http://10.0.0.1:2379"], "replicas": 5, "votes": 4, "here": true,
+        });
+        assert_eq!(told(&node, NodeId(u64::MAX - 1)), expected);
+        assert_eq!(told(&node, NodeId(u64::MAX))["here"], false);
+    }
+}
