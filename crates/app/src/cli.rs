@@ -173,6 +173,14 @@ pub enum NodeVerb {
         #[arg(long)]
         learner: bool,
     },
+    /// Have shards that live on some nodes leave a node, so that it can be stopped for long; ends when they have left.
+    Drain {
+        /// Its id or name.
+        node: String,
+        /// Let them come back.
+        #[arg(long)]
+        undo: bool,
+    },
     /// Give a learner its vote.
     Promote {
         /// Its id or name.

@@ -1,8 +1,9 @@
 //! `quorate node`: the cluster's members, listed and changed through any of its servers.
 
-use crate::cli::{NodeArgs, NodeVerb};
+use crate::cli::{NodeArgs, NodeVerb, ServerArgs};
 use crate::endpoint::connect;
 use crate::failure::Failure;
+use crate::native::client::client;
 use quorate_etcd::proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_etcd::proto::etcdserverpb::{
     Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest, MemberRemoveRequest,
@@ -36,6 +37,10 @@ impl From<Member> for Row {
 }
 
 pub async fn run(args: NodeArgs) -> Result<(), Failure> {
+    if let NodeVerb::Drain { node, undo } = &args.verb {
+        let client = client(&ServerArgs { endpoints: args.endpoints.clone(), json: args.json })?;
+        client.drain(node, !undo).await?;
+    }
     let mut said = Vec::new();
     for endpoint in &args.endpoints {
         let attempt = async {
@@ -76,7 +81,8 @@ async fn carry_out(
     };
     let list = client.member_list(MemberListRequest { linearizable: true }).await.map_err(told)?.into_inner().members;
     match verb {
-        NodeVerb::List => Ok(list),
+        // Drained by now, if that was asked for.
+        NodeVerb::List | NodeVerb::Drain { .. } => Ok(list),
         NodeVerb::Add { peer_address, learner } => {
             let peer_ur_ls = vec![format!("http://{}", peer_address.trim_start_matches("http://"))];
             let request = MemberAddRequest { peer_ur_ls, is_learner: *learner };

@@ -2,8 +2,10 @@
 
 use crate::keys::read;
 use crate::request::Request;
+use crate::text::in_address;
 use crate::{Client, Error};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// A member.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -16,6 +18,9 @@ pub struct Node {
     pub zone: String,
     /// Whether it has no vote.
     pub learner: bool,
+    /// Whether it is to have no replica of a shard that can live elsewhere.
+    #[serde(default)]
+    pub drained: bool,
     /// Where clients reach it; empty until it has first started.
     pub client_urls: Vec<String>,
     /// Shards of keyspaces that are to have a replica there.
@@ -34,5 +39,15 @@ impl Client {
     pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
         let mut said = self.ask(&Request::get("/v1/nodes")).await?;
         read(said["nodes"].take())
+    }
+
+    /// Has shards that live on some nodes leave a node, or lets them come back to it. Returns when they have left.
+    ///
+    /// # Errors
+    /// If it is refused, as when a keyspace would have too few replicas; nobody is available; or it takes longer than a server waits for: the wish
+    /// is kept, and `nodes` says when it has come true.
+    pub async fn drain(&self, node: &str, drained: bool) -> Result<(), Error> {
+        let path = format!("/v1/nodes/{}/drain", in_address(node.as_bytes()));
+        self.ask(&Request::change(path, json!({ "drained": drained }))).await.map(drop)
     }
 }

@@ -170,6 +170,8 @@ pub struct NodeInfo {
     pub member: Member,
     /// What fails together with it; empty if it has said nothing.
     pub zone: String,
+    /// Whether it is to have no replica of a shard that can live elsewhere.
+    pub drained: bool,
     /// Shards that are to have a replica there.
     pub replicas: usize,
     /// Shards whose replica there votes, as their leaders last said.

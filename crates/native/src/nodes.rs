@@ -1,23 +1,29 @@
-//! `/v1/nodes`: the members, their zones, and how much of the keyspaces they have. Each node answers by itself, also when it has no leader.
+//! `/v1/nodes`: the members, their zones, and how much of the keyspaces they have; and which of them are drained. Each node lists them by itself, also when
+//! it has no leader.
 
 use crate::answers::Failure;
 use crate::query::Query;
+use crate::words::parse;
 use axum::Json;
-use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
 use axum::http::Uri;
+use bytes::Bytes;
 use quorate_env::NodeId;
 use quorate_kv::{Db, NodeInfo};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// An id is a string of hexadecimal digits, as `quorate node list` prints it: a number of JSON would lose some of its 64 bits.
 fn told(node: &NodeInfo, here: NodeId) -> Value {
-    let NodeInfo { member, zone, replicas, votes } = node;
+    let NodeInfo { member, zone, drained, replicas, votes } = node;
     json!({
         "name": member.name,
         "id": format!("{:x}", member.id.0),
         "zone": zone,
         "learner": member.learner,
+        "drained": drained,
         "client_urls": member.client_urls,
         "replicas": replicas,
         "votes": votes,
@@ -29,6 +35,29 @@ pub(crate) async fn list(State(db): State<Arc<dyn Db>>, uri: Uri) -> Result<Json
     Query::of(&uri, &[])?;
     let here = db.identity().node;
     Ok(Json(json!({ "nodes": db.nodes().iter().map(|node| told(node, here)).collect::<Vec<_>>() })))
+}
+
+/// The body of `POST /v1/nodes/{node}/drain`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wish {
+    drained: bool,
+}
+
+pub(crate) async fn drain(
+    State(db): State<Arc<dyn Db>>,
+    Path(named): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, Failure> {
+    let wish: Wish = parse(body)?;
+    let is_named = |node: &&NodeInfo| node.member.name == named || format!("{:x}", node.member.id.0) == named;
+    let nodes = db.nodes();
+    let node = nodes
+        .iter()
+        .find(is_named)
+        .ok_or_else(|| Failure::Bad(format!("there is no node {named:?}: GET /v1/nodes lists their names and ids")))?;
+    db.drain_node(node.member.id, wish.drained).await?;
+    Ok(Json(json!({ "outcome": "done", "drained": wish.drained })))
 }
 
 #[cfg(test)]
@@ -45,9 +74,9 @@ mod tests {
             client_urls: vec!["http://10.0.0.1:2379".into()],
             learner: false,
         };
-        let node = NodeInfo { member, zone: "a".into(), replicas: 5, votes: 4 };
+        let node = NodeInfo { member, zone: "a".into(), drained: false, replicas: 5, votes: 4 };
         let expected = json!({
-            "name": "n1", "id": "fffffffffffffffe", "zone": "a", "learner": false,
+            "name": "n1", "id": "fffffffffffffffe", "zone": "a", "learner": false, "drained": false,
             "client_urls": ["http://10.0.0.1:2379"], "replicas": 5, "votes": 4, "here": true,
         });
         assert_eq!(told(&node, NodeId(u64::MAX - 1)), expected);

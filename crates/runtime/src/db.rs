@@ -396,6 +396,7 @@ impl Db for RuntimeDb {
         };
         let told = |member: Member| NodeInfo {
             zone: placements.zone(member.id).to_owned(),
+            drained: placements.drained().contains(&member.id),
             replicas: count(|home| &home.wanted, member.id),
             votes: count(|home| &home.voters, member.id),
             member,

@@ -355,6 +355,7 @@ mod tests {
             let (answers, word) = word.strip_suffix('!').map_or((true, word), |word| (false, word));
             let (name, zone) = word.split_once('@').unwrap_or((word, ""));
             let node = Node {
+                drained: false,
                 name: name.into(),
                 id: format!("id-{name}"),
                 zone: zone.into(),

@@ -70,6 +70,11 @@ async fn shards_move_while_money_moves_and_nodes_die_come_and_go() {
     let node = cluster.grow();
     cluster.restart(node);
     settled(&bank, |loads| of(loads, "n6") >= 2, "with the new one").await;
+    // One is drained, and gets its share again.
+    bank.drain("n3", true).await.expect("drained");
+    settled(&bank, |loads| of(loads, "n3") == 0, "without the one that is drained").await;
+    bank.drain("n3", false).await.expect("back");
+    settled(&bank, |loads| of(loads, "n3") >= 2, "with the one that was drained").await;
     // One goes for good.
     let mut admin = ClusterClient::new(connect(&cluster.endpoints()[2]).await.expect("a connection"));
     let listed = admin.member_list(MemberListRequest { linearizable: true }).await.expect("listed").into_inner();
@@ -97,7 +102,14 @@ async fn every_node_answers_for_a_shard_that_one_has_and_sends_watches_there() {
     let cluster = Cluster::start(3).await;
     cluster.registered().await;
     let client = Client::new(cluster.endpoints()).expect("addresses");
-    let made = client.create_keyspace("ledger", Kind::Ordered, &[], Some(1)).await.expect("made");
+    client.create_keyspace("ledger", Kind::Ordered, &[], Some(1)).await.expect("made");
+    let refused = client.drain("n1", true).await;
+    assert!(refused.is_ok(), "two others are enough for one replica: {refused:?}");
+    client.drain("n1", false).await.expect("back");
+    client.create_keyspace("wide", Kind::Ranged, &[], Some(3)).await.expect("made");
+    let refused = client.drain("n1", true).await.expect_err("it asks for three replicas, and two nodes would be left");
+    assert!(refused.to_string().contains("add a node first"), "{refused}");
+    let made = client.keyspaces().await.expect("listed").into_iter().find(|it| it.name == "ledger").expect("made");
     let [home] = &made.shards[0].nodes[..] else { panic!("one replica: {made:?}") };
     for (n, endpoint) in cluster.endpoints().iter().enumerate() {
         let one = Client::new([endpoint]).expect("an address");
