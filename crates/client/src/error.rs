@@ -64,6 +64,8 @@ reasons! {
     NoSuchMethod = "no_such_method";
     /// The server's release does not know the address.
     NoSuchPage = "no_such_page";
+    /// The server has no replica of what is to be watched, and says where there is one.
+    NotHere = "not_here";
     /// Only what is in an ordered keyspace can be watched.
     NotOrdered = "not_ordered";
     /// The server has too much to do.
