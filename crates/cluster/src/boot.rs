@@ -58,6 +58,8 @@ pub(crate) struct Found {
     pub rotted: Vec<Rotted>,
     /// Rows that reach at least this far must come from another replica: the store has lost what was applied before the log begins.
     pub hole: Option<LogIndex>,
+    /// There were no rows at all: it is new, or comes back to where it was.
+    pub without_rows: bool,
     /// To be made durable before anything else.
     pub repair: Vec<LogRecord>,
 }
@@ -107,6 +109,7 @@ pub(crate) fn open_replica(
     membership: &Membership,
     procedures: &Arc<Procedures>,
 ) -> Result<Found, BootError> {
+    let without_rows = slots.of(shard).is_none();
     let machine = match slots.of(shard) {
         Some(slot) => Machine::open(store.clone(), slot, procedures.clone()).map_err(|e| BootError::Open(shard, e))?,
         None => {
@@ -136,7 +139,7 @@ pub(crate) fn open_replica(
     let mut rotted = log.rotted.clone();
     let replica = log.hard_state.map_or(ReplicaId(0), |hard_state| hard_state.replica);
     let repair = if hole.is_none() { lay(shard, replica, &mut restored, &mut rotted) } else { Vec::new() };
-    Ok(Found { machine, restored, rotted, hole, repair })
+    Ok(Found { machine, restored, rotted, hole, without_rows, repair })
 }
 
 /// Where the rows stand, and the members then.

@@ -338,6 +338,8 @@ pub enum Lost {
 pub struct Mended {
     /// The shard.
     pub shard: ShardId,
+    /// Its rows had not been lost: the shard comes back to a node that it had left.
+    pub came_back: bool,
     /// Fetched from other replicas and put back.
     pub fetched: u64,
     /// Not needed: the store has what they did.

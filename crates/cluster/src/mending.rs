@@ -115,7 +115,7 @@ impl Mending {
         known: &[NodeId],
         remains: Option<Remains>,
     ) -> Result<Self, BootError> {
-        let Found { machine, restored, rotted, hole, .. } = found;
+        let Found { machine, restored, rotted, hole, without_rows, .. } = found;
         let alone = |known: &[NodeId]| known.iter().all(|node| node.0 == id.0);
         if restored.membership.all_voters().iter().all(|voter| *voter == id) && alone(known) {
             return Err(match (rotted.first(), hole) {
@@ -127,7 +127,7 @@ impl Mending {
                 },
             });
         }
-        let mended = Mended { shard, ..Mended::default() };
+        let mended = Mended { shard, came_back: without_rows && remains.is_none(), ..Mended::default() };
         Ok(Self {
             shard,
             id,

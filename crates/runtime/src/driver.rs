@@ -442,13 +442,15 @@ impl Lane {
     }
 
     fn tell_mended(&mut self, mended: &Mended) {
-        let Mended { shard, fetched, covered, by_rows, cut, fetched_bytes, kept_bytes } = *mended;
+        let Mended { shard, came_back, fetched, covered, by_rows, cut, fetched_bytes, kept_bytes } = *mended;
         self.stats.mended.fetch_add(fetched + covered + by_rows + cut, Ordering::Relaxed);
         self.stats.mended_bytes.fetch_add(fetched_bytes, Ordering::Relaxed);
         if fetched + covered + by_rows + cut > 0 {
             tracing::warn!(%shard, fetched, covered, by_rows, cut, "entries of the log had rotted, and are mended");
         }
-        if fetched_bytes + kept_bytes > 0 {
+        if came_back && fetched_bytes > 0 {
+            tracing::info!(%shard, fetched_bytes, "a shard has come back to this node");
+        } else if fetched_bytes + kept_bytes > 0 {
             tracing::warn!(%shard, fetched_bytes, kept_bytes, "rows were lost, and are here again");
         }
         if self.remains && self.node.is_whole() {
