@@ -592,7 +592,14 @@ mod tests {
         };
         let membership = Membership::of_voters((1..=3).map(ReplicaId));
         let restored = Restored { membership, ..Restored::default() };
-        let found = Found { machine: machine(), restored, rotted: Vec::new(), hole: None, repair: Vec::new() };
+        let found = Found {
+            machine: machine(),
+            restored,
+            rotted: Vec::new(),
+            hole: None,
+            without_rows: false,
+            repair: Vec::new(),
+        };
         let known = [2, 3].map(NodeId);
         let mut mending = Mending::new(ShardId(2), ReplicaId(1), found, &known, None).expect("there are others");
         assert!(mending.is_whole(), "every entry is back");
