@@ -429,6 +429,12 @@ impl Group {
         found.into_iter().next().map(Entry::from_engine)
     }
 
+    /// Whether this replica has a vote, as of what is applied.
+    #[must_use]
+    pub fn votes(&self) -> bool {
+        self.node.raft.promotable()
+    }
+
     /// The promises as of the last [`Ready`].
     #[must_use]
     pub fn promises(&self) -> HardState {

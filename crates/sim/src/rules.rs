@@ -176,6 +176,14 @@ const RULES: &[(&str, &str)] = &[
         "A shard keeps what it has given away until the child's own group has committed something: then a majority has it, and no single disk is all there is.",
     ),
     (
+        "replicas go when nobody wants them",
+        "A node lets go of a replica only when its shard is to live elsewhere, as far as the node has read.",
+    ),
+    (
+        "shards live where they are to",
+        "In the end each shard has its replicas on the nodes that it is to live on, they vote, its leader has said so, and no other node has one.",
+    ),
+    (
         "each key has one shard",
         "In the end the shards' own ranges are those of the shard map: no key has two owners, and none has no owner.",
     ),

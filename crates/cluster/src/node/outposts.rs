@@ -4,6 +4,7 @@ use super::Node;
 use crate::input::{Reply, RequestId};
 use crate::outpost::Outpost;
 use crate::proposals::Proposals;
+use crate::replica::Replica;
 use crate::wire::{Answer, PeerBody, PeerMessage, node_of};
 use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, ShardId};
 use quorate_kv::{Command, CommandId, Error, SessionId, Unavailable};
@@ -48,8 +49,7 @@ impl Node {
         if self.system.placements.of(shard).is_none() {
             return true;
         }
-        let own = ReplicaId(self.shared.config.node.0);
-        self.replicas.get(&shard).is_some_and(|replica| replica.membership().is_voter(own))
+        self.replicas.get(&shard).is_some_and(Replica::votes)
     }
 
     fn outpost(&mut self, now: Instant, shard: ShardId) -> &mut Outpost {

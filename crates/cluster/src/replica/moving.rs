@@ -69,6 +69,11 @@ impl Replica {
         }
     }
 
+    /// Whether this replica has a vote.
+    pub fn votes(&self) -> bool {
+        self.group.votes()
+    }
+
     /// Whether a crash cannot take back who the members are.
     pub fn remembers_members(&self) -> bool {
         self.moving.changed <= self.moving.durable
