@@ -2,7 +2,7 @@
 
 mod native;
 
-pub use native::{CarefulArgs, KeyspaceArgs, KeyspaceVerb, Kind, KvArgs, KvVerb, RangeArgs, ServerArgs};
+pub use native::{CarefulArgs, ExplainArgs, KeyspaceArgs, KeyspaceVerb, Kind, KvArgs, KvVerb, RangeArgs, ServerArgs};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use quorate_sim::Numbers;
@@ -30,6 +30,8 @@ pub enum Verb {
     /// Prove or refute that any one node, and any one zone, may fail, and say what to do. Ends with 1 if the next failure may be one too many, with
     /// 69 if something is unavailable.
     Doctor(ServerArgs),
+    /// Say what a keyspace keeps and gives up, in a partition and otherwise, and what each way of asking costs now.
+    Explain(ExplainArgs),
     /// List, add, promote and remove the cluster's nodes.
     Node(NodeArgs),
     /// Read, write and watch keys, in any keyspace.

@@ -5,6 +5,7 @@ mod cli;
 mod diagram;
 mod doctor;
 mod endpoint;
+mod explain;
 mod failure;
 mod members;
 mod mutants;
@@ -43,6 +44,7 @@ fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Start(args) => start::run(&args),
         Verb::Status(args) => block_on(status::run(args)),
         Verb::Doctor(args) => block_on(doctor::run(args)),
+        Verb::Explain(args) => block_on(explain::run(args)),
         Verb::Node(args) => block_on(members::run(args)),
         Verb::Kv(args) => block_on(native::keys::run(args)),
         Verb::Keyspace(args) => block_on(native::keyspaces::run(args)),

@@ -39,7 +39,9 @@ impl From<Member> for Row {
 pub async fn run(args: NodeArgs) -> Result<(), Failure> {
     if let NodeVerb::Drain { node, undo } = &args.verb {
         let client = client(&ServerArgs { endpoints: args.endpoints.clone(), json: args.json })?;
-        client.drain(node, !undo).await?;
+        if !client.drain(node, !undo).await? && !undo {
+            eprintln!("shards are still leaving {node}: quorate doctor says when nothing moves any more");
+        }
     }
     let mut said = Vec::new();
     for endpoint in &args.endpoints {

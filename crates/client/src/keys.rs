@@ -3,7 +3,7 @@
 use crate::request::Request;
 use crate::text::in_address;
 use crate::verdict::is_absent;
-use crate::{Client, Error, Text};
+use crate::{Client, Error, Text, Token};
 use bytes::Bytes;
 use hyper::Method;
 use serde::de::DeserializeOwned;
@@ -58,6 +58,9 @@ pub struct Condition {
 pub struct Written {
     /// Whether that had been done before, under the same name.
     pub repeated: bool,
+    /// What was done stands here; none if the cluster keeps no timestamps yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
 }
 
 /// A key is not there any more.
@@ -68,6 +71,9 @@ pub struct Deleted {
     pub deleted: Option<bool>,
     /// Whether that had been done before, under the same name.
     pub repeated: bool,
+    /// What was done stands here; none if the cluster keeps no timestamps yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
 }
 
 /// An answer, in words of ours.
@@ -75,7 +81,7 @@ pub(crate) fn read<T: DeserializeOwned>(said: Value) -> Result<T, Error> {
     serde_json::from_value(said).map_err(Error::strange)
 }
 
-fn address(keyspace: &str, key: &[u8]) -> Result<String, Error> {
+pub(crate) fn address(keyspace: &str, key: &[u8]) -> Result<String, Error> {
     match key.is_empty() {
         true => Err(Error::Misuse("a key is not empty; a scan lists what there is".into())),
         false => Ok(format!("/v1/kv/{}/{}", in_address(keyspace.as_bytes()), in_address(key))),

@@ -31,6 +31,7 @@ mod error;
 mod events;
 #[cfg(test)]
 mod fake;
+mod freshness;
 mod http;
 mod keys;
 mod keyspaces;
@@ -41,6 +42,7 @@ mod place;
 mod range;
 mod request;
 mod scan;
+mod session;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -51,6 +53,7 @@ mod watch;
 
 pub use client::Client;
 pub use error::{Error, Reason};
+pub use freshness::{Freshness, NoFreshness, Seen, Token};
 pub use keys::{Condition, Deleted, KeyValue, Written};
 pub use keyspaces::{Keyspace, Kind, Shard};
 pub use nodes::Node;
@@ -58,6 +61,7 @@ pub use options::Options;
 pub use range::Range;
 pub use request::{Request, random_name};
 pub use scan::Scan;
+pub use session::Session;
 pub use text::Text;
 pub use transact::{Check, Found, Op, Transacted, Transaction, Write};
 pub use transaction::Tx;

@@ -41,13 +41,13 @@ impl Client {
         read(said["nodes"].take())
     }
 
-    /// Has shards that live on some nodes leave a node, or lets them come back to it. Returns when they have left.
+    /// Has shards that live on some nodes leave a node, or lets them come back to it. Returns when they have left, or
+    /// after some seconds, and says whether they have: what has not goes on by itself, and `nodes` says when nothing is left there.
     ///
     /// # Errors
-    /// If it is refused, as when a keyspace would have too few replicas; nobody is available; or it takes longer than a server waits for: the wish
-    /// is kept, and `nodes` says when it has come true.
-    pub async fn drain(&self, node: &str, drained: bool) -> Result<(), Error> {
+    /// If it is refused, as when a keyspace would have too few replicas; nobody is available; or nobody knows whether the wish was written.
+    pub async fn drain(&self, node: &str, drained: bool) -> Result<bool, Error> {
         let path = format!("/v1/nodes/{}/drain", in_address(node.as_bytes()));
-        self.ask(&Request::change(path, json!({ "drained": drained }))).await.map(drop)
+        read(self.ask(&Request::change(path, json!({ "drained": drained }))).await?["left"].take())
     }
 }

@@ -36,6 +36,11 @@ impl Request {
         Self { method: Method::GET, path: path.into(), body: None, kind: Kind::Read }
     }
 
+    /// Asks for what changes nothing, with a body.
+    pub fn post(path: impl Into<String>, body: Value) -> Self {
+        Self { method: Method::POST, path: path.into(), body: Some(body), kind: Kind::Read }
+    }
+
     /// `POST /v1/tx`: done once under its name, however often it is sent. A name is drawn if there is none.
     #[must_use]
     pub fn transaction(body: Value, name: Option<String>) -> Self {

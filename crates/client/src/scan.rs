@@ -3,10 +3,10 @@
 use crate::keys::read;
 use crate::request::Request;
 use crate::text::in_address;
-use crate::{Client, Error, KeyValue, Range, Text};
+use crate::{Client, Error, Freshness, KeyValue, Range, Text};
 use serde::Deserialize;
 
-/// A scan that goes on from page to page. Each page is strictly serializable by itself; two pages are two moments.
+/// A scan that goes on from page to page. Each page is strictly serializable by itself; two pages are two moments, unless the scan is of one.
 #[derive(Debug)]
 pub struct Scan {
     client: Client,
@@ -38,6 +38,13 @@ impl Client {
 }
 
 impl Scan {
+    /// As fresh as this, each page. [`Freshness::At`] makes all pages one picture.
+    #[must_use]
+    pub fn as_fresh_as(mut self, freshness: &Freshness) -> Self {
+        self.next = self.next.map(|path| format!("{path}&freshness={freshness}"));
+        self
+    }
+
     /// The next page; none behind the last. A page may have fewer keys than were asked for, or none, though more
     /// follow. After an error it can be asked for again.
     ///

@@ -2,7 +2,7 @@
 
 use crate::keys::read;
 use crate::request::Request;
-use crate::{Client, Error, KeyValue, Range, Text};
+use crate::{Client, Error, KeyValue, Range, Text, Token};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -171,6 +171,9 @@ pub struct Transacted {
     /// What each look found.
     #[serde(default)]
     pub reads: Vec<Found>,
+    /// What was done and read stands here; none if the cluster keeps no timestamps yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
 }
 
 impl Client {

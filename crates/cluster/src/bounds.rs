@@ -60,6 +60,9 @@ pub const TRANSFER_IDLE: Duration = Duration::from_secs(10);
 /// harmless.
 pub const RETRY: Duration = Duration::from_millis(500);
 
+/// So far ahead of a node's own clock may lie a moment that its client names: clocks of nodes differ, though by less where anybody looks after them.
+pub const MOMENT_AHEAD_MAX: Duration = Duration::from_secs(5);
+
 /// Entries that rotted and are asked for at one time.
 pub const MENDING_ASKS_MAX: usize = 64;
 
@@ -119,6 +122,14 @@ pub const OUTPOST_IDLE: Duration = Duration::from_secs(60);
 /// Sessions of other nodes whose answers a replica keeps: many times the nodes of a large cluster.
 pub const GUESTS_MAX: usize = 4_096;
 
+/// Bytes of answers that a replica keeps for one session of another node: what the largest requests of some seconds read. Of what had to go the outcome is unknown, if
+/// the answer was lost.
+pub const GUEST_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of one answer to a session of another node, and of the answers in one message: with what else is in its frame it stays below what a frame may be. Of a larger
+/// one only that it was done is said.
+pub const GUEST_ANSWER_BYTES_MAX: usize = 16 << 20;
+
 /// A session of another node that was silent for this long is forgotten, with the answers that are kept for it: longer than anybody waits for one.
 pub const GUEST_IDLE: Duration = Duration::from_secs(30);
 
@@ -134,3 +145,5 @@ pub const SEEK_TICKS: u32 = 5;
 const _: () = assert!(LOG_KEEP_BYTES < LOG_HOLD_BYTES / LOG_LAG_PART);
 const _: () = assert!(quorate_kv::limits::BATCH_BYTES_MAX < PENDING_BYTES_MAX);
 const _: () = assert!(PENDING_BYTES_MAX <= QUEUE_BYTES_MAX);
+const _: () =
+    assert!(GUEST_ANSWER_BYTES_MAX < GUEST_BYTES_MAX && GUEST_ANSWER_BYTES_MAX < crate::wire::FRAME_BYTES_MAX);

@@ -40,6 +40,12 @@ impl Default for Timing {
 /// A safety mechanism switched off, to see whether the checkers notice. Only the simulator ever sets one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
+    /// Answer a read that is to see what its client saw before with whatever is there.
+    IgnoreTokens,
+    /// Split a shard while its members change, and change them before its children are weaned.
+    SplitWhileChanging,
+    /// Take what was once confirmed for fresh, however long ago that was.
+    FreshForEver,
     /// Remove a node from the group that tells it so before it has left the others.
     LeaveSystemFirst,
     /// Believe what is left in a damaged store, whatever it hashes to.
@@ -160,6 +166,8 @@ pub struct NodeConfig {
     pub log_keep_bytes: u64,
     /// Bytes of entries that stay in the log for a replica that is being brought up; see [`crate::bounds::LOG_HOLD_BYTES`].
     pub log_hold_bytes: u64,
+    /// Bytes of commands in one entry, if they are not one command; [`quorate_kv::limits::BATCH_BYTES_MAX`], or less where the log's records are smaller.
+    pub batch_bytes: usize,
     /// Bytes of rows in one chunk of a snapshot; see [`crate::bounds::CHUNK_BYTES`].
     pub chunk_bytes: usize,
     /// Bytes of keys and values beyond which a shard of a ranged keyspace is split; see [`crate::bounds::SPLIT_BYTES`]. [`u64::MAX`] is never.

@@ -2,15 +2,16 @@
 
 use crate::keyspaces::Keyspaces;
 use crate::levels::Levels;
+use crate::looking::{Observation, Observed};
 use crate::members::Roster;
 use crate::placement::Placements;
 use crate::wire::PeerMessage;
 use quorate_consensus::Role;
 use quorate_env::{LogIndex, NodeId, ReplicaId, ShardId, Term, WallMs};
-use quorate_kv::across::{Decision, Transaction, TransactionResult, TxId};
+use quorate_kv::across::{Decision, Look, Transaction, TransactionResult, TxId};
 use quorate_kv::{
-    Applied, Command, CommandId, Consistency, Error, Event, Header, LeaseId, LeaseInfo, Read, Revision, Status,
-    WatchSpec,
+    Applied, Command, CommandId, Consistency, Error, Event, Freshness, Header, LeaseId, LeaseInfo, Looked, Read,
+    Revision, Status, WatchSpec,
 };
 use quorate_shard::{View, WatcherKey};
 use quorate_storage::store::FlushJob;
@@ -49,6 +50,8 @@ pub enum Input {
         /// The ticket.
         ticket: u64,
     },
+    /// A read is done.
+    Observed(Observed),
     /// The disk ran out of space, or has space again.
     Space {
         /// Whether writes that need more of it must be refused.
@@ -135,6 +138,13 @@ pub enum Request {
     },
     /// Carry out a transaction, wherever the keys are.
     Transact(Transaction),
+    /// Read, wherever the keys are.
+    Look {
+        /// What.
+        looks: Vec<Look>,
+        /// How fresh.
+        freshness: Freshness,
+    },
     /// What became of a transaction; if nothing was decided, nothing ever will be.
     Settle {
         /// The shard that decides it.
@@ -156,7 +166,7 @@ impl Request {
     #[must_use]
     pub fn shard(&self) -> Option<ShardId> {
         match self {
-            Self::Transact(_) | Self::Settle { .. } => None,
+            Self::Transact(_) | Self::Settle { .. } | Self::Look { .. } => None,
             Self::View { shard, .. }
             | Self::Submit { shard, .. }
             | Self::OutcomeOf { shard, .. }
@@ -213,8 +223,10 @@ pub enum Reply {
     Collected,
     /// To [`Request::Standings`].
     Standings(Vec<Standings>),
-    /// To [`Request::Transact`].
+    /// To [`Request::Transact`], and to a [`Request::Look`] that had to be one.
     Transacted(TransactionResult),
+    /// To [`Request::Look`].
+    Looked(Looked),
     /// To [`Request::Settle`]; `None` if it is too long ago to tell.
     Settled(Option<Decision>),
     /// To [`Request::MoveLeader`]: who was asked for leads.
@@ -306,6 +318,10 @@ pub struct Outputs {
     pub watch: Vec<(WatcherKey, WatchOutput)>,
     /// To run.
     pub flush: Option<FlushTask>,
+    /// To read on the side, each for itself, and to hand back as [`Input::Observed`].
+    pub observations: Vec<Observation>,
+    /// Questions of this node that a replica here cannot answer. Empty when the driver sees it.
+    pub(crate) unseen: Vec<(u64, ShardId, Error)>,
     /// What became of entries that had rotted.
     pub mended: Vec<Mended>,
     /// The members' rows, when they have changed: whom to connect to.

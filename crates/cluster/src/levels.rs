@@ -16,7 +16,7 @@ use crate::keyspaces;
 use crate::placement;
 use crate::rows::{key_of, member_of, unchanged_since};
 use bytes::Bytes;
-use quorate_env::{DecodeError, NodeId, Reader, ShardId, Writer};
+use quorate_env::{DecodeError, NodeId, Reader, ShardId, Timestamp, Writer};
 use quorate_kv::{
     Command, Compare, CompareOp, Expected, KeyRange, KeyValue, KeyspaceId, Level, Op, PutOp, Revision, Txn,
 };
@@ -122,7 +122,10 @@ impl Levels {
 /// The lowest level at which something may be asked of the cluster.
 pub(crate) fn needed(request: &Request) -> Level {
     match request {
+        // What it must come after goes into the log with it.
+        Request::Transact(transaction) if transaction.after != Timestamp::ZERO => Level::TIMED,
         Request::Transact(_) | Request::Settle { .. } => Level::ACROSS,
+        Request::Look { .. } => Level::TIMED,
         Request::Submit { shard: ShardId(shard), command: Command::Transact(txn) }
             if *shard == KeyspaceId::SYSTEM.0 =>
         {
@@ -141,6 +144,7 @@ pub(crate) fn needed(request: &Request) -> Level {
 mod tests {
     use super::*;
     use quorate_kv::LeaseId;
+    use quorate_kv::across::Transaction;
 
     fn levels(cluster: u16, told: &[(u64, u16)]) -> Levels {
         let kv = |key: Bytes, level| KeyValue {
@@ -153,6 +157,14 @@ mod tests {
         };
         let members = told.iter().map(|(id, level)| kv(Levels::key(NodeId(*id)), *level));
         Levels::read(std::iter::once(kv(CLUSTER.into(), cluster)).chain(members), Revision(7)).expect("readable")
+    }
+
+    #[test]
+    fn what_only_a_newer_release_can_read_is_not_asked_for_below_its_level() {
+        let transact = |after| Request::Transact(Transaction { after: Timestamp(after), ..Transaction::default() });
+        assert_eq!((needed(&transact(0)), needed(&transact(7))), (Level::ACROSS, Level::TIMED));
+        let look = Request::Look { looks: Vec::new(), freshness: quorate_kv::Freshness::Any };
+        assert_eq!(needed(&look), Level::TIMED);
     }
 
     fn raised(levels: &Levels, members: &[u64]) -> Option<Bytes> {

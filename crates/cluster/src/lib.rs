@@ -34,6 +34,7 @@ mod input;
 pub mod keyspaces;
 mod lease_clock;
 pub mod levels;
+mod looking;
 pub mod members;
 mod mending;
 mod node;
@@ -57,6 +58,7 @@ pub use input::{
     FlushTask, Input, Inspection, LeaseAnswer, Lost, Mended, Outputs, Persist, Reply, Request, RequestId, Standings,
     WatchOutput, WatchRequest,
 };
+pub use looking::{Observation, Observed};
 pub use node::{FIRST_SHARDS, Node};
 pub use recall::Sighting;
 pub use replica::membership_hash;

@@ -221,8 +221,11 @@ impl Mending {
             | PeerBody::RecallAsk { .. }
             | PeerBody::RecallAnswer { .. }
             | PeerBody::Petition(_)
-            | PeerBody::LeaveAsk
-            | PeerBody::LeaveAnswer
+            | PeerBody::LeaveAsk { .. }
+            | PeerBody::LeaveAnswer { .. }
+            | PeerBody::LookAsk { .. }
+            | PeerBody::LookAnswer { .. }
+            | PeerBody::CloseAsk { .. }
             | PeerBody::Answers { .. }
             | PeerBody::NotHere => {}
         }

@@ -1,5 +1,6 @@
 //! The node: takes inputs, hands them to the replicas that they concern, and gathers what comes out.
 
+mod looking;
 mod outposts;
 mod placing;
 mod splitting;
@@ -16,6 +17,7 @@ use crate::input::{
 };
 use crate::keyspaces::Keyspaces;
 use crate::levels::{self, Levels};
+use crate::looking::Looking;
 use crate::members::{Roster, Wanted};
 use crate::mending::Mending;
 use crate::placement::Placements;
@@ -60,6 +62,9 @@ const APPENDS_IN_FLIGHT_MAX: usize = 64;
 /// Splits a node's randomness for the names of its questions; shards use the numbers below.
 const RECALL_PURPOSE: u64 = 1 << 32;
 
+/// And for those of its clients' reads.
+const LOOKING_PURPOSE: u64 = (1 << 32) + 2;
+
 /// One node. See the crate's documentation for how it is driven.
 pub struct Node {
     shared: Shared,
@@ -83,6 +88,7 @@ pub struct Node {
     /// Replicas that are to go.
     goodbyes: BTreeMap<ShardId, Goodbye>,
     across: Across,
+    looking: Looking,
     rng: Rng,
     /// Replicas that were started in this life. One may be started twice, and its sessions must not have the same names.
     started: u64,
@@ -102,7 +108,10 @@ struct Shared {
     slots: Slots,
     procedures: Arc<Procedures>,
     wall: WallMs,
+    /// When that was said.
+    ticked: Instant,
     no_space: bool,
+    timed: bool,
     ticket: u64,
     records: Vec<LogRecord>,
     out: Outputs,
@@ -112,7 +121,7 @@ impl Shared {
     fn context(&mut self, now: Instant) -> Context<'_> {
         Context {
             now,
-            wall: self.wall,
+            wall: WallMs(self.wall.0 + now.since(self.ticked).as_millis() as u64),
             config: &self.config,
             store: &self.store,
             slots: &mut self.slots,
@@ -121,6 +130,7 @@ impl Shared {
             records: &mut self.records,
             ticket: self.ticket,
             no_space: self.no_space,
+            timed: self.timed,
         }
     }
 }
@@ -146,7 +156,9 @@ impl Node {
             slots,
             procedures: Arc::new(Procedures::of(level)),
             wall: WallMs(0),
+            ticked: now,
             no_space: false,
+            timed: false,
             ticket: 1,
             records: Vec::new(),
             out: Outputs::default(),
@@ -171,6 +183,7 @@ impl Node {
             sayings: Sayings::default(),
             goodbyes: BTreeMap::new(),
             across: Across::new(rng.split(ACROSS_RNG)),
+            looking: Looking::new(rng.split(LOOKING_PURPOSE).next_u64()),
             rng,
             started: 0,
             dirty: BTreeSet::new(),
@@ -270,7 +283,7 @@ impl Node {
     pub fn step(&mut self, now: Instant, input: Input) {
         match input {
             Input::Tick { wall } => {
-                self.shared.wall = self.shared.wall.max(wall);
+                (self.shared.wall, self.shared.ticked) = (self.shared.wall.max(wall), now);
                 self.each(now, Replica::tick);
                 self.reshape(now);
                 self.tend_children(now);
@@ -286,6 +299,7 @@ impl Node {
                 self.mend_each(now, |_, _| {});
                 let orphans = self.replicas.values().filter_map(Replica::orphans).collect();
                 self.with_across(now, |across, at| across.tick(orphans, at));
+                self.looking.tick(now);
                 if let Err(e) = self.shared.slots.clear_some(DEAD_ROWS_PER_TICK) {
                     self.shared.out.fatal.get_or_insert(e.to_string());
                 }
@@ -338,7 +352,9 @@ impl Node {
                 }
             }
             Input::Leave => self.each(now, |replica, cx| replica.leave(cx)),
+            Input::Observed(observed) => self.observed(now, observed),
             Input::Stop => {
+                self.looking.stop();
                 self.across.stop();
                 self.stop_outposts();
                 let early = std::mem::take(&mut self.early).into_iter();
@@ -371,6 +387,7 @@ impl Node {
             self.read_system(now);
             self.try_to(now, Self::open_children);
             self.move_across(now);
+            self.move_looking(now);
             if self.dirty.is_empty() {
                 break;
             }
@@ -396,8 +413,12 @@ impl Node {
         }
         match (request.shard(), request) {
             (None, Request::Transact(transaction)) => {
+                if let Some(refusal) = self.lies_ahead(transaction.after) {
+                    return self.shared.out.replies.push((id, Err(refusal.into())));
+                }
                 self.with_across(now, |across, at| across.begin(id, transaction, deadline, at));
             }
+            (None, Request::Look { looks, freshness }) => self.look(now, id, (looks, freshness), deadline),
             (None, Request::Settle { home, tx }) => {
                 self.with_across(now, |across, at| across.settle(id, home, tx, deadline, at));
             }
@@ -501,6 +522,7 @@ impl Node {
     fn hand_out_system(&mut self) {
         let (rows, shared) = (&self.system, &mut self.shared);
         let (is, knows) = (rows.levels.cluster(), shared.config.level);
+        shared.timed = is >= Level::TIMED;
         // Who is to go, the others do not wait for: it is about to hear that it is gone, which is the better reason to stop.
         let goes = rows.roster.wanted(ReplicaId(shared.config.node.0)) == Some(Wanted::Gone);
         if is > knows && !goes {
@@ -591,13 +613,14 @@ impl Node {
                 self.hear_answers(now, (shard, from), (*leader, *applied), answers.clone());
             }
             PeerBody::NotHere => self.hear_not_here(now, shard, from),
-            PeerBody::LeaveAnswer => self.released(shard, from),
+            PeerBody::LeaveAnswer { index } => self.released(shard, *index, from),
+            PeerBody::LookAnswer { ask, sight } => self.hear_sight(now, (*ask, shard), sight.clone()),
             PeerBody::ChunkAsk { transfer, .. } | PeerBody::DigestAsk { transfer, .. } if !self.is_here(shard) => {
                 let gone = PeerBody::TransferGone { transfer: *transfer };
                 let answer = PeerMessage { shard, from: to, to: from, body: gone };
                 self.shared.out.messages.push((node_of(from), answer));
             }
-            PeerBody::Petition(_) if !self.replicas.contains_key(&shard) => {
+            PeerBody::Petition(_) | PeerBody::LookAsk { .. } if !self.replicas.contains_key(&shard) => {
                 let answer = PeerMessage { shard, from: to, to: from, body: PeerBody::NotHere };
                 self.shared.out.messages.push((node_of(from), answer));
             }
@@ -713,9 +736,9 @@ impl Node {
         self.misrouted
     }
 
-    /// The shards that were split off replicas here and are not weaned yet, for checkers.
-    pub fn births(&self) -> impl Iterator<Item = &Birth> {
-        self.replicas.values().flat_map(|replica| replica.machine().births())
+    /// The shards that were split off replicas here and are not weaned yet, each with its parent, for checkers.
+    pub fn births(&self) -> impl Iterator<Item = (ShardId, &Birth)> {
+        self.replicas.iter().flat_map(|(shard, replica)| replica.machine().births().map(|birth| (*shard, birth)))
     }
 
     /// What a replica holds, for checkers.

@@ -125,9 +125,14 @@ impl Outpost {
         }
     }
 
+    /// Whether there is something to send.
+    pub fn has_petitions(&self) -> bool {
+        !self.turned && (self.asks_how_far || self.proposals.has_unsent())
+    }
+
     /// What to send, and to whom. `hosts` are those who may have a replica.
     pub fn petitions(&mut self, now: Instant, hosts: &[NodeId]) -> Vec<(NodeId, Vec<Envelope>)> {
-        if hosts.is_empty() || self.turned || !(self.asks_how_far || self.proposals.has_unsent()) {
+        if hosts.is_empty() || !self.has_petitions() {
             return Vec::new();
         }
         let to = *self.to.get_or_insert(hosts[self.tried % hosts.len()]);

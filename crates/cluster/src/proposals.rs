@@ -15,8 +15,9 @@
 use crate::RequestId;
 use crate::Sabotage;
 use crate::bounds::{ENTRIES_IN_FLIGHT_MAX, PENDING_BYTES_MAX, PENDING_COMMANDS_MAX, QUEUE_BYTES_MAX, RETRY};
+use crate::replica::Context;
 use quorate_consensus::{Group, Role};
-use quorate_env::{Instant, WallMs};
+use quorate_env::{Instant, Timestamp};
 use quorate_kv::{Command, CommandId, Envelope, Error, Refusal, SessionId, Unavailable, limits};
 use quorate_shard::encode_entry;
 use std::collections::{BTreeMap, VecDeque};
@@ -110,43 +111,52 @@ impl Proposals {
         self.take_unsent(now, limits::BATCH_BYTES_MAX)
     }
 
-    /// Takes commands for this leader to propose. Beyond the bound they are dropped; their node sends them again.
-    pub fn enqueue(&mut self, envelopes: Vec<Envelope>) {
+    /// Takes commands for this leader to propose, and returns how many. Beyond the bound they are dropped; their node sends them again.
+    pub fn enqueue(&mut self, envelopes: Vec<Envelope>) -> usize {
+        let mut taken = 0;
         for envelope in envelopes {
             let bytes = envelope.size_estimate();
             if self.queue_bytes + bytes <= QUEUE_BYTES_MAX {
                 self.queue_bytes += bytes;
                 self.queue.push_back(envelope);
+                taken += 1;
             }
         }
+        taken
     }
 
-    /// Proposes what waits, as few entries as the bounds allow, if this replica leads.
-    pub fn propose(&mut self, now: Instant, wall: WallMs, group: &mut Group) {
+    /// Proposes what waits, as few entries as the bounds allow, if this replica leads. Where time `must` pass, there is an entry even if nothing waits. Returns
+    /// whether there was one.
+    pub fn propose(&mut self, cx: &Context<'_>, (at, must): (Timestamp, bool), group: &mut Group) -> bool {
+        let (mut proposed, now, bytes_max) = (false, cx.now, cx.config.batch_bytes);
         if group.role() != Role::Leader {
-            return;
+            return proposed;
         }
         if !self.unsent.is_empty() {
             let own = self.take_unsent(now, usize::MAX);
             self.enqueue(own);
         }
-        while !self.queue.is_empty() && group.last_index().0 < group.committed().0 + ENTRIES_IN_FLIGHT_MAX {
+        while !(self.queue.is_empty() && (proposed || !must))
+            && group.last_index().0 < group.committed().0 + ENTRIES_IN_FLIGHT_MAX
+        {
             let (mut count, mut bytes) = (0, 0);
             for envelope in &self.queue {
                 let size = envelope.size_estimate();
-                if count > 0 && (bytes + size > limits::BATCH_BYTES_MAX || count == limits::BATCH_COMMANDS_MAX) {
+                if count > 0 && (bytes + size > bytes_max || count == limits::BATCH_COMMANDS_MAX) {
                     break;
                 }
                 count += 1;
                 bytes += size;
             }
-            let entry = encode_entry(wall, self.queue.iter().take(count));
+            let entry = encode_entry(cx.wall, at, self.queue.iter().take(count));
             if group.propose(entry).is_err() {
-                return;
+                break;
             }
+            proposed = true;
             self.queue.drain(..count);
             self.queue_bytes -= bytes;
         }
+        proposed
     }
 
     /// This replica does not lead (any more): what waited to be proposed is for another to propose.

@@ -13,6 +13,9 @@ use quorate_env::{Instant, LogIndex};
 use quorate_kv::SessionId;
 use std::collections::VecDeque;
 
+/// Confirmed rounds that are remembered: where so many wait to be applied, the first of them say too little.
+const FRESH_KEPT: usize = 64;
+
 struct Round<T> {
     context: u64,
     started: Instant,
@@ -26,12 +29,15 @@ pub(crate) struct Reads<T> {
     waiting: Vec<T>,
     rounds: VecDeque<Round<T>>,
     confirmed: VecDeque<(LogIndex, Vec<T>)>,
+    /// What rounds have confirmed: what was committed when each started. Only the last one that is applied is kept, and those that are not yet.
+    fresh: VecDeque<(LogIndex, Instant)>,
 }
 
 impl<T> Reads<T> {
     /// `session` makes contexts unique in the cluster.
     pub fn new(session: SessionId) -> Self {
-        Self { session, next_context: 1, waiting: Vec::new(), rounds: VecDeque::new(), confirmed: VecDeque::new() }
+        let (waiting, rounds, confirmed, fresh) = (Vec::new(), VecDeque::new(), VecDeque::new(), VecDeque::new());
+        Self { session, next_context: 1, waiting, rounds, confirmed, fresh }
     }
 
     pub fn push(&mut self, item: T) {
@@ -60,14 +66,25 @@ impl<T> Reads<T> {
     pub fn confirm(&mut self, context: &[u8], index: LogIndex) {
         let Some((session, context)) = context.split_at_checked(8) else { return };
         let Ok(context) = context.try_into().map(u64::from_be_bytes) else { return };
-        if session != self.session.0.to_be_bytes() || !self.rounds.iter().any(|round| round.context == context) {
-            return;
+        let round = self.rounds.iter().find(|round| round.context == context);
+        let Some(round) = round.filter(|_| session == self.session.0.to_be_bytes()) else { return };
+        if self.fresh.len() == FRESH_KEPT {
+            self.fresh.pop_front();
         }
+        self.fresh.push_back((index, round.started));
         let mut items = Vec::new();
         while self.rounds.front().is_some_and(|round| round.context <= context) {
             items.extend(self.rounds.pop_front().into_iter().flat_map(|round| round.items));
         }
         self.confirmed.push_back((index, items));
+    }
+
+    /// Everything that was acknowledged before this is applied here.
+    pub fn fresh_since(&mut self, applied: LogIndex) -> Option<Instant> {
+        while self.fresh.get(1).is_some_and(|(index, _)| *index <= applied) {
+            self.fresh.pop_front();
+        }
+        self.fresh.front().filter(|(index, _)| *index <= applied).map(|(_, since)| *since)
     }
 
     /// Confirms at once what `chosen` says, as no correct replica does.

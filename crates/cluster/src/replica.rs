@@ -7,6 +7,8 @@
 mod catching;
 mod guests;
 mod handing;
+mod leasing;
+mod looking;
 mod moving;
 mod reshaping;
 mod sabotage;
@@ -20,7 +22,7 @@ use crate::bounds::{
     RETRY,
 };
 use crate::config::{NodeConfig, Sabotage};
-use crate::input::{Inspection, LeaseAnswer, Lost, Outputs, Reply, Request, RequestId, WatchOutput, WatchRequest};
+use crate::input::{Inspection, Lost, Outputs, Reply, Request, RequestId, WatchOutput, WatchRequest};
 use crate::lease_clock::LeaseClock;
 use crate::proposals::Proposals;
 use crate::reads::Reads;
@@ -30,17 +32,19 @@ use crate::wire::{EntryCopy, PeerBody, PeerMessage, node_of};
 use catching::Catching;
 use guests::Guests;
 use handing::Handing;
+use looking::Closing;
+pub(crate) use looking::Glance;
 pub(crate) use moving::Left;
 use moving::Moving;
 use quorate_consensus::{
     Entry, EntryKind, Group, Membership, Message, MessageKind, Ready, Role, Snapshot, SnapshotPoint,
 };
 use quorate_env::checksum::checksum;
-use quorate_env::{Instant, LogIndex, NodeId, Reader, ReplicaId, Rng, ShardId, Term, WallMs, Writer};
+use quorate_env::{Instant, LogIndex, NodeId, Reader, ReplicaId, Rng, ShardId, Term, Timestamp, WallMs, Writer};
 use quorate_kv::across::TxStep;
 use quorate_kv::{
-    Command, CommandId, Consistency, Envelope, Error, Event, Header, LeaseId, LeaseInfo, Read, Refusal, Revision,
-    SessionId, Status, Unavailable,
+    Command, CommandId, Consistency, Error, Event, Header, LeaseId, Read, Refusal, Revision, SessionId, Status,
+    Unavailable,
 };
 use quorate_shard::{Attach, Chunk, Grant, Import, Machine, MachineError, Procedures, View, WatchHub, WatcherKey};
 use quorate_storage::store::Store;
@@ -50,7 +54,6 @@ use splitting::Splitting;
 use standings::StandingAsks;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 pub(crate) use system::SystemRows;
 
 /// What a replica works with during one step.
@@ -67,6 +70,8 @@ pub(crate) struct Context<'a> {
     /// Its ticket.
     pub ticket: u64,
     pub no_space: bool,
+    /// Whether entries have timestamps: every member knows what they are.
+    pub timed: bool,
 }
 
 impl Context<'_> {
@@ -100,6 +105,7 @@ enum Asker {
 /// What needs a confirmed leader.
 enum Waiting {
     View { request: RequestId, deadline: Instant },
+    Look(Glance),
     Lease { asker: Asker, lease: LeaseId, renew: bool, with_keys: bool, deadline: Instant },
     Expire(Vec<Grant>),
 }
@@ -144,6 +150,7 @@ pub(crate) struct Replica {
     proposals: Proposals,
     guests: Guests,
     reads: Reads<Waiting>,
+    closing: Closing,
     /// Renewals that met an expiry on its way; looked at again when something was applied.
     parked: Vec<Waiting>,
     clock: LeaseClock,
@@ -201,6 +208,7 @@ impl Replica {
             proposals: Proposals::new(session),
             guests: Guests::default(),
             reads: Reads::new(session),
+            closing: Closing::default(),
             parked: Vec::new(),
             clock: LeaseClock::default(),
             own,
@@ -262,11 +270,13 @@ impl Replica {
         let now = cx.now;
         let expired = self.reads.tick(now, |waiting| match waiting {
             Waiting::View { deadline, .. } | Waiting::Lease { deadline, .. } => *deadline <= now,
+            Waiting::Look(glance) => glance.deadline <= now,
             Waiting::Expire(_) => false,
         });
         for waiting in expired {
             self.refuse(waiting, cx);
         }
+        self.expire_moments(cx);
         let late: Vec<u64> = self.asks.iter().filter(|(_, ask)| ask.deadline <= now).map(|(id, _)| *id).collect();
         for id in late {
             if let Some(ask) = self.asks.remove(&id) {
@@ -282,18 +292,10 @@ impl Replica {
             Waiting::View { request, .. } | Waiting::Lease { asker: Asker::Client(request), .. } => {
                 cx.out.replies.push((request, Err(Unavailable::NoLeader.into())));
             }
+            Waiting::Look(glance) => self.turn_down(&glance, Unavailable::NoLeader, cx),
             // A peer asks again by itself; an expiry is due again under the next leader.
             Waiting::Lease { asker: Asker::Peer { .. }, .. } | Waiting::Expire(_) => {}
         }
-    }
-
-    fn tick_leases(&mut self, cx: &mut Context<'_>) {
-        let early = if cx.sabotaged(Sabotage::ExpireEarly) { Duration::from_secs(1) } else { Duration::ZERO };
-        let due = self.clock.take_due(cx.lease_now() + early);
-        if due.is_empty() {
-            return;
-        }
-        self.reads.push(Waiting::Expire(due));
     }
 
     fn tick_transfers(&mut self, cx: &mut Context<'_>) {
@@ -408,7 +410,9 @@ impl Replica {
                 }
             }
             PeerBody::Petition(envelopes) => self.receive_petition(from, envelopes, cx),
-            PeerBody::LeaveAsk => self.answer_goodbye(from, cx),
+            PeerBody::LookAsk { ask, freshness, reads } => self.look_for(from, (ask, freshness, reads), cx),
+            PeerBody::CloseAsk { at } => self.want_closed(at),
+            PeerBody::LeaveAsk { index } => self.answer_goodbye(from, index, cx),
             PeerBody::StandingAsk { ask } => self.answer_standings(from, ask, cx),
             PeerBody::StandingAnswer { ask, standings } => self.accept_standings(ask, standings, cx),
             // To a former life, whose log had rotted, or to this one before it took part; the node itself says what it saw, and hears what it is told
@@ -419,7 +423,8 @@ impl Replica {
             | PeerBody::RecallAsk { .. }
             | PeerBody::RecallAnswer { .. }
             | PeerBody::Answers { .. }
-            | PeerBody::LeaveAnswer
+            | PeerBody::LeaveAnswer { .. }
+            | PeerBody::LookAnswer { .. }
             | PeerBody::NotHere => {}
         }
     }
@@ -518,7 +523,9 @@ impl Replica {
             }
             Request::Status { .. } => Ok(Reply::Status(self.status(cx))),
             Request::Standings { .. } => return self.ask_standings(id, deadline, cx),
-            Request::Transact(_) | Request::Settle { .. } => unreachable!("the node carries these through"),
+            Request::Transact(_) | Request::Settle { .. } | Request::Look { .. } => {
+                unreachable!("the node carries these through")
+            }
             Request::MoveLeader { to, .. } => return self.ask_to_move(id, to, deadline, cx),
             Request::Collected { .. } => {
                 if self.garbage {
@@ -576,6 +583,7 @@ impl Replica {
         loop {
             self.notice_leadership(cx);
             self.waits_for_newcomer = self.must_wait_for_newcomer(cx);
+            self.tend_moments(cx);
             self.move_commands(cx);
             self.move_asks(cx);
             self.confirm_blindly(cx.config.sabotage);
@@ -619,6 +627,7 @@ impl Replica {
             if (term, leader) != (now.1, now.2) {
                 self.proposals.resend_all();
                 self.reads.restart();
+                self.closing.restart();
                 self.asks.values_mut().for_each(|ask| ask.sent = None);
                 if cx.sabotaged(Sabotage::DropSessions) {
                     self.machine.forget_sessions();
@@ -643,8 +652,14 @@ impl Replica {
             }
             _ if self.held_back || self.waits_for_newcomer => {}
             _ => {
-                let last = self.group.last_index();
-                self.proposals.propose(cx.now, cx.wall, &mut self.group);
+                let (last, term, clock) = (self.group.last_index(), self.group.term(), self.machine.meta().clock);
+                let stamp = match cx.timed {
+                    true => self.closing.stamp(Timestamp::of(cx.wall), clock, term),
+                    false => (Timestamp::ZERO, false),
+                };
+                if self.proposals.propose(cx, stamp, &mut self.group) {
+                    self.closing.proposed(term, stamp.0);
+                }
                 if self.group.last_index() > last {
                     self.catching.proposed();
                 }
@@ -655,29 +670,6 @@ impl Replica {
     /// Whether a replica that only follows must refuse more: its own disk is far behind the leader's.
     fn overwhelmed(&self, cx: &Context<'_>) -> bool {
         cx.store.memory_bytes() >= 2 * cx.config.unflushed_bytes_max
-    }
-
-    fn move_asks(&mut self, cx: &mut Context<'_>) {
-        let Some(leader) = self.group.leader() else { return };
-        if leader == self.id {
-            for ask in std::mem::take(&mut self.asks).into_values() {
-                let Ask { request, lease, renew, with_keys, deadline, .. } = ask;
-                let asker = Asker::Client(request);
-                self.reads.push(Waiting::Lease { asker, lease, renew, with_keys, deadline });
-            }
-            return;
-        }
-        let mut bodies = Vec::new();
-        for (id, ask) in &mut self.asks {
-            if ask.sent.is_none_or(|sent| cx.now.since(sent) >= RETRY) {
-                ask.sent = Some(cx.now);
-                let Ask { lease, renew, with_keys, .. } = *ask;
-                bodies.push(PeerBody::LeaseAsk { ask: *id, lease, renew, with_keys });
-            }
-        }
-        for body in bodies {
-            self.send(leader, body, cx);
-        }
     }
 
     fn handle_ready(&mut self, ready: Ready, cx: &mut Context<'_>) {
@@ -772,6 +764,7 @@ impl Replica {
                     cx.out.replies.push((request, result.map(Reply::Applied).map_err(Error::Refused)));
                 }
             }
+            self.splitting.judged(output.splits);
             if output.unlocked {
                 self.proposals.resend_postponed();
                 self.split_again();
@@ -808,6 +801,7 @@ impl Replica {
                     let view = view.get_or_insert_with(|| self.machine.view()).clone();
                     cx.out.replies.push((request, Ok(Reply::View { view, header })));
                 }
+                Waiting::Look(glance) => self.sight(glance, cx),
                 Waiting::Lease { asker, lease, renew, with_keys, deadline } => {
                     match self.answer_lease(lease, renew, with_keys, cx.lease_now()) {
                         Some(answer) => self.tell(asker, answer, cx),
@@ -816,41 +810,6 @@ impl Replica {
                 }
                 Waiting::Expire(grants) => self.expire(&grants),
             }
-        }
-    }
-
-    // ---- leases
-
-    /// `None` if it cannot be answered yet: an expiry is on its way.
-    fn answer_lease(&mut self, id: LeaseId, renew: bool, with_keys: bool, now: Instant) -> Option<LeaseAnswer> {
-        if !self.clock.is_running() {
-            return Some(Err(Unavailable::NoLeader.into()));
-        }
-        let Some(grant) = self.machine.lease(id) else { return Some(Err(Refusal::LeaseNotFound.into())) };
-        if renew {
-            self.clock.renew(now, id)?;
-        }
-        let remaining = self.clock.remaining(now, id)?;
-        let keys = if with_keys { self.machine.lease_keys(id) } else { Vec::new() };
-        let result = LeaseInfo { id, granted_s: grant.ttl_s, remaining_s: remaining.as_secs(), keys };
-        Some(Ok(Read { header: self.header(), result }))
-    }
-
-    fn tell(&mut self, asker: Asker, answer: LeaseAnswer, cx: &mut Context<'_>) {
-        match asker {
-            Asker::Client(request) => cx.out.replies.push((request, answer.map(Reply::Lease))),
-            // No answer is better than a wrong one: the peer asks the next leader.
-            Asker::Peer { .. } if matches!(answer, Err(Error::Unavailable(_))) => {}
-            Asker::Peer { replica, ask } => self.send(replica, PeerBody::LeaseAnswer { ask, answer }, cx),
-        }
-    }
-
-    /// Leadership was confirmed after these leases ran out. If it was lost and won again in between, their time began anew.
-    fn expire(&mut self, grants: &[Grant]) {
-        for grant in grants.iter().filter(|grant| self.clock.is_expiring(grant)) {
-            self.own.seq += 1;
-            let command = Command::LeaseExpire { id: grant.id, granted_at: grant.granted_at };
-            self.proposals.enqueue(vec![Envelope { id: self.own, answered_below: self.own.seq, command }]);
         }
     }
 

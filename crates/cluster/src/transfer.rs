@@ -151,7 +151,7 @@ pub(crate) fn transfer_of(message: &Message) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_env::{LogIndex, Term, WallMs};
+    use quorate_env::{LogIndex, Term, Timestamp, WallMs};
     use quorate_kv::{Command, CommandId, Envelope, Level, Op, PutOp, SessionId, Txn};
     use quorate_shard::{Machine, Procedures, Slot, encode_entry};
     use quorate_storage::store::ModelStore;
@@ -165,7 +165,7 @@ mod tests {
         for n in 1..=60 {
             let command = Command::Transact(Txn::just(Op::Put(PutOp::of(format!("k/{n:02}"), "value"))));
             let envelope = Envelope { id: CommandId { session: SessionId(1), seq: n }, answered_below: n, command };
-            let entry = encode_entry(WallMs(0), [&envelope].into_iter()).into();
+            let entry = encode_entry(WallMs(0), Timestamp::ZERO, [&envelope].into_iter()).into();
             machine.apply(LogIndex(n), Term(1), &entry, &|session| session == SessionId(1)).expect("applied");
         }
         machine.view()

@@ -6,10 +6,11 @@
 use crate::Standings;
 use crate::recall::Sighting;
 use quorate_consensus::Message;
-use quorate_env::{DecodeError, LogIndex, NodeId, Reader, ReplicaId, ShardId, Term, Writer};
+use quorate_env::{DecodeError, LogIndex, NodeId, Reader, ReplicaId, ShardId, Term, Timestamp, Writer};
+use quorate_kv::across::PartResult;
 use quorate_kv::{
-    Applied, CommandId, Envelope, Error, Header, LeaseId, LeaseInfo, Read, Refusal, Revision, SessionId, Unavailable,
-    decode_answer, encode_answer,
+    Applied, CommandId, Envelope, Error, Freshness, Header, LeaseId, LeaseInfo, RangeOp, Read, Refusal, Revision,
+    SessionId, Unavailable, decode_answer, decode_sight, encode_answer, encode_sight,
 };
 use quorate_shard::Chunk;
 
@@ -18,6 +19,9 @@ pub const VERSION: u8 = 3;
 
 /// The largest frame: a request of the largest size, and what travels with it.
 pub const FRAME_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of messages that travel in one frame, if they are not one message: those of other shards wait behind it.
+const FRAME_BYTES: usize = 4 << 20;
 
 /// One message between two replicas.
 #[derive(Clone, Debug, PartialEq)]
@@ -167,9 +171,36 @@ pub enum PeerBody {
     /// To a petition: the sender cannot help.
     NotHere,
     /// The sender's replica is to go. Does the receiver know for good that the group goes on without it?
-    LeaveAsk,
+    LeaveAsk {
+        /// Names the answer: the entry behind which the group's leader said so.
+        index: LogIndex,
+    },
     /// It does.
-    LeaveAnswer,
+    LeaveAnswer {
+        /// The question.
+        index: LogIndex,
+    },
+    /// A read of a node that has no replica of the shard, for one that has.
+    LookAsk {
+        /// Names the answer.
+        ask: u64,
+        /// How fresh it must be.
+        freshness: Freshness,
+        /// What is read.
+        reads: Vec<RangeOp>,
+    },
+    /// The answer.
+    LookAnswer {
+        /// The question.
+        ask: u64,
+        /// What is seen.
+        sight: Result<PartResult, Refusal>,
+    },
+    /// A replica wants to know that nothing more happens up to a moment. For the leader, whose next entry says so.
+    CloseAsk {
+        /// The moment.
+        at: Timestamp,
+    },
 }
 
 /// What became of a command of a petition.
@@ -202,6 +233,34 @@ pub enum EntryCopy {
     Compacted,
     /// Another entry is committed at this index: this one never was, nor will be.
     Replaced,
+}
+
+impl PeerBody {
+    /// About how many bytes it is encoded in.
+    fn size_estimate(&self) -> usize {
+        128 + match self {
+            Self::Raft(message) => message.entries.iter().map(|entry| entry.data.len() + 32).sum(),
+            Self::Forward(envelopes) | Self::Petition(envelopes) => envelopes.iter().map(Envelope::size_estimate).sum(),
+            Self::Chunk { chunk, .. } => chunk.rows.iter().map(|(key, value)| key.len() + value.len() + 16).sum(),
+            Self::Answers { answers, .. } => answers.iter().map(|(_, answer)| 24 + answer.size_estimate()).sum(),
+            Self::EntryAnswer { copy: EntryCopy::Held { payload, .. }, .. } => payload.len(),
+            Self::LookAsk { reads, .. } => reads.iter().map(|read| read.range.size_estimate() + 64).sum(),
+            Self::LookAnswer { sight: Ok(sight), .. } => sight.size_estimate(),
+            Self::LeaseAnswer { answer: Ok(read), .. } => read.result.keys.iter().map(|key| key.len() + 8).sum(),
+            _ => 0,
+        }
+    }
+}
+
+impl Answer {
+    /// About how many bytes of memory it takes.
+    #[must_use]
+    pub fn size_estimate(&self) -> usize {
+        match self {
+            Self::Given(Ok(applied)) => applied.size_estimate(),
+            Self::Given(Err(_)) | Self::Forgotten => 64,
+        }
+    }
 }
 
 impl PeerMessage {
@@ -327,8 +386,30 @@ impl PeerMessage {
                 }
             }
             PeerBody::NotHere => w.u8(21),
-            PeerBody::LeaveAsk => w.u8(22),
-            PeerBody::LeaveAnswer => w.u8(23),
+            PeerBody::LeaveAsk { index } => {
+                w.u8(22);
+                w.varint(index.0);
+            }
+            PeerBody::LookAsk { ask, freshness, reads } => {
+                w.u8(24);
+                w.varint(*ask);
+                freshness.encode(w);
+                w.varint(reads.len() as u64);
+                reads.iter().for_each(|read| read.encode(w));
+            }
+            PeerBody::LookAnswer { ask, sight } => {
+                w.u8(25);
+                w.varint(*ask);
+                encode_sight(sight, w);
+            }
+            PeerBody::CloseAsk { at } => {
+                w.u8(26);
+                w.u64(at.0);
+            }
+            PeerBody::LeaveAnswer { index } => {
+                w.u8(23);
+                w.varint(index.0);
+            }
         }
     }
 
@@ -406,12 +487,38 @@ impl PeerMessage {
                 PeerBody::Answers { leader, applied, answers }
             }
             21 => PeerBody::NotHere,
-            22 => PeerBody::LeaveAsk,
-            23 => PeerBody::LeaveAnswer,
+            22 => PeerBody::LeaveAsk { index: LogIndex(r.varint("index")?) },
+            23 => PeerBody::LeaveAnswer { index: LogIndex(r.varint("index")?) },
+            24 => {
+                let (ask, freshness) = (r.varint("ask")?, Freshness::decode(r)?);
+                let mut reads = Vec::new();
+                for _ in 0..r.count("reads")? {
+                    reads.push(RangeOp::decode(r)?);
+                }
+                PeerBody::LookAsk { ask, freshness, reads }
+            }
+            25 => PeerBody::LookAnswer { ask: r.varint("ask")?, sight: decode_sight(r)? },
+            26 => PeerBody::CloseAsk { at: Timestamp(r.u64("moment")?) },
             _ => return Err(r.error("message body")),
         };
         Ok(Self { shard, from, to, body })
     }
+}
+
+/// Messages to one node, by the frames that they travel in: none is larger than a frame may be, as long as no message is.
+#[must_use]
+pub fn frames(messages: Vec<PeerMessage>) -> Vec<Vec<PeerMessage>> {
+    let (mut frames, mut bytes): (Vec<Vec<PeerMessage>>, usize) = (Vec::new(), usize::MAX);
+    for message in messages {
+        let size = message.body.size_estimate();
+        if bytes.saturating_add(size) > FRAME_BYTES {
+            frames.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        frames.last_mut().expect("there is one").push(message);
+    }
+    frames
 }
 
 /// Encodes messages to one node as the body of one frame.
@@ -544,8 +651,16 @@ mod tests {
             PeerBody::Answers { leader: Some(ReplicaId(3)), applied: LogIndex(300), answers },
             PeerBody::Answers { leader: None, applied: LogIndex(0), answers: Vec::new() },
             PeerBody::NotHere,
-            PeerBody::LeaveAsk,
-            PeerBody::LeaveAnswer,
+            PeerBody::LeaveAsk { index: LogIndex(300) },
+            PeerBody::LeaveAnswer { index: LogIndex(300) },
+            PeerBody::LookAsk {
+                ask: 300,
+                freshness: Freshness::At(Timestamp(7)),
+                reads: vec![RangeOp::of(quorate_kv::KeyRange::all())],
+            },
+            PeerBody::LookAnswer { ask: 300, sight: Ok(PartResult { at: Timestamp(7), ..PartResult::default() }) },
+            PeerBody::LookAnswer { ask: 300, sight: Err(Refusal::MomentForgotten { at: Timestamp(7) }) },
+            PeerBody::CloseAsk { at: Timestamp(7) },
             PeerBody::LeaseAsk { ask: 1, lease: LeaseId(-2), renew: true, with_keys: false },
             PeerBody::LeaseAnswer { ask: 1, answer: Err(Refusal::LeaseNotFound.into()) },
             PeerBody::ChunkAsk { transfer: 5, cursor: "here".into() },
@@ -579,6 +694,26 @@ mod tests {
         assert_eq!(decode_batch(frame.clone()), Ok(batch));
         for len in 0..frame.len() {
             assert!(decode_batch(frame.slice(..len)).is_err());
+        }
+    }
+
+    #[test]
+    fn frames_hold_what_they_may_and_keep_the_order() {
+        let forward = |bytes: usize| {
+            let args = vec![0; bytes].into();
+            let command = Command::Call { procedure: quorate_kv::ProcedureId(1), version: 1, args };
+            let id = CommandId { session: SessionId(4), seq: bytes as u64 };
+            let body = PeerBody::Forward(vec![Envelope { id, answered_below: 0, command }]);
+            PeerMessage { shard: ShardId(2), from: ReplicaId(1), to: ReplicaId(3), body }
+        };
+        assert!(frames(Vec::new()).is_empty());
+        let sizes = [1, 2, FRAME_BYTES / 2, FRAME_BYTES / 2, 2 * FRAME_BYTES, 3, 4];
+        let all = frames(sizes.map(forward).to_vec());
+        assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1, 1, 2]);
+        assert_eq!(all.concat(), sizes.map(forward));
+        for frame in &all {
+            let estimate: usize = frame.iter().map(|message| message.body.size_estimate()).sum();
+            assert!(encode_batch(frame.iter()).len() <= estimate + 8);
         }
     }
 }

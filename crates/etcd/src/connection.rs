@@ -32,8 +32,8 @@ use tonic::codegen::Service;
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Paths that are not etcd's.
-const NATIVE: &str = "/v1/";
+/// What paths begin with that are not etcd's: pages, and calls.
+const NATIVE: [&str; 2] = ["/v1/", "/quorate.v1.Quorate/"];
 
 /// The head of a frame of HTTP/2.
 const FRAME_HEAD_BYTES: usize = 9;
@@ -65,7 +65,7 @@ pub(crate) struct Front {
 
 impl Front {
     async fn answer(mut self, request: Request<Incoming>) -> Result<Response, Infallible> {
-        if request.uri().path().starts_with(NATIVE) {
+        if NATIVE.iter().any(|native| request.uri().path().starts_with(native)) {
             return self.native.call(request).await;
         }
         match unserved::refusal(&request, &self.metrics) {

@@ -98,6 +98,8 @@ pub(crate) fn status(error: &Error) -> Status {
             | Refusal::NotOrdered
             | Refusal::AlreadySplit
             | Refusal::LeasesSplit
+            | Refusal::MomentAhead { .. }
+            | Refusal::MomentForgotten { .. }
             | Refusal::TooManyShards { .. } => return Status::internal(refusal.to_string()),
         },
         Error::Unavailable(why) => match why {

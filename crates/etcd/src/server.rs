@@ -57,7 +57,7 @@ fn router(db: &Arc<dyn Db>, options: &Options, metrics: &Arc<Metrics>, stop: &St
         .merge(pages)
 }
 
-/// Serves clients on `listener`, and what `native` serves under `/v1/`, until `shutdown` completes, then lets calls in progress end for a moment.
+/// Serves clients on `listener`, and what `native` serves under its own paths, until `shutdown` completes, then lets calls in progress end for a moment.
 ///
 /// # Errors
 /// If the listener cannot be used at all.

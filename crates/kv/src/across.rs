@@ -11,7 +11,7 @@
 
 use crate::{Compare, CompareOp, Expected, KeyRange, KeyspaceId, RangeOp, RangeResult};
 use bytes::Bytes;
-use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Writer};
+use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Timestamp, Writer};
 use std::fmt;
 
 /// Names one attempt at a transaction, for ever. Drawn at random by whoever coordinates it.
@@ -87,6 +87,8 @@ pub struct Transaction {
     pub failure: Vec<(KeyspaceId, Write)>,
     /// The client's name for what it wants: within some time, the same name is done at most once.
     pub key: Option<u128>,
+    /// What it writes has a later timestamp than this: the client has seen what happened then.
+    pub after: Timestamp,
 }
 
 /// What came of a [`Transaction`].
@@ -98,6 +100,8 @@ pub struct TransactionResult {
     pub looks: Vec<RangeResult>,
     /// Whether it had been done before, under the same client's name.
     pub repeated: bool,
+    /// When it was done. [`Timestamp::ZERO`] if the cluster keeps no timestamps yet.
+    pub at: Timestamp,
 }
 
 /// What a transaction does in one shard. All reads see the state before its writes.
@@ -122,6 +126,8 @@ pub enum Decision {
     Committed {
         /// Those of the branch that is taken when the compares hold.
         succeeded: bool,
+        /// When, in every shard; [`Timestamp::ZERO`] where the cluster kept no timestamps yet.
+        at: Timestamp,
     },
 }
 
@@ -132,6 +138,8 @@ pub struct PartResult {
     pub holds: bool,
     /// One answer for each read.
     pub reads: Vec<RangeResult>,
+    /// When it was prepared, or done.
+    pub at: Timestamp,
 }
 
 /// The last step of a transaction: its home's part, and the decision.
@@ -141,6 +149,8 @@ pub struct Verdict {
     pub part: Part,
     /// Whether the compares hold in all other parts.
     pub others_hold: bool,
+    /// It happens later than this: when all others had prepared, and what the client had seen by then.
+    pub after: Timestamp,
     /// The shards that have prepared.
     pub prepared: Vec<ShardId>,
     /// Entries behind this one come too late to decide: what says that the transaction was aborted is kept until then.
@@ -213,6 +223,22 @@ impl TxId {
     }
 }
 
+/// Whether something holds, and when that was, if there is a timestamp: without one it is what releases wrote that knew of none.
+pub(crate) fn encode_flag(holds: bool, at: Timestamp, w: &mut Writer) {
+    w.u8(u8::from(holds) | if at == Timestamp::ZERO { 0 } else { 2 });
+    if at != Timestamp::ZERO {
+        w.u64(at.0);
+    }
+}
+
+pub(crate) fn decode_flag(what: &'static str, r: &mut Reader) -> Result<(bool, Timestamp), DecodeError> {
+    match r.u8(what)? {
+        flag @ 0..=1 => Ok((flag == 1, Timestamp::ZERO)),
+        flag @ 2..=3 => Ok((flag == 3, Timestamp(r.u64(what)?))),
+        _ => Err(r.error(what)),
+    }
+}
+
 fn number(w: &mut Writer, n: u128) {
     w.u64((n >> 64) as u64);
     w.u64(n as u64);
@@ -225,19 +251,22 @@ fn read_number(r: &mut Reader) -> Result<u128, DecodeError> {
 impl Decision {
     /// Appends the encoding.
     pub fn encode(self, w: &mut Writer) {
-        w.u8(match self {
-            Self::Aborted => 0,
-            Self::Committed { succeeded: false } => 1,
-            Self::Committed { succeeded: true } => 2,
-        });
+        match self {
+            Self::Aborted => w.u8(0),
+            Self::Committed { succeeded, at: Timestamp::ZERO } => w.u8(if succeeded { 2 } else { 1 }),
+            Self::Committed { succeeded, at } => {
+                w.u8(if succeeded { 4 } else { 3 });
+                w.u64(at.0);
+            }
+        }
     }
 
     /// Reads one.
     pub fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
         match r.u8("decision")? {
             0 => Ok(Self::Aborted),
-            1 => Ok(Self::Committed { succeeded: false }),
-            2 => Ok(Self::Committed { succeeded: true }),
+            tag @ (1 | 2) => Ok(Self::Committed { succeeded: tag == 2, at: Timestamp::ZERO }),
+            tag @ (3 | 4) => Ok(Self::Committed { succeeded: tag == 4, at: Timestamp(r.u64("decided at")?) }),
             _ => Err(r.error("decision")),
         }
     }
@@ -369,7 +398,7 @@ impl TxStep {
     pub(crate) fn size_estimate(&self) -> usize {
         48 + match self {
             Self::Prepare { part, .. } => part.size_estimate(),
-            Self::Decide(verdict) => verdict.part.size_estimate() + 8 * verdict.prepared.len() + 48,
+            Self::Decide(verdict) => verdict.part.size_estimate() + 8 * verdict.prepared.len() + 56,
             Self::Settle { .. } | Self::Resolve(_) | Self::Forget => 0,
         }
     }
@@ -377,7 +406,7 @@ impl TxStep {
 
 impl Verdict {
     fn encode(&self, w: &mut Writer) {
-        w.bool(self.others_hold);
+        encode_flag(self.others_hold, self.after, w);
         w.varint(self.fence.0);
         w.varint(self.prepared.len() as u64);
         self.prepared.iter().for_each(|shard| w.u64(shard.0));
@@ -389,12 +418,12 @@ impl Verdict {
     }
 
     fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
-        let (others_hold, fence) = (r.bool("others")?, LogIndex(r.varint("fence")?));
+        let ((others_hold, after), fence) = (decode_flag("others", r)?, LogIndex(r.varint("fence")?));
         let mut prepared = Vec::new();
         for _ in 0..r.count("shards")? {
             prepared.push(ShardId(r.u64("shard")?));
         }
         let key = if r.bool("key")? { Some(read_number(r)?) } else { None };
-        Ok(Self { others_hold, fence, prepared, key, part: Part::decode(r)? })
+        Ok(Self { others_hold, after, fence, prepared, key, part: Part::decode(r)? })
     }
 }

@@ -1,11 +1,11 @@
 //! Answers to commands, encoded: a node that has no replica of a shard hears them from one that has.
 
-use crate::across::{Decision, PartResult, TxAnswer, TxId};
+use crate::across::{Decision, PartResult, TxAnswer, TxId, decode_flag, encode_flag};
 use crate::{
     Applied, DeleteResult, Header, KeyValue, LeaseId, OpResult, Outcome, PutResult, RangeResult, Refusal, Revision,
     TxnResult, limits,
 };
-use quorate_env::{DecodeError, Reader, Term, Writer};
+use quorate_env::{DecodeError, Reader, Term, Timestamp, Writer};
 
 /// Refusals that say nothing but what they are, by their numbers.
 const PLAIN: [(u8, Refusal); 15] = [
@@ -33,6 +33,45 @@ const LOCKED: u8 = 35;
 const ABORTED: u8 = 36;
 const MOVED: u8 = 37;
 const TOO_MANY_SHARDS: u8 = 38;
+const MOMENT_AHEAD: u8 = 39;
+const MOMENT_FORGOTTEN: u8 = 40;
+
+impl Applied {
+    /// About how many bytes it takes, in memory and encoded.
+    #[must_use]
+    pub fn size_estimate(&self) -> usize {
+        64 + match &self.outcome {
+            Outcome::Transacted(result) => txn_size(result),
+            Outcome::Returned(bytes) => bytes.len(),
+            Outcome::Stepped(TxAnswer::Prepared(part) | TxAnswer::Decided { result: Some(part), .. }) => {
+                part.size_estimate()
+            }
+            _ => 0,
+        }
+    }
+}
+
+impl PartResult {
+    /// About how many bytes it takes, in memory and encoded.
+    #[must_use]
+    pub fn size_estimate(&self) -> usize {
+        32 + self.reads.iter().map(|read| kvs_size(&read.kvs)).sum::<usize>()
+    }
+}
+
+fn txn_size(result: &TxnResult) -> usize {
+    let size = |result: &OpResult| match result {
+        OpResult::Range(range) => kvs_size(&range.kvs),
+        OpResult::Put(put) => kvs_size(put.prev.as_slice()),
+        OpResult::Delete(delete) => kvs_size(&delete.prev),
+        OpResult::Txn(nested) => txn_size(nested),
+    };
+    result.results.iter().map(|result| 32 + size(result)).sum()
+}
+
+fn kvs_size(kvs: &[KeyValue]) -> usize {
+    32 + kvs.iter().map(|kv| kv.key.len() + kv.value.len() + 64).sum::<usize>()
+}
 
 /// Appends an answer (docs/design/wire-format.md).
 ///
@@ -57,6 +96,28 @@ pub fn decode_answer(r: &mut Reader) -> Result<Result<Applied, Refusal>, DecodeE
             let header = Header { revision: Revision(r.varint("revision")?), term: Term(r.varint("term")?) };
             Ok(Applied { header, outcome: decode_outcome(r)? })
         }
+        tag => Err(decode_refusal(tag, r)?),
+    })
+}
+
+/// Appends what one shard says to a read that is no transaction.
+///
+/// # Panics
+/// As [`encode_answer`].
+pub fn encode_sight(sight: &Result<PartResult, Refusal>, w: &mut Writer) {
+    match sight {
+        Ok(sight) => {
+            w.u8(0);
+            encode_part(sight, w);
+        }
+        Err(refusal) => encode_refusal(refusal, w),
+    }
+}
+
+/// Reads one.
+pub fn decode_sight(r: &mut Reader) -> Result<Result<PartResult, Refusal>, DecodeError> {
+    Ok(match r.u8("sight")? {
+        0 => Ok(decode_part(r)?),
         tag => Err(decode_refusal(tag, r)?),
     })
 }
@@ -93,6 +154,15 @@ fn encode_refusal(refusal: &Refusal, w: &mut Writer) {
             w.u8(TOO_MANY_SHARDS);
             w.varint(*shards as u64);
         }
+        Refusal::MomentAhead { at, now } => {
+            w.u8(MOMENT_AHEAD);
+            w.u64(at.0);
+            w.u64(now.0);
+        }
+        Refusal::MomentForgotten { at } => {
+            w.u8(MOMENT_FORGOTTEN);
+            w.u64(at.0);
+        }
         plain => {
             let number = PLAIN.iter().find(|(_, known)| known == plain).map(|(number, _)| *number);
             w.u8(number.expect("no command is refused for that"));
@@ -109,6 +179,8 @@ fn decode_refusal(tag: u8, r: &mut Reader) -> Result<Refusal, DecodeError> {
         ABORTED => Refusal::Aborted { tx: TxId::decode(r)? },
         MOVED => Refusal::Moved { key: r.bytes("key")? },
         TOO_MANY_SHARDS => Refusal::TooManyShards { shards: r.varint("shards")? as usize },
+        MOMENT_AHEAD => Refusal::MomentAhead { at: Timestamp(r.u64("moment")?), now: Timestamp(r.u64("now")?) },
+        MOMENT_FORGOTTEN => Refusal::MomentForgotten { at: Timestamp(r.u64("moment")?) },
         plain => {
             let known = PLAIN.iter().find(|(number, _)| *number == plain);
             known.map(|(_, refusal)| refusal.clone()).ok_or_else(|| r.error("refusal"))?
@@ -271,13 +343,14 @@ fn decode_step(r: &mut Reader) -> Result<TxAnswer, DecodeError> {
 }
 
 fn encode_part(part: &PartResult, w: &mut Writer) {
-    w.bool(part.holds);
+    encode_flag(part.holds, part.at, w);
     w.varint(part.reads.len() as u64);
     part.reads.iter().for_each(|read| encode_range(read, w));
 }
 
 fn decode_part(r: &mut Reader) -> Result<PartResult, DecodeError> {
-    let mut part = PartResult { holds: r.bool("holds")?, reads: Vec::new() };
+    let (holds, at) = decode_flag("holds", r)?;
+    let mut part = PartResult { holds, reads: Vec::new(), at };
     for _ in 0..r.count("reads")? {
         part.reads.push(decode_range(r)?);
     }
@@ -307,6 +380,9 @@ mod tests {
         let mut r = Reader::new(bytes.clone());
         assert_eq!(decode_answer(&mut r).as_ref(), Ok(answer));
         r.end("answer").expect("nothing is left");
+        assert!(
+            answer.as_ref().is_err() || answer.as_ref().is_ok_and(|applied| bytes.len() <= applied.size_estimate())
+        );
         for len in 0..bytes.len() {
             assert!(decode_answer(&mut Reader::new(bytes.slice(..len))).is_err(), "{answer:?} cut at {len}");
         }
@@ -315,7 +391,8 @@ mod tests {
     #[test]
     fn every_outcome_survives_and_cuts_do_not() {
         let range = RangeResult { kvs: vec![kv(), kv()], more: true, count: 9 };
-        let part = PartResult { holds: true, reads: vec![range.clone(), RangeResult::default()] };
+        let reads = vec![range.clone(), RangeResult::default()];
+        let part = PartResult { holds: true, reads, at: Timestamp(9) };
         let results = vec![
             OpResult::Range(range),
             OpResult::Put(PutResult { prev: Some(kv()) }),
@@ -323,12 +400,15 @@ mod tests {
             OpResult::Delete(DeleteResult { deleted: 3, prev: vec![kv()] }),
             OpResult::Txn(TxnResult { succeeded: true, results: vec![OpResult::Delete(DeleteResult::default())] }),
         ];
-        let committed = Decision::Committed { succeeded: true };
+        let committed = Decision::Committed { succeeded: true, at: Timestamp(300) };
+        let untimed = Decision::Committed { succeeded: false, at: Timestamp::ZERO };
         let steps = [
             TxAnswer::Prepared(part.clone()),
             TxAnswer::Decided { decision: committed, result: Some(part) },
             TxAnswer::Decided { decision: Decision::Aborted, result: None },
             TxAnswer::Repeated(committed),
+            TxAnswer::Repeated(untimed),
+            TxAnswer::Prepared(PartResult { holds: true, ..PartResult::default() }),
             TxAnswer::Settled(Some(committed)),
             TxAnswer::Settled(None),
             TxAnswer::Done,
@@ -355,6 +435,8 @@ mod tests {
             Refusal::Aborted { tx },
             Refusal::Moved { key: "k".into() },
             Refusal::TooManyShards { shards: 70 },
+            Refusal::MomentAhead { at: Timestamp(9), now: Timestamp(8) },
+            Refusal::MomentForgotten { at: Timestamp(9) },
         ];
         PLAIN.into_iter().map(|(_, refusal)| refusal).chain(others).for_each(|refusal| round_trip(&Err(refusal)));
     }

@@ -253,6 +253,7 @@ mod tests {
     use super::*;
     use crate::across::{Decision, Part, Verdict, Write};
     use crate::{Compare, CompareOp, DeleteOp, Expected, KeyRange, Op, PutOp, RangeOp, Sort, SortBy};
+    use quorate_env::Timestamp;
 
     fn sample() -> Envelope {
         let inner = Txn::just(Op::Delete(DeleteOp { range: KeyRange::prefix("a/"), prev_kv: true }));
@@ -278,7 +279,7 @@ mod tests {
         }
     }
 
-    fn steps() -> [TxStep; 6] {
+    fn steps() -> [TxStep; 7] {
         let part = Part {
             compares: vec![Compare {
                 range: KeyRange::single("k"),
@@ -289,15 +290,16 @@ mod tests {
             success: vec![Write::Put { key: "k".into(), value: "v".into() }],
             failure: vec![Write::Delete(KeyRange::prefix("a"))],
         };
-        let (home, fence) = (ShardId(7), LogIndex(9));
+        let (home, fence, after) = (ShardId(7), LogIndex(9), Timestamp(300));
         let verdict =
-            Verdict { part: part.clone(), others_hold: true, prepared: vec![home], fence, key: Some(1 << 90) };
+            Verdict { part: part.clone(), others_hold: true, after, prepared: vec![home], fence, key: Some(1 << 90) };
         [
             TxStep::Prepare { home, fence, part },
             TxStep::Decide(Box::new(verdict)),
             TxStep::Settle { fence },
             TxStep::Resolve(Decision::Aborted),
-            TxStep::Resolve(Decision::Committed { succeeded: true }),
+            TxStep::Resolve(Decision::Committed { succeeded: true, at: after }),
+            TxStep::Resolve(Decision::Committed { succeeded: false, at: Timestamp::ZERO }),
             TxStep::Forget,
         ]
     }

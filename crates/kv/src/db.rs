@@ -1,9 +1,9 @@
 //! The handle that a layer holds.
 
-use crate::across::{Decision, Transaction, TransactionResult, TxId};
+use crate::across::{Decision, Look, Transaction, TransactionResult, TxId};
 use crate::{
-    Command, CommandId, Error, Keyspace, KeyspaceId, KeyspaceKind, LeaseId, Level, Outcome, RangeOp, RangeResult,
-    Revision, WatchControl, WatchEvents,
+    Command, CommandId, Error, Freshness, Keyspace, KeyspaceId, KeyspaceKind, LeaseId, Level, Looked, Outcome, RangeOp,
+    RangeResult, Revision, WatchControl, WatchEvents,
 };
 use quorate_env::{ClusterId, LogIndex, NodeId, ShardId, Term};
 use std::future::Future;
@@ -289,13 +289,16 @@ pub trait Db: Send + Sync + 'static {
     /// Gives the keys of a ranged keyspace from `at` on, up to where the next shard begins, a shard of their own. They can be used when this returns.
     fn split_keyspace(&self, keyspace: KeyspaceId, at: bytes::Bytes) -> BoxFuture<'_, Result<Keyspace, Error>>;
 
-    /// Has shards that live on some nodes leave one of them, or lets them come back. Answered when they have left; a wish that takes longer is kept,
-    /// and answered with [`crate::Unavailable::Timeout`].
-    fn drain_node(&self, node: NodeId, drained: bool) -> BoxFuture<'_, Result<(), Error>>;
+    /// Has shards that live on some nodes leave one of them, or lets them come back. Says whether they have left: what takes longer
+    /// than some seconds goes on by itself.
+    fn drain_node(&self, node: NodeId, drained: bool) -> BoxFuture<'_, Result<bool, Error>>;
 
     /// Carries out a transaction, wherever its keys are: strictly serializable, all of it or nothing. Tried again inside while others are in
     /// the way, until the deadline.
     fn transact(&self, transaction: Transaction) -> BoxFuture<'_, Result<TransactionResult, Error>>;
+
+    /// Reads, wherever the keys are, and as fresh as is asked for.
+    fn look(&self, looks: Vec<Look>, freshness: Freshness) -> BoxFuture<'_, Result<Looked, Error>>;
 
     /// What became of a transaction whose outcome was unknown. If nothing was decided yet, nothing ever will be. `None` if it is too long
     /// ago to tell.

@@ -3,7 +3,7 @@
 use crate::across::TxId;
 use crate::{CommandId, Level, Revision};
 use bytes::Bytes;
-use quorate_env::ShardId;
+use quorate_env::{ShardId, Timestamp};
 use thiserror::Error as ThisError;
 
 /// Why a command or read was not done.
@@ -117,6 +117,20 @@ pub enum Refusal {
     /// Leases have one shard.
     #[error("a shard with leases is not split: revoke them first")]
     LeasesSplit,
+    /// A moment that lies ahead of what the cluster's clocks say.
+    #[error("the moment {at} lies ahead: it is {now} here. Ask for an earlier one, or compare the nodes' clocks")]
+    MomentAhead {
+        /// What was asked for.
+        at: Timestamp,
+        /// Where the answering node is.
+        now: Timestamp,
+    },
+    /// A moment of which there is no history (any more).
+    #[error("the moment {at} is not known any more: ask for a later one")]
+    MomentForgotten {
+        /// What was asked for.
+        at: Timestamp,
+    },
     /// A key is never empty.
     #[error("a key is empty")]
     EmptyKey,

@@ -101,7 +101,8 @@ impl KeyRange {
     }
 
     /// A cheap upper estimate of the encoded size, in bytes.
-    pub(crate) fn size_estimate(&self) -> usize {
+    #[must_use]
+    pub fn size_estimate(&self) -> usize {
         self.start.len() + 8 + if let RangeEnd::Before(end) = &self.end { end.len() } else { 0 }
     }
 

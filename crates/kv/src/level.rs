@@ -17,8 +17,10 @@ impl Level {
     pub const SPLIT: Self = Self(3);
     /// Shards that have replicas on some nodes and not on all.
     pub const PLACED: Self = Self(4);
+    /// Entries and transactions with timestamps, and reads of a moment.
+    pub const TIMED: Self = Self(5);
     /// What this release knows.
-    pub const LATEST: Self = Self::PLACED;
+    pub const LATEST: Self = Self::TIMED;
 }
 
 impl fmt::Display for Level {

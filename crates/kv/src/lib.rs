@@ -5,7 +5,7 @@
 //!
 //! - **Submit**: a [`Command`] is applied exactly once or refused, or its outcome is *unknown* and says so
 //!   ([`Error::UnknownOutcome`]). It is acknowledged only when durable on a majority.
-//! - **Read**: linearizable unless asked otherwise; a read at a revision never changes its answer until that revision is
+//! - **Read**: linearizable unless asked otherwise ([`Freshness`]); a read at a revision never changes its answer until that revision is
 //!   compacted.
 //! - **Watch**: ordered, unique, atomic per revision, resumable, and never ahead of its events with a progress mark.
 //! - **Order**: an ordered keyspace has one [`Revision`], +1 per command that changed a key.
@@ -21,10 +21,11 @@ mod keys;
 mod keyspace;
 mod level;
 pub mod limits;
+mod look;
 mod txn;
 mod watch;
 
-pub use answer::{decode_answer, encode_answer};
+pub use answer::{decode_answer, decode_sight, encode_answer, encode_sight};
 pub use command::{Command, CommandId, Envelope, LeaseId, Outcome, ProcedureId, SessionId};
 pub use db::{
     Applied, BoxFuture, Consistency, Db, Header, Identity, KeyspaceHash, LeaseInfo, Member, MemberChange, NodeInfo,
@@ -34,6 +35,7 @@ pub use error::{Error, MemberRefusal, MoveRefusal, Refusal, Unavailable};
 pub use keys::{KeyRange, RangeEnd};
 pub use keyspace::{Keyspace, KeyspaceId, KeyspaceKind};
 pub use level::Level;
+pub use look::{Freshness, Looked};
 pub use txn::{
     Compare, CompareOp, DeleteOp, DeleteResult, Expected, KeyValue, Op, OpResult, PutOp, PutResult, RangeOp,
     RangeResult, Revision, Sort, SortBy, Txn, TxnResult,

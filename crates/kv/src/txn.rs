@@ -391,7 +391,8 @@ impl Op {
 }
 
 impl RangeOp {
-    pub(crate) fn encode(&self, w: &mut Writer) {
+    /// Appends the encoding.
+    pub fn encode(&self, w: &mut Writer) {
         self.range.encode(w);
         w.varint(self.limit);
         w.varint(self.revision.map_or(0, |r| r.0));
@@ -416,7 +417,8 @@ impl RangeOp {
         }
     }
 
-    pub(crate) fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
+    /// Reads one.
+    pub fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
         let range = KeyRange::decode(r)?;
         let limit = r.varint("limit")?;
         let revision = Revision(r.varint("revision")?);

@@ -9,8 +9,8 @@ use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use quorate_env::ShardId;
-use quorate_kv::Error;
 use quorate_kv::across::TxId;
+use quorate_kv::{Error, KeyValue};
 use serde_json::{Value, json};
 
 /// Why there is no good answer.
@@ -20,14 +20,23 @@ pub(crate) enum Failure {
     Bad(String),
     /// The request's body is larger than any request may be.
     TooLarge,
+    /// The request has more parts than any may have.
+    TooMany {
+        /// So many are allowed.
+        max: usize,
+    },
     /// The request did not come to its end.
     TooSlow,
+    /// The client's own deadline came first, while it was being done.
+    Overtaken,
+    /// There is no such call.
+    NoCall(String),
     /// A keyspace of that name does not exist.
     NoKeyspace(String),
     /// The key is not there.
     NoKey(Bytes),
     /// The key is not as it should have been: what was there instead, if that is known.
-    ConditionFailed(Option<Option<Kv>>),
+    ConditionFailed(Option<Option<KeyValue>>),
     /// Another node has it, at this URL.
     Elsewhere(String),
     /// The core said no, or does not know.
@@ -60,58 +69,82 @@ fn refused(reason: Reason, message: &str, more: Value) -> Response {
     (reason.code(), Json(body)).into_response()
 }
 
-fn unknown(id: Option<String>) -> Response {
-    let code = StatusCode::GATEWAY_TIMEOUT;
-    let Some(id) = id else {
-        let message = "nobody knows whether it was done; read what it would have written";
-        return (code, Json(json!({ "outcome": "unknown", "message": message }))).into_response();
-    };
-    let message = format!(
-        "nobody knows yet whether it was done; ask GET /v1/status/{id}, or send it again under the same Idempotency-Key"
-    );
-    let body = Json(json!({ "outcome": "unknown", "id": id, "message": message }));
-    (code, [(header::LOCATION, format!("/v1/status/{id}"))], body).into_response()
+impl Failure {
+    /// Why, in the word that programs read. There is none if nobody knows whether it was done.
+    pub fn reason(&self) -> Option<Reason> {
+        Some(match self {
+            Self::Bad(_) => Reason::BadRequest,
+            Self::TooLarge | Self::TooMany { .. } => Reason::TooLarge,
+            Self::TooSlow => Reason::TooSlow,
+            Self::NoCall(_) => Reason::NoSuchMethod,
+            Self::NoKeyspace(_) => Reason::NoSuchKeyspace,
+            Self::NoKey(_) => Reason::NoSuchKey,
+            Self::ConditionFailed(_) => Reason::ConditionFailed,
+            Self::Elsewhere(_) => Reason::NotHere,
+            Self::Core(Error::Unavailable(why)) => (*why).into(),
+            Self::Core(Error::Refused(refusal)) => refusal.into(),
+            Self::Core(Error::UnknownTransaction { .. } | Error::UnknownOutcome(_)) | Self::Overtaken => return None,
+        })
+    }
+
+    /// What to ask about when nobody knows whether it was done, if that has a name.
+    pub fn id(&self) -> Option<String> {
+        match self {
+            Self::Core(Error::UnknownTransaction { tx, home }) => Some(id_of(*home, *tx)),
+            _ => None,
+        }
+    }
+
+    /// The same for people, with what to do about it in the words of HTTP.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Bad(message) => message.clone(),
+            Self::TooLarge => format!("the body is larger than {BODY_BYTES_MAX} bytes: make several requests of it"),
+            Self::TooMany { max } => {
+                format!("the request has more than {max} parts: make several requests of it")
+            }
+            Self::TooSlow => format!("the request was not complete after {} s", REQUEST_TIME.as_secs()),
+            Self::NoCall(name) => format!("there is no call {name:?}"),
+            Self::NoKeyspace(name) => {
+                format!("there is no keyspace {name:?}: make it with POST /v1/keyspaces, or look at GET /v1/keyspaces")
+            }
+            Self::NoKey(key) => {
+                format!("there is no key {key:?}: PUT makes it, GET of the keyspace lists what there is")
+            }
+            Self::ConditionFailed(_) => {
+                "the key is not as the condition says, so nothing was written: look at it, and decide anew".into()
+            }
+            Self::Elsewhere(url) => format!("this node has no replica of that keyspace: ask {url}"),
+            Self::Core(Error::Unavailable(why)) => format!("{why}; nothing was done, try again"),
+            Self::Core(Error::Refused(refusal)) => refusal.to_string(),
+            Self::Core(Error::UnknownTransaction { .. } | Error::UnknownOutcome(_)) | Self::Overtaken => {
+                "nobody knows whether it was done; read what it would have written".into()
+            }
+        }
+    }
+
+    fn unknown(&self) -> Response {
+        let code = StatusCode::GATEWAY_TIMEOUT;
+        let Some(id) = self.id() else {
+            return (code, Json(json!({ "outcome": "unknown", "message": self.message() }))).into_response();
+        };
+        let message = format!(
+            "nobody knows yet whether it was done; ask GET /v1/status/{id}, or send it again under the same Idempotency-Key"
+        );
+        let body = Json(json!({ "outcome": "unknown", "id": id, "message": message }));
+        (code, [(header::LOCATION, format!("/v1/status/{id}"))], body).into_response()
+    }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let (reason, message) = match self {
-            Self::Bad(message) => (Reason::BadRequest, message),
-            Self::TooLarge => (
-                Reason::TooLarge,
-                format!("the body is larger than {BODY_BYTES_MAX} bytes: make several requests of it"),
-            ),
-            Self::TooSlow => {
-                (Reason::TooSlow, format!("the request was not complete after {} s", REQUEST_TIME.as_secs()))
-            }
-            Self::NoKeyspace(name) => {
-                let next = "make it with POST /v1/keyspaces, or look at GET /v1/keyspaces";
-                (Reason::NoSuchKeyspace, format!("there is no keyspace {name:?}: {next}"))
-            }
-            Self::NoKey(key) => (
-                Reason::NoSuchKey,
-                format!("there is no key {key:?}: PUT makes it, GET of the keyspace lists what there is"),
-            ),
-            Self::ConditionFailed(found) => {
-                let message =
-                    "the key is not as the condition says, so nothing was written: look at it, and decide anew";
-                return refused(
-                    Reason::ConditionFailed,
-                    message,
-                    found.map_or(Value::Null, |now| json!({ "now": now })),
-                );
-            }
-            Self::Elsewhere(url) => {
-                let message = format!("this node has no replica of that keyspace: ask {url}");
-                let refused = refused(Reason::NotHere, &message, Value::Null);
-                return ([(header::LOCATION, url)], refused).into_response();
-            }
-            Self::Core(Error::UnknownTransaction { tx, home }) => return unknown(Some(id_of(home, tx))),
-            Self::Core(Error::UnknownOutcome(_)) => return unknown(None),
-            Self::Core(Error::Unavailable(why)) => (why.into(), format!("{why}; nothing was done, try again")),
-            Self::Core(Error::Refused(refusal)) => ((&refusal).into(), refusal.to_string()),
-        };
-        refused(reason, &message, Value::Null)
+        let Some(reason) = self.reason() else { return self.unknown() };
+        let message = self.message();
+        match self {
+            Self::ConditionFailed(Some(now)) => refused(reason, &message, json!({ "now": now.as_ref().map(Kv::from) })),
+            Self::Elsewhere(url) => ([(header::LOCATION, url)], refused(reason, &message, Value::Null)).into_response(),
+            _ => refused(reason, &message, Value::Null),
+        }
     }
 }
 
@@ -154,5 +187,6 @@ mod tests {
         let unknown = Failure::Core(Error::UnknownTransaction { tx: TxId(7), home: ShardId(2) }).into_response();
         assert_eq!(unknown.status().as_u16(), 504);
         assert_eq!(unknown.headers()[header::LOCATION], "/v1/status/2-00000000000000000000000000000007");
+        assert_eq!(Failure::Overtaken.into_response().status().as_u16(), 504);
     }
 }

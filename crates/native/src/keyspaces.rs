@@ -89,9 +89,13 @@ pub(crate) async fn split(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Failure> {
     let cut: Cut = parse(body)?;
-    let at = cut.at.bytes().map_err(Failure::Bad)?;
+    let split = split_at(&name, cut.at.bytes().map_err(Failure::Bad)?, &db).await?;
+    Ok(Json(placed(&*db, &split)))
+}
+
+/// Splits a keyspace, by name, as a majority knows it.
+pub(crate) async fn split_at(name: &str, at: Bytes, db: &Arc<dyn Db>) -> Result<Keyspace, Failure> {
     let keyspace = db.keyspaces().await?.into_iter().find(|keyspace| keyspace.name == name);
     let keyspace = keyspace.ok_or(Error::Refused(Refusal::KeyspaceNotFound))?;
-    let split = db.split_keyspace(keyspace.id, at).await?;
-    Ok(Json(placed(&*db, &split)))
+    Ok(db.split_keyspace(keyspace.id, at).await?)
 }

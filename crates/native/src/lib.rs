@@ -1,19 +1,24 @@
-//! The native API over HTTP and JSON: keyspaces, keys, and transactions over any of them (docs/native-api.md).
+//! The native API over HTTP and JSON, and over gRPC: keyspaces, keys, and transactions over any of them (docs/native-api.md).
 //!
 //! ```text
-//!   POST /v1/tx, GET PUT DELETE /v1/kv ──> words, query ──> kv::across::Transaction ──> kv::Db::transact
-//!   GET /v1/watch                      ──> kv::Db::watch ──> server-sent events
+//!   POST /v1/tx, GET PUT DELETE /v1/kv ──> words, query ──┬─> place, scan ──> kv::across::Transaction ──> kv::Db::transact
+//!   quorate.v1.Quorate/Transact, ...   ──> grpc ──────────┤
+//!   GET /v1/watch, Quorate/Watch                          └─> feed ──> kv::Db::watch ──> server-sent events, messages
 //!   every answer is done, refused with a reason, or unknown with an id to ask about later
 //! ```
 //!
-//! This crate knows JSON's words and nothing of consensus, storage or time; it holds a [`quorate_kv::Db`] and translates.
+//! This crate knows JSON's words and those of its own messages, and nothing of consensus, storage or time; it holds a [`quorate_kv::Db`] and translates.
 
 mod answers;
+mod feed;
+mod freshness;
+pub mod grpc;
 mod keys;
 mod keyspaces;
 mod names;
 mod nodes;
 mod percent;
+mod place;
 mod query;
 mod reasons;
 mod scan;
@@ -82,8 +87,9 @@ fn routes() -> Vec<Route> {
     ]
 }
 
-/// The routes under `/v1`. Once `stop` is true, watches end, so that connections can.
+/// The routes under `/v1`, and the service `quorate.v1.Quorate`. Once `stop` is true, watches end, so that connections can.
 pub fn router(db: Arc<dyn Db>, stop: tokio::sync::watch::Receiver<bool>) -> Router {
+    let stop = feed::Stop(stop);
     let all = routes().into_iter().fold(Router::new(), |all, (_, path, handler)| all.route(path, handler));
     // Whoever leaves the key out meant a key, not another page.
     all.route("/v1/kv/{keyspace}/", any(keys::no_key))
@@ -91,8 +97,10 @@ pub fn router(db: Arc<dyn Db>, stop: tokio::sync::watch::Receiver<bool>) -> Rout
         .method_not_allowed_fallback(answers::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(in_time))
-        .layer(Extension(watch::Stop(stop)))
-        .with_state(db)
+        .layer(Extension(stop.clone()))
+        .with_state(db.clone())
+        // It has its own door, and its own words for what does not pass.
+        .merge(grpc::router(db, stop))
 }
 
 #[cfg(test)]

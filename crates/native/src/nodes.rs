@@ -56,8 +56,8 @@ pub(crate) async fn drain(
         .iter()
         .find(is_named)
         .ok_or_else(|| Failure::Bad(format!("there is no node {named:?}: GET /v1/nodes lists their names and ids")))?;
-    db.drain_node(node.member.id, wish.drained).await?;
-    Ok(Json(json!({ "outcome": "done", "drained": wish.drained })))
+    let left = db.drain_node(node.member.id, wish.drained).await?;
+    Ok(Json(json!({ "outcome": "done", "drained": wish.drained, "left": left })))
 }
 
 #[cfg(test)]

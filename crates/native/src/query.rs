@@ -2,10 +2,10 @@
 //! mistake is not silently ignored.
 
 use crate::answers::Failure;
-use crate::{percent, words};
+use crate::{freshness, percent, words};
 use axum::http::Uri;
 use bytes::Bytes;
-use quorate_kv::{Error, KeyRange, Refusal};
+use quorate_kv::{Error, Freshness, KeyRange, Refusal};
 
 /// The parts of a path behind a route's own words.
 fn parts<'a>(uri: &'a Uri, route: &str) -> (&'a str, Option<&'a str>) {
@@ -64,6 +64,13 @@ impl Query {
         number(&value).map(Some).ok_or_else(|| Failure::Bad(format!("{word} is a number")))
     }
 
+    /// How fresh a read is to be.
+    pub fn freshness(&self) -> Result<Freshness, Failure> {
+        let said = self.bytes("freshness");
+        let words = said.as_ref().map(|said| String::from_utf8_lossy(said));
+        freshness::parse(words.as_deref())
+    }
+
     pub fn flag(&self, word: &str) -> Result<bool, Failure> {
         match self.bytes(word).as_deref() {
             None | Some(b"false") => Ok(false),
@@ -75,13 +82,23 @@ impl Query {
     /// The keys that `key`, `prefix`, or `from` and `to` name; all if none is said.
     pub fn range(&self) -> Result<KeyRange, Failure> {
         let [key, prefix, from, to] = ["key", "prefix", "from", "to"].map(|word| self.bytes(word));
-        if key.as_ref().is_some_and(Bytes::is_empty) {
-            return Err(Error::from(Refusal::EmptyKey).into());
-        }
-        match (&key, &prefix, &from, &to) {
-            (None, None, None, None) => Ok(KeyRange::all()),
-            _ => words::range(key, prefix, from, to).map_err(Failure::Bad),
-        }
+        range_or_all(key, prefix, from, to)
+    }
+}
+
+/// The keys that are named in one of the three ways; all if none is said.
+pub(crate) fn range_or_all(
+    key: Option<Bytes>,
+    prefix: Option<Bytes>,
+    from: Option<Bytes>,
+    to: Option<Bytes>,
+) -> Result<KeyRange, Failure> {
+    if key.as_ref().is_some_and(Bytes::is_empty) {
+        return Err(Error::from(Refusal::EmptyKey).into());
+    }
+    match (&key, &prefix, &from, &to) {
+        (None, None, None, None) => Ok(KeyRange::all()),
+        _ => words::range(key, prefix, from, to).map_err(Failure::Bad),
     }
 }
 

@@ -1,9 +1,10 @@
-//! `GET /v1/kv/{keyspace}`: keys in pages.
+//! Keys in pages; over HTTP, `GET /v1/kv/{keyspace}`.
 //!
-//! A page is one transaction, strictly serializable by itself, and stays within one shard: it locks and visits no more than that, however many
+//! A page is strictly serializable by itself, if nothing else is asked for, and stays within one shard: it visits no more than that, however many
 //! shards the keyspace has. So a page may be short, or empty, though more follow; what follows is always told.
 
 use crate::answers::Failure;
+use crate::freshness;
 use crate::keys::ROUTE;
 use crate::names::keyspace;
 use crate::percent;
@@ -13,8 +14,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use bytes::Bytes;
-use quorate_kv::across::{Look, Transaction};
-use quorate_kv::{Db, KeyRange, Keyspace, RangeEnd, RangeResult};
+use quorate_env::Timestamp;
+use quorate_kv::across::Look;
+use quorate_kv::{Db, Freshness, KeyRange, KeyValue, Keyspace, RangeEnd, RangeResult};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -32,26 +34,56 @@ pub(crate) struct Page {
     /// The address of the next page; none behind the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+    /// Stands for all that the page tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
 }
 
 /// What a client wants listed.
-struct Wish {
+pub(crate) struct Wish {
     range: KeyRange,
-    limit: u64,
+    pub limit: u64,
+    pub freshness: Freshness,
+}
+
+/// Where the next page begins.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Behind a key.
+    After(Bytes),
+    /// At a key.
+    From(Bytes),
 }
 
 impl Wish {
-    fn of(uri: &Uri) -> Result<Self, Failure> {
-        let query = Query::of(uri, &["prefix", "from", "to", "limit", "after"])?;
-        let limit = query.number("limit")?.unwrap_or(LIMIT);
+    /// Some keys, of which only those behind `after` are meant.
+    pub fn new(
+        mut range: KeyRange,
+        limit: Option<u64>,
+        after: Option<Bytes>,
+        freshness: Freshness,
+    ) -> Result<Self, Failure> {
+        let limit = limit.unwrap_or(LIMIT);
         if !(1..=LIMIT_MAX).contains(&limit) {
             return Err(Failure::Bad(format!("limit is 1 to {LIMIT_MAX}; the answer says where the next page is")));
         }
-        let mut range = query.range()?;
-        if let Some(after) = query.bytes("after") {
+        if let Some(after) = after {
             range.start = range.start.max(behind(&after));
         }
-        Ok(Self { range, limit })
+        Ok(Self { range, limit, freshness })
+    }
+
+    fn of(uri: &Uri) -> Result<Self, Failure> {
+        let query = Query::of(uri, &["prefix", "from", "to", "limit", "after", "freshness"])?;
+        Self::new(query.range()?, query.number("limit")?, query.bytes("after"), query.freshness()?)
+    }
+
+    /// Before which key it ends.
+    pub fn to(&self) -> Option<&Bytes> {
+        match &self.range.end {
+            RangeEnd::Before(end) => Some(end),
+            RangeEnd::Single | RangeEnd::Unbounded => None,
+        }
     }
 
     /// What of it one shard has.
@@ -60,17 +92,26 @@ impl Wish {
     }
 
     /// Where the next page is, when the keys of a piece were found.
-    fn next(&self, keyspace: &Keyspace, piece: &KeyRange, found: &RangeResult) -> Option<String> {
-        let start = match (&found.kvs.last(), &piece.end) {
-            (Some(last), _) if found.more => format!("after={}", percent::encode(&last.key)),
-            (_, RangeEnd::Before(end)) if piece.end != self.range.end => format!("from={}", percent::encode(end)),
-            _ => return None,
+    fn next(&self, piece: &KeyRange, found: &RangeResult) -> Option<Next> {
+        match (&found.kvs.last(), &piece.end) {
+            (Some(last), _) if found.more => Some(Next::After(last.key.clone())),
+            (_, RangeEnd::Before(end)) if piece.end != self.range.end => Some(Next::From(end.clone())),
+            _ => None,
+        }
+    }
+
+    /// The address of the next page.
+    fn address(&self, keyspace: &str, next: &Next) -> String {
+        let start = match next {
+            Next::After(key) => format!("after={}", percent::encode(key)),
+            Next::From(key) => format!("from={}", percent::encode(key)),
         };
-        let to = match &self.range.end {
-            RangeEnd::Before(end) => format!("&to={}", percent::encode(end)),
-            RangeEnd::Single | RangeEnd::Unbounded => String::new(),
+        let to = self.to().map_or(String::new(), |end| format!("&to={}", percent::encode(end)));
+        let fresh = match self.freshness {
+            Freshness::Strict => String::new(),
+            freshness => format!("&freshness={}", freshness::words(freshness)),
         };
-        Some(format!("{ROUTE}{}?{start}{to}&limit={}", keyspace.name, self.limit))
+        format!("{ROUTE}{keyspace}?{start}{to}&limit={}{fresh}", self.limit)
     }
 }
 
@@ -79,24 +120,34 @@ fn behind(key: &[u8]) -> Bytes {
     [key, &[0]].concat().into()
 }
 
+/// The first page of what is wanted, and where the next one begins.
+pub(crate) async fn page(
+    wish: &Wish,
+    keyspace: &Keyspace,
+    db: &Arc<dyn Db>,
+) -> Result<(Vec<KeyValue>, Option<Next>, Timestamp), Failure> {
+    let Some(piece) = wish.piece(keyspace) else { return Ok((Vec::new(), None, Timestamp::ZERO)) };
+    let look = Look { keyspace: keyspace.id, range: piece.clone(), limit: wish.limit };
+    let looked = db.look(vec![look], wish.freshness).await?;
+    let found = looked.looks.into_iter().next().unwrap_or_default();
+    let next = wish.next(&piece, &found);
+    Ok((found.kvs, next, looked.token))
+}
+
 pub(crate) async fn scan(State(db): State<Arc<dyn Db>>, uri: Uri) -> Result<Json<Page>, Failure> {
     let wish = Wish::of(&uri)?;
     let keyspace = keyspace(&keyspace_of(&uri, ROUTE)?, &db).await?;
-    let Some(piece) = wish.piece(&keyspace) else {
-        return Ok(Json(Page { outcome: "done", kvs: Vec::new(), next: None }));
-    };
-    let look = Look { keyspace: keyspace.id, range: piece.clone(), limit: wish.limit };
-    let result = db.transact(Transaction { looks: vec![look], ..Transaction::default() }).await?;
-    let found = result.looks.into_iter().next().unwrap_or_default();
-    let kvs = found.kvs.iter().map(Kv::from).collect();
-    Ok(Json(Page { outcome: "done", kvs, next: wish.next(&keyspace, &piece, &found) }))
+    let (kvs, next, token) = page(&wish, &keyspace, &db).await?;
+    let next = next.map(|next| wish.address(&keyspace.name, &next));
+    let kvs = kvs.iter().map(Kv::from).collect();
+    Ok(Json(Page { outcome: "done", kvs, next, token: freshness::told(token) }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::names::tests::names;
-    use quorate_kv::{KeyValue, LeaseId, Revision};
+    use quorate_kv::{LeaseId, Revision};
 
     fn kv(key: &str) -> KeyValue {
         let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::new());
@@ -117,7 +168,8 @@ mod tests {
             let (count, more) = (kvs.len() as u64, kvs.len() as u64 > wish.limit);
             kvs.truncate(wish.limit as usize);
             pages.push(kvs.iter().map(|kv| String::from_utf8_lossy(&kv.key).into_owned()).collect());
-            next = wish.next(keyspace, &piece, &RangeResult { kvs, count, more });
+            let found = RangeResult { kvs, count, more };
+            next = wish.next(&piece, &found).map(|next| wish.address(&keyspace.name, &next));
         }
         pages
     }

@@ -1,7 +1,9 @@
 //! `/v1/tx` and `/v1/status/{id}`: transactions over any keyspaces, and what became of them.
 
 use crate::answers::{Failure, parse_id};
+use crate::freshness;
 use crate::names::Names;
+use crate::place::there;
 use crate::reasons::Reason;
 use crate::words::{self, Found};
 use axum::Json;
@@ -9,14 +11,21 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use bytes::Bytes;
+use quorate_env::Timestamp;
 use quorate_env::checksum::checksum;
-use quorate_kv::across::{Check, Decision, Look, Transaction, Write};
+use quorate_kv::across::{Check, Decision, Look, Transaction, TransactionResult, Write};
 use quorate_kv::{CompareOp, Db, Expected, KeyRange};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// The header under which a client names what it wants.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// What became of what was aborted.
+pub(crate) const NEVER: &str = "it was not done, and never will be";
+
+/// What became of what nobody remembers.
+pub(crate) const FORGOTTEN: &str = "it is too long ago: what became of it is forgotten";
 
 pub(crate) async fn transact(
     State(db): State<Arc<dyn Db>>,
@@ -27,30 +36,61 @@ pub(crate) async fn transact(
     let keyspaces = Names::of(&body.keyspaces(), &db).await?;
     let mut transaction = translate(&body, &keyspaces)?;
     transaction.key = client_key(&headers);
-    let result = db.transact(transaction).await?;
+    let after = body.after.as_deref().map(freshness::token).transpose()?;
+    let result = carry_out(transaction, after, body.freshness.as_deref(), &db).await?;
     let reads: Vec<Found> = result.looks.iter().map(Found::from).collect();
-    Ok(Json(json!({
+    let mut answer = json!({
         "outcome": "done",
         "succeeded": result.succeeded,
         "repeated": result.repeated,
         "reads": reads,
-    })))
+    });
+    if let Some(token) = freshness::told(result.at) {
+        answer["token"] = json!(token);
+    }
+    Ok(Json(answer))
+}
+
+/// Carries out a transaction, or, where it only reads and says how fresh, looks.
+pub(crate) async fn carry_out(
+    mut transaction: Transaction,
+    after: Option<Timestamp>,
+    fresh: Option<&str>,
+    db: &Arc<dyn Db>,
+) -> Result<TransactionResult, Failure> {
+    let freshness = freshness::parse(fresh)?;
+    if fresh.is_none() {
+        transaction.after = after.unwrap_or_default();
+        return Ok(db.transact(transaction).await?);
+    }
+    let Transaction { checks, looks, success, failure, key, .. } = transaction;
+    if !(checks.is_empty() && success.is_empty() && failure.is_empty() && key.is_none() && after.is_none()) {
+        let why = "freshness is for reads alone: what compares or writes is strict. Leave freshness out, or the rest";
+        return Err(Failure::Bad(why.into()));
+    }
+    let looked = db.look(looks, freshness).await?;
+    Ok(TransactionResult { succeeded: true, looks: looked.looks, repeated: false, at: looked.token })
 }
 
 pub(crate) async fn status(State(db): State<Arc<dyn Db>>, Path(id): Path<String>) -> Result<Json<Value>, Failure> {
-    let (home, tx) = parse_id(&id).ok_or_else(|| Failure::Bad(format!("{id:?} is no transaction's id")))?;
-    Ok(Json(match db.settle(home, tx).await? {
-        Some(Decision::Committed { succeeded }) => json!({ "outcome": "done", "succeeded": succeeded }),
+    Ok(Json(match settle(&id, &db).await? {
+        Some(Decision::Committed { succeeded, .. }) => json!({ "outcome": "done", "succeeded": succeeded }),
         Some(Decision::Aborted) => {
             let reason = Reason::Aborted;
             json!({
                 "outcome": reason.outcome(),
                 "reason": reason.name(),
-                "message": "it was not done, and never will be",
+                "message": NEVER,
             })
         }
-        None => json!({ "outcome": "unknown", "message": "it is too long ago: what became of it is forgotten" }),
+        None => json!({ "outcome": "unknown", "message": FORGOTTEN }),
     }))
+}
+
+/// What became of what has this id; none if that is forgotten.
+pub(crate) async fn settle(id: &str, db: &Arc<dyn Db>) -> Result<Option<Decision>, Failure> {
+    let (home, tx) = parse_id(id).ok_or_else(|| Failure::Bad(format!("{id:?} is no transaction's id")))?;
+    Ok(db.settle(home, tx).await?)
 }
 
 /// The client's name for what it wants, if it has one.
@@ -59,7 +99,7 @@ pub(crate) fn client_key(headers: &HeaderMap) -> Option<u128> {
 }
 
 /// A client's name in 128 bits: two names that differ would have to collide in both halves.
-fn name_of(key: &[u8]) -> u128 {
+pub(crate) fn name_of(key: &[u8]) -> u128 {
     u128::from(checksum(1, key)) << 64 | u128::from(checksum(2, key))
 }
 
@@ -95,9 +135,7 @@ fn check(compare: &words::Compare, names: &Names) -> Result<Check, Failure> {
         (None, Some(version), None, None, None) => (op, Expected::Version(*version)),
         (None, None, Some(revision), None, None) => (op, Expected::Mod(*revision)),
         (None, None, None, Some(revision), None) => (op, Expected::Create(*revision)),
-        (None, None, None, None, Some(exists)) if op == CompareOp::Equal => {
-            (if *exists { CompareOp::Greater } else { CompareOp::Equal }, Expected::Version(0))
-        }
+        (None, None, None, None, Some(exists)) if op == CompareOp::Equal => there(*exists),
         _ => {
             let why =
                 "a compare has exactly one of value, version, mod_revision, create_revision, or exists without op";
@@ -148,7 +186,7 @@ mod tests {
                 (keyspace, Write::Delete(KeyRange::single("o/3"))),
                 (keyspace, Write::Delete(KeyRange::prefix("p/"))),
             ],
-            key: None,
+            ..Transaction::default()
         };
         assert_eq!(transaction, Ok(expected));
     }

@@ -1,14 +1,9 @@
 //! `GET /v1/watch/{keyspace}`: what happens in an ordered keyspace, as server-sent events.
 //!
-//! ```text
-//!   core's session ──notices──> feed ──a few chunks──> HTTP body ──> client
-//! ```
-//!
-//! An event with an `id` says that everything up to that revision has been told, so a client that comes back with it, to any node, misses nothing
-//! and sees nothing twice. That is why all that happened at one revision is one event. A client that does not take its chunks lets the feed wait:
-//! the session's own queue fills, and the core has it read the rest from history later.
+//! An event with an `id` says that everything up to that revision has been told. That is why all that happened at one revision is one event.
 
 use crate::answers::Failure;
+use crate::feed::{self, Stop, Told, Tongue, compacted_message};
 use crate::names::keyspace;
 use crate::query::{Query, keyspace_of, number};
 use crate::reasons::Reason;
@@ -19,32 +14,15 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use quorate_kv::{
-    Db, Error, Event, EventKind, KeyspaceId, Revision, Unavailable, WatchControl, WatchEvents, WatchId, WatchNotice,
-    WatchSpec,
-};
+use quorate_kv::{Db, Event, EventKind, Revision, WatchSpec};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 const ROUTE: &str = "/v1/watch/";
-
-/// The one watch of a session.
-const WATCH: WatchId = WatchId(1);
-
-/// Between two marks of progress.
-const PROGRESS_PERIOD: Duration = Duration::from_secs(10);
-
-/// Chunks that wait for a slow client; the rest stays in the session's queue, and behind that in history.
-const CHUNKS_QUEUED_MAX: usize = 4;
-
-/// Small events go together in a chunk of about this size. What happened at one revision is never cut, and may be larger.
-const CHUNK_BYTES: usize = 64 << 10;
 
 /// Under which a client that comes back says what it has seen.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -99,133 +77,49 @@ fn write_ending(out: &mut String, reason: Reason, message: String, more: Value) 
 /// What a client wants to be told.
 fn wish(uri: &Uri, headers: &HeaderMap) -> Result<WatchSpec, Failure> {
     let query = Query::of(uri, &["key", "prefix", "from", "to", "revision", "prev"])?;
-    let range = query.range()?;
-    if range.is_empty() {
-        return Err(Failure::Bad("no key can lie in that range: from is below to".into()));
-    }
-    let first = query.number("revision")?;
-    if first == Some(0) {
-        let message = "revisions count from 1; without one, a watch begins with what happens next";
-        return Err(Failure::Bad(message.into()));
-    }
-    let start = match headers.get(LAST_EVENT_ID).map(|seen| number(seen.as_bytes())) {
-        // Who comes back asks with the same address as before: what it has seen since says more.
-        Some(Some(seen)) => Some(seen.saturating_add(1)),
-        Some(None) => return Err(Failure::Bad("Last-Event-ID is the id of an event: a revision".into())),
-        None => first,
-    };
-    let prev_kv = query.flag("prev")?;
-    Ok(WatchSpec { range, start: start.map(Revision), no_put: false, no_delete: false, prev_kv })
+    let seen = headers.get(LAST_EVENT_ID).map(|seen| {
+        let broken = || Failure::Bad("Last-Event-ID is the id of an event: a revision".into());
+        number(seen.as_bytes()).ok_or_else(broken)
+    });
+    feed::spec(query.range()?, query.number("revision")?, seen.transpose()?, query.flag("prev")?)
 }
 
-/// The client has gone, or needs no more.
-struct End;
-
-/// Whether the server has been told to stop: then watches end, which otherwise never would.
-#[derive(Clone)]
-pub(crate) struct Stop(pub tokio::sync::watch::Receiver<bool>);
-
-impl Stop {
-    async fn wait(&mut self) {
-        if self.0.wait_for(|stop| *stop).await.is_err() {
-            // Nobody is left who could say so.
-            std::future::pending::<()>().await;
-        }
-    }
+/// Says it in server-sent events.
+struct Sse {
+    /// Whether changes tell what was there before.
+    prev: bool,
 }
 
-/// What stands between a session of the core and a client.
-struct Feed {
-    control: Box<dyn WatchControl>,
-    events: Box<dyn WatchEvents>,
-    teller: Teller,
-    stop: Stop,
-}
+impl Tongue for Sse {
+    type Chunk = String;
 
-impl Feed {
-    async fn run(mut self) {
-        self.control.open(WATCH, self.teller.spec.clone());
-        let mut period = interval_at(Instant::now() + PROGRESS_PERIOD, PROGRESS_PERIOD);
-        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let step = tokio::select! {
-                notice = self.events.next() => self.teller.tell(notice).await,
-                _ = period.tick() => {
-                    self.control.progress(WATCH);
-                    Ok(())
-                }
-                () = self.stop.wait() => self.teller.tell(WatchNotice::Closed).await,
-                () = self.teller.chunks.closed() => Err(End),
-            };
-            if step.is_err() {
-                return;
+    fn say(&self, told: &Told<'_>, chunk: &mut String) {
+        match told {
+            Told::Created { told, revision } => {
+                write_event(chunk, Some(*told), "created", &json!({ "revision": revision.0 }));
             }
-        }
-    }
-}
-
-/// Says notices in the words of clients.
-struct Teller {
-    spec: WatchSpec,
-    chunks: mpsc::Sender<Result<Bytes, Infallible>>,
-}
-
-impl Teller {
-    async fn send(&self, chunk: &mut String) -> Result<(), End> {
-        self.chunks.send(Ok(std::mem::take(chunk).into())).await.map_err(|_| End)
-    }
-
-    async fn tell(&self, notice: WatchNotice) -> Result<(), End> {
-        let mut chunk = String::new();
-        match notice {
-            WatchNotice::Created { revision, .. } => {
-                // Nothing before the first revision wanted is owed, and nothing from there on has been told.
-                let told = self.spec.start.map_or(revision, |start| Revision(start.0.saturating_sub(1)));
-                write_event(&mut chunk, Some(told), "created", &json!({ "revision": revision.0 }));
+            Told::Changed { revision, changes } => {
+                let changes: Vec<Change> = changes.iter().map(|event| Change::of(event, self.prev)).collect();
+                let data = json!({ "revision": revision.0, "changes": changes });
+                write_event(chunk, Some(*revision), "change", &data);
             }
-            WatchNotice::Events { events, .. } => {
-                for changes in events.chunk_by(|a, b| a.kv.mod_revision == b.kv.mod_revision) {
-                    let revision = changes[0].kv.mod_revision;
-                    let changes: Vec<Change> =
-                        changes.iter().map(|event| Change::of(event, self.spec.prev_kv)).collect();
-                    let data = json!({ "revision": revision.0, "changes": changes });
-                    write_event(&mut chunk, Some(revision), "change", &data);
-                    if chunk.len() >= CHUNK_BYTES {
-                        self.send(&mut chunk).await?;
-                    }
-                }
+            Told::Progress { revision } => {
+                write_event(chunk, Some(*revision), "progress", &json!({ "revision": revision.0 }));
             }
-            WatchNotice::Progress { revision, .. } => {
-                write_event(&mut chunk, Some(revision), "progress", &json!({ "revision": revision.0 }));
+            Told::Compacted { oldest } => {
+                let more = json!({ "compacted": oldest.0 });
+                write_ending(chunk, Reason::Compacted, compacted_message(*oldest), more);
             }
-            WatchNotice::Compacted { compacted, .. } => {
-                let message = format!(
-                    "what was wanted is gone: read the keys anew, then watch from there; the oldest revision left is {}",
-                    compacted.0
-                );
-                write_ending(&mut chunk, Reason::Compacted, message, json!({ "compacted": compacted.0 }));
-                self.send(&mut chunk).await?;
-                return Err(End);
-            }
-            WatchNotice::Closed => {
+            Told::Stopping => {
                 let message = "this node serves no watch any more: go on at another one, with the last id".into();
-                write_ending(&mut chunk, Reason::Stopping, message, Value::Null);
-                self.send(&mut chunk).await?;
-                return Err(End);
+                write_ending(chunk, Reason::Stopping, message, Value::Null);
             }
         }
-        if chunk.is_empty() { Ok(()) } else { self.send(&mut chunk).await }
     }
-}
 
-/// Where to watch what cannot be watched here.
-fn elsewhere(error: Error, db: &Arc<dyn Db>, keyspace: KeyspaceId, uri: &Uri) -> Failure {
-    let homes = if error == Error::Unavailable(Unavailable::NotHere) { db.homes(keyspace) } else { Vec::new() };
-    let nodes = homes.iter().flat_map(|home| home.voters.iter().chain(&home.wanted));
-    let own = db.identity().node;
-    let url = nodes.filter(|node| node.id != own).find_map(|node| node.client_urls.first());
-    let page = uri.path_and_query().map_or(ROUTE, |page| page.as_str());
-    url.map_or(Failure::Core(error), |url| Failure::Elsewhere(format!("{}{page}", url.trim_end_matches('/'))))
+    fn bytes(chunk: &String) -> usize {
+        chunk.len()
+    }
 }
 
 pub(crate) async fn watch(
@@ -236,24 +130,25 @@ pub(crate) async fn watch(
 ) -> Result<Response, Failure> {
     let spec = wish(&uri, &headers)?;
     let keyspace = keyspace(&keyspace_of(&uri, ROUTE)?, &db).await?;
-    let (control, events) = db.watch(keyspace.id).map_err(|error| elsewhere(error, &db, keyspace.id, &uri))?;
-    let (chunks, taken) = mpsc::channel(CHUNKS_QUEUED_MAX);
-    tokio::spawn(Feed { control, events, teller: Teller { spec, chunks }, stop }.run());
+    let page = uri.path_and_query().map_or(ROUTE, |page| page.as_str());
+    let tongue = Sse { prev: spec.prev_kv };
+    let chunks = ReceiverStream::new(feed::open(&db, keyspace.id, spec, tongue, stop, page)?);
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
-    Ok((headers, Body::from_stream(ReceiverStream::new(taken))).into_response())
+    let body = Body::from_stream(chunks.map(|chunk| Ok::<_, Infallible>(Bytes::from(chunk))));
+    Ok((headers, body).into_response())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feed::{CHUNK_BYTES, CHUNKS_QUEUED_MAX, Teller, WATCH};
     use axum::http::HeaderValue;
-    use quorate_kv::{KeyRange, KeyValue, LeaseId};
+    use quorate_kv::{KeyRange, KeyValue, LeaseId, WatchNotice};
+    use std::time::Duration;
+    use tokio::sync::mpsc;
 
-    fn teller(start: Option<u64>) -> (Teller, mpsc::Receiver<Result<Bytes, Infallible>>) {
-        let (chunks, taken) = mpsc::channel(CHUNKS_QUEUED_MAX);
-        let start = start.map(Revision);
-        let spec = WatchSpec { range: KeyRange::all(), start, no_put: false, no_delete: false, prev_kv: true };
-        (Teller { spec, chunks }, taken)
+    fn teller(start: Option<u64>) -> (Teller<Sse>, mpsc::Receiver<String>) {
+        Teller::new(Sse { prev: true }, &feed::spec(KeyRange::all(), start, None, true).expect("a wish"))
     }
 
     fn event(kind: EventKind, key: &'static str, bytes: usize, revision: u64) -> Event {
@@ -269,8 +164,8 @@ mod tests {
         let goes_on = teller.tell(notice).await.is_ok();
         drop(teller);
         let mut all = String::new();
-        while let Some(Ok(chunk)) = taken.recv().await {
-            all.push_str(std::str::from_utf8(&chunk).expect("text"));
+        while let Some(chunk) = taken.recv().await {
+            all.push_str(&chunk);
         }
         (all, goes_on)
     }

@@ -137,6 +137,8 @@ pub(crate) struct Put {
     pub value: Text,
     #[serde(rename = "if")]
     pub condition: Option<Condition>,
+    /// A token: the write happens later.
+    pub after: Option<String>,
 }
 
 /// The body of `DELETE /v1/kv/{keyspace}/{key}`, which may be left out.
@@ -145,6 +147,8 @@ pub(crate) struct Put {
 pub(crate) struct Delete {
     #[serde(rename = "if")]
     pub condition: Option<Condition>,
+    /// A token: the removal happens later.
+    pub after: Option<String>,
 }
 
 /// The body of `POST /v1/tx`.
@@ -157,6 +161,10 @@ pub(crate) struct Transaction {
     /// Written when a compare does not hold.
     #[serde(rename = "else")]
     pub otherwise: Vec<Write>,
+    /// A token: all of it happens later.
+    pub after: Option<String>,
+    /// How fresh reads are to be; only where nothing is compared or written.
+    pub freshness: Option<String>,
 }
 
 impl Transaction {

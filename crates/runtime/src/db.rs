@@ -13,11 +13,12 @@ use quorate_cluster::keyspaces::Keyspaces;
 use quorate_cluster::placement::Placements;
 use quorate_cluster::{BootMember, FIRST_SHARDS, Reply, Request, Standings};
 use quorate_env::{LogIndex, NodeId, ShardId, Term};
-use quorate_kv::across::{Decision, Transaction, TransactionResult, TxId};
+use quorate_kv::across::{Decision, Look, Transaction, TransactionResult, TxId};
 use quorate_kv::{
-    Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Identity, KeyRange, KeyValue, Keyspace,
-    KeyspaceHash, KeyspaceId, KeyspaceKind, LeaseId, LeaseInfo, Level, Member, MemberChange, MoveRefusal, NodeInfo, Op,
-    RangeOp, RangeResult, Read, Refusal, Repairs, Revision, ShardHomes, Status, Txn, Unavailable, WatchSession, limits,
+    Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Freshness, Identity, KeyRange, KeyValue, Keyspace,
+    KeyspaceHash, KeyspaceId, KeyspaceKind, LeaseId, LeaseInfo, Level, Looked, Member, MemberChange, MoveRefusal,
+    NodeInfo, Op, RangeOp, RangeResult, Read, Refusal, Repairs, Revision, ShardHomes, Status, Txn, Unavailable,
+    WatchSession, limits,
 };
 use quorate_shard::MachineError;
 use quorate_storage::store::{Healed, LsmStore};
@@ -172,6 +173,19 @@ impl RuntimeDb {
         match self.ask(Request::Transact(transaction)).await? {
             Reply::Transacted(result) => Ok(result),
             _ => unreachable!("a transaction was asked for"),
+        }
+    }
+
+    async fn looked(&self, looks: Vec<Look>, freshness: Freshness) -> Result<Looked, Error> {
+        if self.feature_level() < Level::TIMED && freshness == Freshness::Strict {
+            // Below that level it is what it has always been.
+            let result = self.transacted(Transaction { looks, ..Transaction::default() }).await?;
+            return Ok(Looked { looks: result.looks, token: result.at });
+        }
+        match self.ask(Request::Look { looks, freshness }).await? {
+            Reply::Looked(looked) => Ok(looked),
+            Reply::Transacted(result) => Ok(Looked { looks: result.looks, token: result.at }),
+            _ => unreachable!("a look was asked for"),
         }
     }
 
@@ -433,10 +447,10 @@ impl Db for RuntimeDb {
         })
     }
 
-    fn drain_node(&self, node: NodeId, drained: bool) -> BoxFuture<'_, Result<(), Error>> {
+    fn drain_node(&self, node: NodeId, drained: bool) -> BoxFuture<'_, Result<bool, Error>> {
         Box::pin(async move {
             let asked = self.asked(KeyspaceId::DEFAULT, || format!("drain {}: {drained}", self.members.name_of(node)));
-            answered(asked, |()| None, keyspaces::drain(self, &self.first, node, drained)).await
+            answered(asked, |_| None, keyspaces::drain(self, &self.first, node, drained)).await
         })
     }
 
@@ -444,6 +458,13 @@ impl Db for RuntimeDb {
         Box::pin(async move {
             let asked = self.asked(KeyspaceId::DEFAULT, || questions::transact(&transaction));
             answered(asked, |_| None, self.transacted(transaction)).await
+        })
+    }
+
+    fn look(&self, looks: Vec<Look>, freshness: Freshness) -> BoxFuture<'_, Result<Looked, Error>> {
+        Box::pin(async move {
+            let asked = self.asked(KeyspaceId::DEFAULT, || questions::look(&looks, freshness));
+            answered(asked, |_| None, self.looked(looks, freshness)).await
         })
     }
 

@@ -20,7 +20,7 @@ use quorate_cluster::{
     WatchRequest, bounds,
 };
 use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
-use quorate_kv::{Db, Error, Identity, Level, Unavailable};
+use quorate_kv::{Db, Error, Identity, Level, Unavailable, limits};
 use quorate_shard::WatcherKey;
 use quorate_storage::wal::WalIdentity;
 use quorate_trace::TraceEvent;
@@ -168,6 +168,7 @@ impl Runtime {
             unflushed_bytes_max: bounds::UNFLUSHED_BYTES_MAX,
             log_keep_bytes: bounds::LOG_KEEP_BYTES,
             log_hold_bytes: bounds::LOG_HOLD_BYTES,
+            batch_bytes: limits::BATCH_BYTES_MAX,
             chunk_bytes: bounds::CHUNK_BYTES,
             known: options.known.iter().map(|member| member.id).collect(),
             sabotage: None,
@@ -271,6 +272,8 @@ impl Runtime {
             next_request: 1,
             sinks: HashMap::new(),
             tick: options.timing.tick,
+            readers: tokio::runtime::Handle::current(),
+            lane: lane.clone(),
             stats: stats.clone(),
             damage: damage.clone(),
             map,
@@ -349,6 +352,10 @@ struct Lane {
     next_request: RequestId,
     sinks: HashMap<WatcherKey, (ShardId, Arc<Sink>)>,
     tick: Duration,
+    /// Where reads run that touch nothing else.
+    readers: tokio::runtime::Handle,
+    /// What they tell.
+    lane: Sender<LaneInput>,
     stats: Arc<LaneStats>,
     damage: OnDamage,
     map: SharedMap,
@@ -515,6 +522,12 @@ impl Lane {
                 self.sinks.remove(&key);
                 self.node.step(now, Input::Watch { key, shard, request: WatchRequest::Detach });
             }
+        }
+        for observation in outputs.observations {
+            let lane = self.lane.clone();
+            // A send fails only when the lane has stopped; then nobody waits for the answer.
+            self.readers
+                .spawn_blocking(move || drop(lane.send(LaneInput::Core(Input::Observed(observation.run()), None))));
         }
         if let Some(task) = outputs.flush {
             self.stats.flushes.fetch_add(1, Ordering::Relaxed);

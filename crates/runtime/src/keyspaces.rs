@@ -104,11 +104,11 @@ pub(crate) async fn split(db: &RuntimeDb, keyspace: KeyspaceId, at: Bytes) -> Re
     Err(Unavailable::Timeout.into())
 }
 
-/// Has shards leave a node, or lets them come back to it. Returns when they have left, or after some patience: the wish is written.
+/// Has shards leave a node, or lets them come back to it. Returns when they have left, or after some patience, and whether they have: the wish is written.
 ///
 /// # Errors
 /// If there is no such member, or a keyspace would have fewer replicas than it asks for and has.
-pub(crate) async fn drain(db: &RuntimeDb, first: &[BootMember], node: NodeId, drained: bool) -> Result<(), Error> {
+pub(crate) async fn drain(db: &RuntimeDb, first: &[BootMember], node: NodeId, drained: bool) -> Result<bool, Error> {
     let roster = roster(db).await?;
     let (keyspaces, placements) = rows(db).await?;
     let nodes: BTreeSet<NodeId> =
@@ -128,11 +128,11 @@ pub(crate) async fn drain(db: &RuntimeDb, first: &[BootMember], node: NodeId, dr
         let (_, placements) = rows(db).await?;
         let uses = |shard| placements.group(shard).is_none_or(|group| group.has(node));
         if placements.placed().all(|(shard, at)| !at.wanted.contains(&node) && !uses(shard)) {
-            return Ok(());
+            return Ok(true);
         }
         tokio::time::sleep(LOOK).await;
     }
-    if drained { Err(Unavailable::Timeout.into()) } else { Ok(()) }
+    Ok(false)
 }
 
 /// Whether somebody leads a shard, as far as this node can tell.

@@ -439,12 +439,14 @@ async fn pump(
                     return "stopping".into();
                 }
                 let messages: Vec<PeerMessage> = gathered.drain(..).flatten().collect();
-                let bytes = frame(&wire::encode_batch(messages.iter()));
-                if let Some(recording) = recording {
-                    recording.sent(messages, bytes.len());
-                }
-                if let Err(e) = output.write_all(&bytes).await {
-                    return e.to_string();
+                for messages in wire::frames(messages) {
+                    let bytes = frame(&wire::encode_batch(messages.iter()));
+                    if let Some(recording) = recording {
+                        recording.sent(messages, bytes.len());
+                    }
+                    if let Err(e) = output.write_all(&bytes).await {
+                        return e.to_string();
+                    }
                 }
             }
         }

@@ -1,8 +1,9 @@
 //! Reading ranges of keys: now, or as of an earlier revision; and judging compares.
 //!
-//! Present values are one row per key (`C`). A value that was overwritten or removed moved to history (`H`). So a read as of
-//! revision R takes a present row if it is not younger than R, and else the newest former value that is not.
+//! Present values are one row per key (`C`). A value that was overwritten or removed moved to history (`H`). So a read of a
+//! moment takes a present row if that moment sees it, and else the newest former value that it sees.
 
+use crate::moment::Moment;
 use crate::rows::{self, CURRENT, HISTORY, Slot};
 use crate::source::Source;
 use bytes::Bytes;
@@ -39,21 +40,24 @@ pub(crate) fn current(source: &Source, slot: Slot, key: &Bytes) -> Result<Option
     }
 }
 
-/// The value of a key as of `at`.
-pub(crate) fn as_of(source: &Source, slot: Slot, key: &Bytes, at: Revision) -> Result<Option<KeyValue>, RowError> {
+/// The value of a key at a moment.
+pub(crate) fn as_of(source: &Source, slot: Slot, key: &Bytes, at: &Moment) -> Result<Option<KeyValue>, RowError> {
     match current(source, slot, key)? {
-        Some(kv) if kv.mod_revision <= at => Ok(Some(kv)),
+        Some(kv) if at.sees(kv.mod_revision) => Ok(Some(kv)),
         _ => former(source, slot, key, at),
     }
 }
 
-/// The newest former value of a key that is not younger than `at`.
-pub(crate) fn former(source: &Source, slot: Slot, key: &Bytes, at: Revision) -> Result<Option<KeyValue>, RowError> {
-    let (from, to) = (slot.history(key, at), slot.history_behind(key));
-    match source.scan(Bound::Included(from), Bound::Excluded(to)).next() {
-        Some(row) => Ok(rows::decode_former(key.clone(), &row?.1)?),
-        None => Ok(None),
+/// The newest former value of a key that a moment sees.
+pub(crate) fn former(source: &Source, slot: Slot, key: &Bytes, at: &Moment) -> Result<Option<KeyValue>, RowError> {
+    let (from, to) = (slot.history(key, at.youngest()), slot.history_behind(key));
+    for row in source.scan(Bound::Included(from), Bound::Excluded(to)) {
+        let (row, value) = row?;
+        if at.sees(rows::parse_history(&row).ok_or_else(malformed)?.1) {
+            return Ok(rows::decode_former(key.clone(), &value)?);
+        }
     }
+    Ok(None)
 }
 
 /// The value that a key had at exactly `revision`, if it is still kept.
@@ -87,7 +91,7 @@ pub(crate) fn visit(
     source: &Source,
     slot: Slot,
     range: &KeyRange,
-    at: Option<Revision>,
+    at: Option<&Moment>,
     f: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
 ) -> Result<(), RowError> {
     if range.is_single() {
@@ -106,7 +110,7 @@ pub(crate) fn visit(
             Ok::<_, RowError>(rows::decode_value(rows::parse_current(&key), value)?)
         })
         .peekable();
-    let mut past = at.map(|at| FormerAt::new(source.clone(), slot, range, at)).into_iter().flatten().peekable();
+    let mut past = at.map(|at| FormerAt::new(source.clone(), slot, range, at.clone())).into_iter().flatten().peekable();
     loop {
         let order = match (present.peek(), past.peek()) {
             (None, None) => return Ok(()),
@@ -120,7 +124,7 @@ pub(crate) fn visit(
         let former = if order.is_ge() { past.next().transpose()? } else { None };
         let visible = match (current, at) {
             (Some(kv), None) => Some(kv),
-            (Some(kv), Some(at)) if kv.mod_revision <= at => Some(kv),
+            (Some(kv), Some(at)) if at.sees(kv.mod_revision) => Some(kv),
             _ => former.and_then(|(_, kv)| kv),
         };
         if let Some(kv) = visible
@@ -131,18 +135,18 @@ pub(crate) fn visit(
     }
 }
 
-/// For each key of a range that has history: its newest former value not younger than `at`, `None` for a tombstone.
+/// For each key of a range that has history: its newest former value that a moment sees, `None` for a tombstone.
 struct FormerAt {
     source: Source,
     slot: Slot,
-    at: Revision,
+    at: Moment,
     to: Bound<Bytes>,
     rows: Rows,
     done: Option<Bytes>,
 }
 
 impl FormerAt {
-    fn new(source: Source, slot: Slot, range: &KeyRange, at: Revision) -> Self {
+    fn new(source: Source, slot: Slot, range: &KeyRange, at: Moment) -> Self {
         let from = slot.history_from(&range.start);
         let to = match &range.end {
             RangeEnd::Before(end) => Bound::Excluded(slot.history_from(end)),
@@ -169,11 +173,12 @@ impl Iterator for FormerAt {
             };
             let Some((key, revision)) = rows::parse_history(&row) else { return Some(Err(malformed())) };
             let finished = self.done.as_ref() == Some(&key);
-            if finished || revision > self.at {
+            if finished || !self.at.sees(revision) {
                 skipped += 1;
                 if skipped > SKIP_MAX {
                     skipped = 0;
-                    let to = if finished { self.slot.history_behind(&key) } else { self.slot.history(&key, self.at) };
+                    let next = self.at.below(revision);
+                    let to = if finished { self.slot.history_behind(&key) } else { self.slot.history(&key, next) };
                     self.seek(to);
                 }
                 continue;
@@ -195,9 +200,19 @@ pub(crate) fn check_revision(op: &RangeOp, now: Revision, compacted: Option<Revi
     }
 }
 
-/// Evaluates a read. The revision was checked. `now` is the revision that present rows belong to.
+/// Evaluates a read of a revision or of now. The revision was checked. `now` is the revision that present rows belong to.
 pub(crate) fn range(source: &Source, slot: Slot, op: &RangeOp, now: Revision) -> Result<RangeResult, RowError> {
-    let at = op.revision.filter(|at| *at < now && *at != Revision(0));
+    let at = op.revision.filter(|at| *at < now && *at != Revision(0)).map(Moment::of);
+    range_at(source, slot, op, at.as_ref())
+}
+
+/// Evaluates a read of a moment, or of now.
+pub(crate) fn range_at(
+    source: &Source,
+    slot: Slot,
+    op: &RangeOp,
+    at: Option<&Moment>,
+) -> Result<RangeResult, RowError> {
     let filtered = [op.min_mod, op.max_mod, op.min_create, op.max_create].iter().any(|bound| *bound != 0);
     let all = op.sort.is_some_and(|sort| !sort.after_limit) || filtered || op.limit == 0;
     let keep_max = if all { usize::MAX } else { usize::try_from(op.limit).unwrap_or(usize::MAX).saturating_add(1) };

@@ -43,6 +43,10 @@ pub enum Flaw {
     SplitWithLocks,
     /// What clients did under their keys is not known where the keys of what they wrote have gone.
     ForgetKeysInSplit,
+    /// A moment is taken to be closed although a transaction is prepared that may turn out to have happened by then.
+    CloseOverPrepared,
+    /// A moment lacks what had been decided elsewhere by then, and was carried out here later.
+    LateLeftOut,
 }
 
 /// Of the entries, one in so many is skipped.

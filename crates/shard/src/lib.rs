@@ -21,6 +21,7 @@ mod gc;
 mod leases;
 mod machine;
 mod meta;
+mod moment;
 mod rows;
 mod sessions;
 mod source;

@@ -10,14 +10,14 @@ use crate::eval::{self, RowError};
 use crate::flaw::{Flaw, SKIPPED};
 use crate::leases::{self, Leases};
 use crate::meta::{Meta, OpenError};
-use crate::rows::{self, EventRow, Slot};
+use crate::rows::{self, EventRow, Slot, When};
 use crate::sessions::{Seen, Sessions};
 use crate::source::Source;
 use crate::split::birth::Birth;
 use crate::view::View;
 use bytes::Bytes;
-use quorate_env::{DecodeError, LogIndex, ShardId, Term, checksum};
-use quorate_kv::across::TxId;
+use quorate_env::{DecodeError, LogIndex, ShardId, Term, Timestamp, checksum};
+use quorate_kv::across::{Decision, TxId, TxStep};
 use quorate_kv::{
     Applied, Command, CommandId, DeleteOp, DeleteResult, Envelope, Event, EventKind, Header, KeyRange, KeyValue,
     LeaseId, Level, Op, OpResult, Outcome, ProcedureId, PutOp, PutResult, Refusal, Revision, SessionId, Txn, TxnResult,
@@ -116,6 +116,8 @@ pub struct Output {
     pub unlocked: bool,
     /// Whether rows that were kept for a child may go.
     pub weaned: bool,
+    /// Splits that were asked for, whatever came of them.
+    pub splits: u32,
 }
 
 impl Output {
@@ -252,12 +254,26 @@ impl Machine {
         self.flaw = Some(flaw);
     }
 
+    /// Up to this moment, everything that ever will have happened is here: what comes happens later.
+    #[must_use]
+    pub fn closed(&self) -> Timestamp {
+        if self.has(Flaw::CloseOverPrepared) { self.meta.clock } else { closed(&self.meta, &self.ledger) }
+    }
+
     /// A consistent picture of what has been applied.
     #[must_use]
     pub fn view(&self) -> View {
         let locks = self.ledger.locks();
         let locks = (!locks.is_empty()).then(|| locks.clone());
-        View::new(Source::Frozen(self.store.snapshot()), self.slot, Arc::new(self.meta.clone()), locks, self.flaw)
+        let closed = self.closed();
+        View::new(
+            Source::Frozen(self.store.snapshot()),
+            self.slot,
+            Arc::new(self.meta.clone()),
+            locks,
+            closed,
+            self.flaw,
+        )
     }
 
     /// Applies the entry at `index`. Results are collected for commands of sessions that are `awaited`.
@@ -278,9 +294,11 @@ impl Machine {
         if !data.is_empty() && !skipped {
             let payload = EntryPayload::decode(data.clone())?;
             tx.meta.wall = tx.meta.wall.max(payload.wall);
+            tx.tell_time(&payload);
             let mut touched = BTreeSet::new();
             for envelope in &payload.commands {
                 let (id, wanted) = (envelope.id, awaited(envelope.id.session));
+                output.splits += u32::from(matches!(envelope.command, Command::Split { .. }));
                 match tx.sessions.seen(id) {
                     Seen::New => {}
                     Seen::Forgotten if tx.flaw == Some(Flaw::ForgetFloor) => {}
@@ -369,6 +387,8 @@ pub struct Transaction<'a> {
     removed: HashSet<Bytes>,
     events: Vec<Event>,
     rows: Vec<EventRow>,
+    /// Revisions of this entry that happened earlier than it.
+    late: Vec<(Revision, Timestamp)>,
 }
 
 impl<'a> Transaction<'a> {
@@ -392,6 +412,40 @@ impl<'a> Transaction<'a> {
             removed: HashSet::new(),
             events: Vec::new(),
             rows: Vec::new(),
+            late: Vec::new(),
+        }
+    }
+
+    /// Sets the clock to the entry's timestamp: behind that of the entry before, and behind all that its decisions must come after; no earlier than what was decided
+    /// elsewhere and is carried out with it, since whatever is written over that comes later.
+    fn tell_time(&mut self, payload: &EntryPayload) {
+        let clock = self.meta.clock;
+        let follows = |envelope: &Envelope| match &envelope.command {
+            Command::Across { step: TxStep::Decide(verdict), .. } => {
+                (verdict.after != Timestamp::ZERO).then(|| verdict.after.next())
+            }
+            Command::Across { step: TxStep::Resolve(Decision::Committed { at, .. }), .. } => Some(*at),
+            _ => None,
+        };
+        let caused = payload.commands.iter().filter_map(follows).max().unwrap_or_default();
+        if payload.at.max(clock).max(caused) == Timestamp::ZERO {
+            // The cluster keeps no timestamps yet.
+            return;
+        }
+        self.meta.clock = payload.at.max(clock.next()).max(caused);
+        if clock == Timestamp::ZERO {
+            self.meta.since = self.meta.clock;
+        }
+    }
+
+    /// What the running command has written happened earlier than its entry: when its transaction was decided elsewhere.
+    pub(crate) fn happened_at(&mut self, at: Timestamp) {
+        if at == Timestamp::ZERO {
+            // It was decided when nobody kept timestamps yet: what comes before this entry cannot be told apart here.
+            self.meta.since = self.meta.clock;
+        }
+        if let Some(revision) = self.writing {
+            self.late.push((revision, at));
         }
     }
 
@@ -436,7 +490,9 @@ impl<'a> Transaction<'a> {
 
     fn finish(mut self) -> Result<Vec<Event>, MachineError> {
         if let Some(last) = self.rows.last().map(|row| row.revision) {
-            let row = rows::encode_events(&self.rows);
+            let closed = closed(self.meta, self.ledger);
+            let when = When { at: self.meta.clock, closed, late: std::mem::take(&mut self.late) };
+            let row = rows::encode_events(&when, &self.rows);
             self.put_row(self.slot.events(last), row.into());
         }
         self.batch.put(self.slot.meta(), self.meta.encode());
@@ -743,6 +799,10 @@ impl<'a> Transaction<'a> {
         output.compacted = true;
         Ok(Outcome::Compacted)
     }
+}
+
+fn closed(meta: &Meta, ledger: &Ledger) -> Timestamp {
+    ledger.oldest_prepared().map_or(meta.clock, |oldest| meta.clock.min(oldest))
 }
 
 fn branch(txn: &Txn, holds: bool) -> &[Op] {

@@ -3,7 +3,7 @@
 use crate::rows::Slot;
 use crate::source::Source;
 use bytes::Bytes;
-use quorate_env::{DecodeError, LogIndex, Reader, Term, WallMs, Writer};
+use quorate_env::{DecodeError, LogIndex, Reader, Term, Timestamp, WallMs, Writer};
 use quorate_kv::{KeyRange, Revision};
 use quorate_storage::store::StoreError;
 use thiserror::Error;
@@ -11,7 +11,9 @@ use thiserror::Error;
 /// Of a shard that was never split, so that the release before this one can read it.
 const WHOLE: u8 = 1;
 /// Of one that was.
-const VERSION: u8 = 2;
+const SPLIT: u8 = 2;
+/// Of one that knows what time it is.
+const VERSION: u8 = 3;
 
 /// Where a replica's state machine stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,10 @@ pub struct Meta {
     pub range: KeyRange,
     /// Keys from here on are about to go to another shard: nothing more of them is prepared for transactions.
     pub closing: Option<Bytes>,
+    /// The timestamp of the last entry that had one: everything from now on happens later. [`Timestamp::ZERO`] until the cluster keeps timestamps.
+    pub clock: Timestamp,
+    /// Moments before this cannot be told apart: what happened then has no timestamps.
+    pub since: Timestamp,
 }
 
 /// Why a replica's rows could not be opened.
@@ -66,13 +72,20 @@ impl Meta {
             membership,
             range: KeyRange::all(),
             closing: None,
+            clock: Timestamp::ZERO,
+            since: Timestamp::ZERO,
         }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        let whole = self.range == KeyRange::all() && self.closing.is_none();
-        w.u8(if whole { WHOLE } else { VERSION });
+        let timed = self.clock != Timestamp::ZERO;
+        let whole = self.range == KeyRange::all() && self.closing.is_none() && !timed;
+        w.u8(match whole {
+            true => WHOLE,
+            false if timed => VERSION,
+            false => SPLIT,
+        });
         for n in [self.applied.0, self.applied_term.0, self.revision.0, self.compacted.map_or(0, |r| r.0 + 1)] {
             w.varint(n);
         }
@@ -83,6 +96,10 @@ impl Meta {
             self.range.encode(&mut w);
             w.bool(self.closing.is_some());
             self.closing.iter().for_each(|key| w.bytes(key));
+        }
+        if timed {
+            w.u64(self.clock.0);
+            w.u64(self.since.0);
         }
         w.finish()
     }
@@ -108,10 +125,15 @@ impl Meta {
             membership: r.bytes("membership")?,
             range: KeyRange::all(),
             closing: None,
+            clock: Timestamp::ZERO,
+            since: Timestamp::ZERO,
         };
         if version > WHOLE {
             meta.range = KeyRange::decode(&mut r)?;
             meta.closing = if r.bool("closing")? { Some(r.bytes("closing from")?) } else { None };
+        }
+        if version > SPLIT {
+            (meta.clock, meta.since) = (Timestamp(r.u64("clock")?), Timestamp(r.u64("since")?));
         }
         r.end("meta")?;
         Ok(meta)

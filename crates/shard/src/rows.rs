@@ -7,7 +7,7 @@
 //!   slot B child                what a shard begins with that was split off, until it is weaned
 //!   slot C key                  the key's present value
 //!   slot H esc(key) ~revision   a former value, or the tombstone of a removal
-//!   slot E revision             the events of one log entry, under its last revision
+//!   slot E revision             the events of one log entry, under its last revision, and when they happened
 //!   slot G                      how far this replica has collected compacted history (local, not replicated state)
 //!   slot K lease key            a key attached to a lease
 //!   slot L lease                a lease
@@ -17,7 +17,7 @@
 //! ```
 
 use bytes::Bytes;
-use quorate_env::{DecodeError, Reader, ShardId, Writer};
+use quorate_env::{DecodeError, Reader, ShardId, Timestamp, Writer};
 use quorate_kv::across::TxId;
 use quorate_kv::{EventKind, KeyValue, LeaseId, Revision, SessionId};
 use std::ops::Bound;
@@ -227,8 +227,32 @@ pub(crate) struct EventRow {
     pub overtaken: Option<Bytes>,
 }
 
-pub(crate) fn encode_events(events: &[EventRow]) -> Vec<u8> {
+/// When the events of one entry happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct When {
+    /// The entry's timestamp; [`Timestamp::ZERO`] if it has none.
+    pub at: Timestamp,
+    /// What a later entry tells of happened later than this.
+    pub closed: Timestamp,
+    /// Revisions of transactions that were decided elsewhere, and had happened by this moment already.
+    pub late: Vec<(Revision, Timestamp)>,
+}
+
+/// What begins an events row with timestamps; those without begin with how many events there are.
+const TIMED: u64 = 0;
+
+pub(crate) fn encode_events(when: &When, events: &[EventRow]) -> Vec<u8> {
     let mut w = Writer::new();
+    if when.at != Timestamp::ZERO {
+        w.varint(TIMED);
+        w.u64(when.at.0);
+        w.u64(when.closed.0);
+        w.varint(when.late.len() as u64);
+        for (revision, at) in &when.late {
+            w.varint(revision.0);
+            w.u64(at.0);
+        }
+    }
     w.varint(events.len() as u64);
     for event in events {
         w.varint(event.revision.0);
@@ -246,10 +270,29 @@ pub(crate) fn encode_events(events: &[EventRow]) -> Vec<u8> {
     w.finish()
 }
 
+/// When the events of a row happened.
+pub(crate) fn decode_when(row: &Bytes) -> Result<When, DecodeError> {
+    Ok(read_when(&mut Reader::new(row.clone()))?.0)
+}
+
+/// And how many they are.
+fn read_when(r: &mut Reader) -> Result<(When, usize), DecodeError> {
+    match r.count("events")? {
+        0 => {}
+        events => return Ok((When::default(), events)),
+    }
+    let (at, closed) = (Timestamp(r.u64("entry's timestamp")?), Timestamp(r.u64("closed timestamp")?));
+    let mut late = Vec::new();
+    for _ in 0..r.count("late revisions")? {
+        late.push((Revision(r.varint("late revision")?), Timestamp(r.u64("its timestamp")?)));
+    }
+    Ok((When { at, closed, late }, r.count("events")?))
+}
+
 pub(crate) fn decode_events(row: Bytes) -> Result<Vec<EventRow>, DecodeError> {
     let mut r = Reader::new(row);
     let mut events = Vec::new();
-    for _ in 0..r.count("events")? {
+    for _ in 0..read_when(&mut r)?.1 {
         let revision = Revision(r.varint("event revision")?);
         let (kind, overtaken) = match r.u8("event kind")? {
             0 => (EventKind::Put, false),
@@ -290,6 +333,25 @@ mod tests {
             );
         }
         assert_eq!(parse_history(b"short"), None);
+    }
+
+    #[test]
+    fn events_survive_their_rows_with_a_time_and_without() {
+        let event = |key: &'static str, revision| EventRow {
+            revision: Revision(revision),
+            kind: EventKind::Put,
+            prev: Revision(0),
+            key: key.into(),
+            overtaken: None,
+        };
+        let events = vec![event("a", 7), event("b", 8)];
+        let late = vec![(Revision(7), Timestamp(60)), (Revision(8), Timestamp(50))];
+        for when in [When::default(), When { at: Timestamp(70), closed: Timestamp(65), late }] {
+            let row = Bytes::from(encode_events(&when, &events));
+            assert_eq!(decode_when(&row).as_ref(), Ok(&when));
+            assert_eq!(decode_events(row.clone()).as_ref(), Ok(&events));
+            (0..row.len()).for_each(|len| assert!(decode_events(row.slice(..len)).is_err(), "a cut at {len}"));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::{EventPage, Machine, Procedures, Slot, encode_entry};
 use bytes::Bytes;
-use quorate_env::{LogIndex, Term, WallMs};
+use quorate_env::{LogIndex, Term, Timestamp, WallMs};
 use quorate_kv::{
     Applied, Command, CommandId, DeleteOp, Envelope, Event, EventKind, KeyRange, LeaseId, Level, Op, OpResult, Outcome,
     PutOp, RangeEnd, RangeOp, RangeResult, Refusal, Revision, SessionId, Sort, SortBy, Txn,
@@ -32,7 +32,7 @@ impl Fixture {
         self.seq += 1;
         let id = CommandId { session: SESSION, seq: self.seq };
         let envelope = Envelope { id, answered_below: self.seq, command };
-        let entry = encode_entry(WallMs(0), [&envelope].into_iter()).into();
+        let entry = encode_entry(WallMs(0), Timestamp::ZERO, [&envelope].into_iter()).into();
         let mut output =
             self.machine.apply(LogIndex(self.seq), Term(1), &entry, &|session| session == SESSION).expect("applied");
         (output.results.remove(0).1, output.events)

@@ -5,9 +5,10 @@ use crate::eval;
 use crate::flaw::Flaw;
 use crate::machine::MachineError;
 use crate::meta::Meta;
+use crate::moment::Moment;
 use crate::rows::{self, CURRENT, EVENTS, HISTORY, Slot};
 use crate::source::Source;
-use quorate_env::{DecodeError, LogIndex, Writer, checksum};
+use quorate_env::{DecodeError, LogIndex, Timestamp, Writer, checksum};
 use quorate_kv::{
     Event, EventKind, KeyRange, KeyValue, KeyspaceHash, LeaseId, RangeEnd, RangeOp, RangeResult, Refusal, Revision,
 };
@@ -23,6 +24,7 @@ pub struct View {
     meta: Arc<Meta>,
     /// What is locked; `None` if nothing is.
     locks: Option<Arc<Locks>>,
+    closed: Timestamp,
     pub(crate) flaw: Option<Flaw>,
 }
 
@@ -41,9 +43,10 @@ impl View {
         slot: Slot,
         meta: Arc<Meta>,
         locks: Option<Arc<Locks>>,
+        closed: Timestamp,
         flaw: Option<Flaw>,
     ) -> Self {
-        Self { source, slot, meta, locks, flaw }
+        Self { source, slot, meta, locks, closed, flaw }
     }
 
     /// What keeps a linearizable read of the range from being answered from this view: a transaction over several shards may have been
@@ -71,6 +74,50 @@ impl View {
     #[must_use]
     pub fn applied(&self) -> LogIndex {
         self.meta.applied
+    }
+
+    /// Nothing that is here happened later than this.
+    #[must_use]
+    pub fn clock(&self) -> Timestamp {
+        self.meta.clock
+    }
+
+    /// Up to this moment, all that ever will have happened is here.
+    #[must_use]
+    pub fn closed(&self) -> Timestamp {
+        self.closed
+    }
+
+    /// Evaluates a read of a moment. Whatever the read says of a revision does not count.
+    ///
+    /// # Errors
+    /// [`Refusal::MomentAhead`] if the moment is not closed, [`Refusal::MomentForgotten`] if history does not reach back to it.
+    pub fn range_at(&self, op: &RangeOp, at: Timestamp) -> Result<Result<RangeResult, Refusal>, MachineError> {
+        if !op.range.is_within(&self.meta.range) && self.flaw != Some(Flaw::ServeMoved) {
+            return Ok(Err(Refusal::Moved { key: op.range.start.clone() }));
+        }
+        if at > self.closed {
+            return Ok(Err(Refusal::MomentAhead { at, now: self.closed }));
+        }
+        let moment = Moment::find(&self.source, self.slot, self.meta.revision, at)?;
+        let moment = if self.flaw == Some(Flaw::LateLeftOut) { moment.without_late() } else { moment };
+        if at < self.meta.since || self.meta.compacted.is_some_and(|compacted| moment.revision() < compacted) {
+            return Ok(Err(Refusal::MomentForgotten { at }));
+        }
+        Ok(Ok(eval::range_at(&self.source, self.slot, op, Some(&moment))?))
+    }
+
+    /// When each revision happened that history still tells of, for checkers.
+    pub fn happened(&self) -> Result<BTreeMap<Revision, Timestamp>, MachineError> {
+        let mut times = BTreeMap::new();
+        let (from, to) = self.slot.kind(EVENTS);
+        for row in self.source.scan(from, to) {
+            let row = row?.1;
+            let when = rows::decode_when(&row)?;
+            times.extend(rows::decode_events(row)?.iter().map(|event| (event.revision, when.at)));
+            times.extend(when.late);
+        }
+        Ok(times)
     }
 
     /// The oldest readable revision, once something was compacted.

@@ -5,6 +5,7 @@ mod clients;
 mod disks;
 mod faults;
 mod handing;
+mod lookers;
 mod moves;
 mod network;
 mod releases;
@@ -38,8 +39,8 @@ use crate::trace::{Loss, MessageId, TraceEvent};
 use bytes::Bytes;
 use disks::DiskTrouble;
 use quorate_cluster::{
-    BootError, BootMember, Input, Inspection, Lost, Node, NodeConfig, Outputs, PeerBody, Persist, Request, RequestId,
-    Sabotage, Timing, WatchRequest, wire,
+    BootError, BootMember, Input, Inspection, Lost, Node, NodeConfig, Observation, Outputs, PeerBody, Persist, Request,
+    RequestId, Sabotage, Timing, WatchRequest, wire,
 };
 use quorate_env::checksum::chain;
 use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
@@ -61,6 +62,9 @@ const SHARDS: [ShardId; 2] = [ShardId(1), SHARD];
 const CLUSTER: ClusterId = ClusterId(1);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a read on the side takes, at most, in microseconds.
+const LOOK_US_MAX: u64 = 3_000;
+
 /// A client gives up by itself after this long: its node may be paused.
 const CLIENT_PATIENCE_US: u64 = 6_000_000;
 
@@ -69,6 +73,9 @@ const UNDER_WAY_MAX: usize = 50_000;
 
 const LIMITS: WalLimits =
     WalLimits { segment_bytes: 256 << 10, record_bytes: 96 << 10, segments_target: 4, rewrite_bytes: 64 << 10 };
+
+/// Bytes of commands in one entry: with what is around them they fit a record.
+const BATCH_BYTES: usize = LIMITS.record_bytes as usize * 2 / 3;
 
 /// What the world does next. The messages of a frame have trace ids from `first` on.
 #[derive(Clone)]
@@ -91,6 +98,11 @@ enum Event {
         node: usize,
         life: u64,
     },
+    Observed {
+        node: usize,
+        life: u64,
+        observation: Box<Observation>,
+    },
     FlushedLate {
         node: usize,
         life: u64,
@@ -110,6 +122,13 @@ enum Event {
     },
     Client {
         client: usize,
+    },
+    Looker {
+        looker: usize,
+    },
+    LookerPatience {
+        looker: usize,
+        request: RequestId,
     },
     Patience {
         client: usize,
@@ -276,6 +295,8 @@ struct World<'a> {
     rng: Rng,
     disk_rng: Rng,
     watch_rng: Rng,
+    /// How long reads on the side take.
+    look_rng: Rng,
     rot_rng: Rng,
     releases: releases::Releases,
     wounds: Wounds,
@@ -296,6 +317,7 @@ struct World<'a> {
     churn: churn::Churn,
     bank: tellers::Bank,
     splits: splits::Splits,
+    lookers: lookers::Lookers,
     places: moves::Moves,
     raft: RaftCheck,
     seen: Seen,
@@ -360,6 +382,7 @@ impl World<'_> {
             rng: root.split(4),
             disk_rng: root.split(5),
             watch_rng: root.split(6),
+            look_rng: root.split(67),
             rot_rng: root.split(9),
             releases: releases::Releases::new(root.split(63)),
             wounds: Wounds::new(root.split(15)),
@@ -370,6 +393,7 @@ impl World<'_> {
             churn: churn::Churn::new(root.split(21)),
             bank: tellers::Bank::new(plan.bank, &root),
             splits: splits::Splits::new(root.split(54)),
+            lookers: lookers::Lookers::new(root.split(68)),
             places: moves::Moves::new(root.split(55)),
             raft: RaftCheck::new(plan.nodes),
             seen: Seen::default(),
@@ -594,6 +618,13 @@ impl World<'_> {
             Event::Move => self.move_shard()?,
             Event::Operator => self.operator()?,
             Event::Found => self.found_bank()?,
+            Event::Looker { looker } => self.looker_turn(looker)?,
+            Event::LookerPatience { looker, request } => self.looker_patience(looker, request),
+            Event::Observed { node, life, observation } => {
+                if self.nodes[node].life == life {
+                    self.feed(node, Input::Observed(observation.run()))?;
+                }
+            }
             Event::Teller { teller } => self.teller_turn(teller)?,
             Event::TellerPatience { teller, operation, asked } => self.teller_patience(teller, operation, asked)?,
             Event::Ask { node, id, request } => {
@@ -645,6 +676,7 @@ impl World<'_> {
             unflushed_bytes_max: self.plan.unflushed_bytes_max,
             log_keep_bytes: self.plan.log_keep_bytes,
             log_hold_bytes: self.plan.log_hold_bytes,
+            batch_bytes: BATCH_BYTES,
             chunk_bytes: self.plan.chunk_bytes,
             split_bytes: self.plan.split_bytes,
             known: (0..self.nodes.len()).map(id_of).collect(),
@@ -870,6 +902,10 @@ impl World<'_> {
             if spend() {
                 self.watch_output(key, output)?;
             }
+        }
+        for observation in outputs.observations {
+            let (life, wait) = (self.nodes[node].life, self.look_rng.between(1, LOOK_US_MAX));
+            self.after(wait, Event::Observed { node, life, observation: Box::new(observation) });
         }
         if let Some(task) = outputs.flush {
             let (low, high) = self.plan.flush_us;

@@ -148,7 +148,7 @@ impl Plan {
             Ground::Anywhere => {}
             Ground::StaleLeaders => {
                 often(&[Fault::Freeze, Fault::Cut]);
-                plan.lease_per_mille = rng.between(200, 600);
+                plan.lease_per_mille = rng.between(500, 900);
                 plan.think_us = (1_000, 10_000);
             }
             Ground::Rot => {

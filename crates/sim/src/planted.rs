@@ -272,6 +272,19 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::PresumeAborted),
     )
     .on(Ground::Transactions),
+    // The dial.
+    flaw(
+        "close-over-prepared",
+        "a moment is taken to be closed although a prepared transaction may turn out to have happened by then",
+        Flaw::CloseOverPrepared,
+    )
+    .on(Ground::Transactions),
+    flaw("late-left-out", "a moment lacks what was decided by then and carried out later", Flaw::LateLeftOut)
+        .on(Ground::Transactions),
+    bug("ignore-tokens", "a read takes no notice of what its client saw before", Node(Sabotage::IgnoreTokens))
+        .on(Ground::Transactions),
+    bug("fresh-for-ever", "what was once confirmed is taken for fresh", Node(Sabotage::FreshForEver))
+        .on(Ground::Transactions),
     // Splits.
     flaw("keep-split-off", "a shard goes on serving keys that it has given away", Flaw::KeepSplitOff)
         .on(Ground::Splits),
@@ -308,6 +321,12 @@ pub const PLANTED: &[Planted] = &[
         "leave-at-once",
         "a replica goes when it learns that it is no member, and others may forget that",
         Node(Sabotage::LeaveAtOnce),
+    )
+    .on(Ground::Moves),
+    bug(
+        "split-while-changing",
+        "a shard is split while its members change: a child begins with members that never get its rows",
+        Node(Sabotage::SplitWhileChanging),
     )
     .on(Ground::Moves),
     bug(

@@ -156,6 +156,27 @@ const RULES: &[(&str, &str)] = &[
         "reads see what was committed",
         "A value that somebody saw is among the versions of its key: nothing is read that was later undone.",
     ),
+    (
+        "timestamps ascend",
+        "What replaces a version has no earlier timestamp than that, and what a client asked to come after a token has a later one, whatever the nodes' clocks say.",
+    ),
+    (
+        "a transaction happens at one moment",
+        "What one transaction wrote has one timestamp in all shards, and that is what its client was told.",
+    ),
+    (
+        "a moment is seen as it was",
+        "A read of a timestamp sees of each key the last version that is not younger, in all shards alike, whenever and from whichever replica it is read.",
+    ),
+    (
+        "a token's holder sees what it stands for",
+        "A read after a token sees everything that had happened by then, or something newer: clients find again what they, or whoever handed them the token, saw and wrote.",
+    ),
+    ("a token stands for all that was seen", "Nothing that a read saw is younger than the token that came with it."),
+    (
+        "no read is staler than it may be",
+        "A read within an age sees all that was acknowledged longer ago than that, on nodes whose clocks run as fast as time does.",
+    ),
     ("nobody else writes", "Every version of a key was asked for by a client."),
     ("the level is what all members know", "Nobody is asked for what its release does not know."),
     (
@@ -170,6 +191,14 @@ const RULES: &[(&str, &str)] = &[
     (
         "a shard is split once",
         "All replicas of a shard give the same keys to the same child, at the same entry: what it begins with is the same everywhere.",
+    ),
+    (
+        "a name is given once",
+        "A command's name is its session's and a number. What is sent again has the same name, and nothing else has it: otherwise one would be taken for the other's retry.",
+    ),
+    (
+        "members stay while a shard is split",
+        "A child begins with its parent's members, and each of them makes it from the parent's rows: so none of them comes or goes before the child is weaned.",
     ),
     (
         "a child is weaned when a majority has it",

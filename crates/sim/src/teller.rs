@@ -43,13 +43,24 @@ pub(crate) fn any_key(rng: &mut Rng) -> Bytes {
     if n < ACCOUNTS { account(n) } else { register(n - ACCOUNTS) }
 }
 
+/// Some register.
+pub(crate) fn any_register(rng: &mut Rng) -> Bytes {
+    register(rng.below(REGISTERS))
+}
+
+/// Some registers.
+pub(crate) fn register_range(rng: &mut Rng) -> KeyRange {
+    let first = rng.below(REGISTERS);
+    KeyRange { start: register(first), end: RangeEnd::Before(register(first + rng.between(1, REGISTERS))) }
+}
+
 /// What a value says: who wrote it, and how much it is.
 pub(crate) fn parse(value: &[u8]) -> Option<(u64, i64)> {
     let (operation, amount) = std::str::from_utf8(value).ok()?.split_once(':')?;
     Some((operation.parse().ok()?, amount.parse().ok()?))
 }
 
-fn value(operation: u64, amount: i64) -> Bytes {
+pub(crate) fn value(operation: u64, amount: i64) -> Bytes {
     format!("{operation}:{amount}").into()
 }
 
@@ -175,7 +186,7 @@ impl Teller {
         let key = self.rng.chance(300).then(|| u128::from(operation));
         (
             Deed::Write { keys, reads },
-            Request::Transact(Transaction { checks, looks, success, failure: Vec::new(), key }),
+            Request::Transact(Transaction { checks, looks, success, key, ..Transaction::default() }),
         )
     }
 
@@ -184,11 +195,7 @@ impl Teller {
         let mut keys: Vec<Bytes> = (0..self.rng.between(1, 3)).map(|_| register(self.rng.below(REGISTERS))).collect();
         keys.sort();
         keys.dedup();
-        let first = self.rng.below(REGISTERS);
-        let range = KeyRange {
-            start: register(first),
-            end: RangeEnd::Before(register(first + self.rng.between(1, REGISTERS))),
-        };
+        let range = register_range(&mut self.rng);
         let looks = vec![Look { keyspace: bank, range: range.clone(), limit: 0 }];
         let put = |key: &Bytes| (bank, Write::Put { key: key.clone(), value: value(operation, 0) });
         let success = keys.iter().map(put).collect();

@@ -9,7 +9,7 @@ use crate::checks::leases::LeaseCheck;
 use crate::checks::order::{Floor, OrderCheck, operation_of};
 use crate::checks::watch::WatchCheck;
 use crate::history::{Violation, demand};
-use quorate_env::{LogIndex, WallMs};
+use quorate_env::{LogIndex, Timestamp, WallMs};
 use quorate_kv::{
     Applied, Command, CommandId, Envelope, Event, EventKind, KeyRange, LeaseId, Op, PutOp, RangeOp, RangeResult,
     SessionId,
@@ -277,7 +277,7 @@ impl<'a> Replay<'a> {
         let seq = operation_of(&command).unwrap_or(0);
         let id = CommandId { session: SessionId(index.0), seq };
         let envelope = Envelope { id, answered_below: 0, command };
-        self.order.commit(index, &quorate_shard::encode_entry(WallMs(0), [envelope].iter()).into())
+        self.order.commit(index, &quorate_shard::encode_entry(WallMs(0), Timestamp::ZERO, [envelope].iter()).into())
     }
 
     fn watches(&mut self) -> Result<(), Violation> {

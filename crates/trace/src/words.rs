@@ -4,9 +4,9 @@ use crate::{Lane, Outcome, Part, Said, TraceEvent};
 use quorate_cluster::{Answer, EntryCopy, PeerBody, Reply, Sighting, Standings, WatchOutput};
 use quorate_consensus::Role;
 use quorate_env::ShardId;
-use quorate_kv::across::{Decision, TxId, TxStep};
+use quorate_kv::across::{Decision, Look, TxId, TxStep};
 use quorate_kv::{
-    Command, CommandId, Compare, CompareOp, Error, Expected, KeyRange, LeaseId, Op, RangeEnd, RangeOp, Txn,
+    Command, CommandId, Compare, CompareOp, Error, Expected, Freshness, KeyRange, LeaseId, Op, RangeEnd, RangeOp, Txn,
 };
 
 /// Beyond this many characters, words are cut.
@@ -38,8 +38,17 @@ pub fn said(body: &PeerBody) -> Said {
             other("Answers", format!("{applied} applied; {}", list(answers.iter().map(one))))
         }
         PeerBody::NotHere => other("NotHere", String::new()),
-        PeerBody::LeaveAsk => other("LeaveAsk", String::new()),
-        PeerBody::LeaveAnswer => other("LeaveAnswer", String::new()),
+        PeerBody::LeaveAsk { index } => other("LeaveAsk", format!("behind {index}")),
+        PeerBody::LookAsk { ask, freshness, .. } => other("LookAsk", format!("{ask}: {}", self::freshness(*freshness))),
+        PeerBody::LookAnswer { ask, sight } => other(
+            "LookAnswer",
+            match sight {
+                Ok(sight) => format!("{ask}: seen up to {}", sight.at),
+                Err(refusal) => format!("{ask}: {refusal}"),
+            },
+        ),
+        PeerBody::CloseAsk { at } => other("CloseAsk", format!("{at}")),
+        PeerBody::LeaveAnswer { index } => other("LeaveAnswer", format!("behind {index}")),
         PeerBody::Forward(envelopes) => {
             other("Forward", list(envelopes.iter().map(|envelope| command(&envelope.command))))
         }
@@ -202,6 +211,25 @@ pub fn read(op: &RangeOp) -> String {
     let limit = if op.limit > 0 { format!(", at most {}", op.limit) } else { String::new() };
     let at = op.revision.map_or_else(String::new, |revision| format!(" at revision {}", revision.0));
     format!("{}{at}{limit}", range(&op.range))
+}
+
+/// How fresh a read is to be.
+#[must_use]
+pub fn freshness(freshness: Freshness) -> String {
+    match freshness {
+        Freshness::Strict => "strict".into(),
+        Freshness::At(at) => format!("at {at}"),
+        Freshness::Within(age) => format!("within {} ms", age.as_millis()),
+        Freshness::After(at) => format!("after {at}"),
+        Freshness::Any => "any".into(),
+    }
+}
+
+/// Reads that are no transaction.
+#[must_use]
+pub fn looks(looks: &[Look], fresh: Freshness) -> String {
+    let all = looks.iter().map(|look| format!("{} in keyspace {}", range(&look.range), look.keyspace.0));
+    format!("look at {}, {}", list(all), freshness(fresh))
 }
 
 /// Keys.

@@ -1,6 +1,7 @@
 //! The flags of the verbs that speak the native API.
 
 use clap::{Args, Subcommand, ValueEnum};
+use quorate_client::Freshness;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -16,6 +17,15 @@ pub struct ServerArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The keyspace.
+    #[arg(default_value = "default")]
+    pub keyspace: String,
+    #[command(flatten)]
+    pub servers: ServerArgs,
+}
+
+#[derive(Debug, Args)]
 pub struct KvArgs {
     #[command(subcommand)]
     pub verb: KvVerb,
@@ -26,12 +36,21 @@ pub struct KvArgs {
     pub servers: ServerArgs,
 }
 
+#[derive(Debug, Args)]
+pub struct FreshArgs {
+    /// How fresh: strict, at:TOKEN, within:500ms, after:TOKEN or any. Answers with --json say their token.
+    #[arg(long, default_value = "strict")]
+    pub freshness: Freshness,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum KvVerb {
     /// Print a key's value.
     Get {
         /// The key.
         key: OsString,
+        #[command(flatten)]
+        fresh: FreshArgs,
     },
     /// Write a key.
     Put {
@@ -56,6 +75,8 @@ pub enum KvVerb {
         /// At most so many.
         #[arg(long)]
         limit: Option<usize>,
+        #[command(flatten)]
+        fresh: FreshArgs,
     },
     /// Print what happens to keys of an ordered keyspace: revision, put or delete, key, value. Goes on at another server when one goes away.
     Watch {

@@ -4,7 +4,7 @@ use super::client::client;
 use super::{print, print_json, watching};
 use crate::cli::{CarefulArgs, KvArgs, KvVerb, RangeArgs};
 use crate::failure::Failure;
-use quorate_client::{Client, Condition, Range, Request, Text, Transacted};
+use quorate_client::{Client, Condition, Freshness, Range, Request, Text, Transacted};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::ffi::{OsStr, OsString};
@@ -18,10 +18,10 @@ const PAGE: usize = 500;
 pub async fn run(args: KvArgs) -> Result<(), Failure> {
     let kv = Kv { client: client(&args.servers)?, keyspace: args.keyspace, json: args.servers.json };
     match args.verb {
-        KvVerb::Get { key } => kv.get(&key).await,
+        KvVerb::Get { key, fresh } => kv.get(&key, &fresh.freshness).await,
         KvVerb::Put { key, value, careful } => kv.put(&key, value, careful).await,
         KvVerb::Delete { key, careful } => kv.delete(&key, careful).await,
-        KvVerb::Scan { range, limit } => kv.scan(&range, limit.unwrap_or(usize::MAX)).await,
+        KvVerb::Scan { range, limit, fresh } => kv.scan(&range, limit.unwrap_or(usize::MAX), &fresh.freshness).await,
         KvVerb::Watch { key, range, revision, prev } => {
             let range = key.map_or_else(|| named(&range), |key| Range::key(key.as_bytes()));
             let mut watch = kv.client.watch(&kv.keyspace, &range);
@@ -86,10 +86,10 @@ impl Kv {
         Ok(printed?)
     }
 
-    async fn get(&self, key: &OsStr) -> Result<(), Failure> {
-        let found = self.client.get(&self.keyspace, key.as_bytes()).await?;
+    async fn get(&self, key: &OsStr, freshness: &Freshness) -> Result<(), Failure> {
+        let found = self.client.look(&self.keyspace, key.as_bytes(), freshness).await?;
         let found = found.ok_or_else(|| Failure::Violation("there is no such key".into()))?;
-        self.say(&found, &[&found.value.0])
+        self.say(&found, &[&found.kv.value.0])
     }
 
     async fn put(&self, key: &OsStr, value: OsString, careful: CarefulArgs) -> Result<(), Failure> {
@@ -105,8 +105,9 @@ impl Kv {
         self.say(&done, &[if done.deleted == Some(false) { b"it was not there" } else { b"deleted" }])
     }
 
-    async fn scan(&self, range: &RangeArgs, limit: usize) -> Result<(), Failure> {
-        let mut pages = self.client.scan(&self.keyspace, &named(range), PAGE.min(limit));
+    async fn scan(&self, range: &RangeArgs, limit: usize, freshness: &Freshness) -> Result<(), Failure> {
+        let pages = self.client.scan(&self.keyspace, &named(range), PAGE.min(limit));
+        let mut pages = pages.as_fresh_as(freshness);
         let mut left = limit;
         while left > 0 {
             let Some(page) = pages.page().await? else { break };

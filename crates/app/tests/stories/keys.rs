@@ -107,7 +107,9 @@ async fn keys_of_every_keyspace_are_written_as_conditions_allow() {
         assert_eq!(get(&endpoints[0], &path).1["reason"], json!("no_such_key"));
         let body = json!({ "value": { "base64": "/w==" }, "if": { "exists": false } });
         let (code, done) = ask(&endpoints[1], "PUT", &path, &body);
-        assert_eq!((code, &done), (200, &json!({ "outcome": "done", "repeated": false })), "{keyspace}");
+        let expected = json!({ "outcome": "done", "repeated": false, "token": done["token"] });
+        assert_eq!((code, &done), (200, &expected), "{keyspace}");
+        assert!(done["token"].is_string(), "{done}");
         let (code, found) = get(&endpoints[2], &path);
         assert_eq!((code, &found["value"], &found["version"]), (200, &json!({ "base64": "/w==" }), &json!(1)));
         assert_eq!(found["key"], json!({ "base64": "YS9iL2Mg/w==" }), "a/b/c, a space, and a byte that is no text");

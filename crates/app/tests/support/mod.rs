@@ -16,10 +16,12 @@ pub use watching::Watching;
 use quorate_etcd::proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_etcd::proto::etcdserverpb::kv_client::KvClient;
 use quorate_etcd::proto::etcdserverpb::{MemberListRequest, PutRequest, RangeRequest};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tonic::transport::{Channel, Endpoint};
 
@@ -74,12 +76,8 @@ impl Cluster {
     }
 
     async fn start_flagged(dir: &Path, nodes: usize, flags: &[&str]) -> Self {
-        // All ports are held until all are known, so that none is given out twice.
-        let held: Vec<TcpListener> =
-            (0..2 * nodes).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let port = |n: usize| held[n].local_addr().expect("bound").port();
         let flags = flags.iter().map(ToString::to_string).collect();
-        let ports = (0..nodes).map(|n| (port(2 * n), port(2 * n + 1))).collect();
+        let ports = (0..nodes).map(|_| (free_port(), free_port())).collect();
         let mut cluster = Self {
             dir: dir.to_path_buf(),
             folder: None,
@@ -88,7 +86,6 @@ impl Cluster {
             nodes: (0..nodes).map(|_| None).collect(),
             first: nodes,
         };
-        drop(held);
         (0..nodes).for_each(|node| cluster.restart(node));
         cluster.ready().await;
         cluster
@@ -124,17 +121,14 @@ impl Cluster {
 
     /// A node more, which joins. It is started by [`Cluster::restart`].
     pub fn grow(&mut self) -> usize {
-        let held: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let port = |n: usize| held[n].local_addr().expect("bound").port();
-        self.ports.push((port(0), port(1)));
+        self.ports.push((free_port(), free_port()));
         self.nodes.push(None);
         self.nodes.len() - 1
     }
 
     /// From its next start on a node listens for peers elsewhere.
     pub fn move_peer(&mut self, node: usize) {
-        let held = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        self.ports[node].1 = held.local_addr().expect("bound").port();
+        self.ports[node].1 = free_port();
     }
 
     /// Whether a node's process runs.
@@ -242,6 +236,18 @@ impl Cluster {
                 assert!(Instant::now() < deadline, "{endpoint} does not know all members");
                 tokio::time::sleep(Duration::from_millis(30)).await;
             }
+        }
+    }
+}
+
+/// A port that nobody listens at. None is given out twice, since stories run at once, and nodes come to listen at theirs only later.
+fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let held = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = held.local_addr().expect("bound").port();
+        if GIVEN.lock().expect("nobody panics with it").insert(port) {
+            return port;
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The coordinator promises nothing: it may vanish at any point. What was prepared is then settled by the shards themselves.
 
-use quorate_env::{LogIndex, ShardId};
+use quorate_env::{LogIndex, ShardId, Timestamp};
 use quorate_kv::across::{Decision, PartResult, TxAnswer, TxId};
 use quorate_kv::{Error, Refusal, Unavailable};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,7 @@ pub(super) struct Attempt {
     pub others: BTreeSet<ShardId>,
     waiting: BTreeSet<ShardId>,
     others_hold: bool,
+    prepared_by: Timestamp,
 }
 
 /// What an answer leads to.
@@ -34,7 +35,7 @@ pub(super) enum Next {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// The other shards must carry it out.
-    Committed { succeeded: bool },
+    Committed { succeeded: bool, at: Timestamp },
     /// Under the client's key, something was decided before: this attempt is not to happen.
     Repeated(Decision),
     /// Nothing of it happens, and another attempt may succeed.
@@ -56,7 +57,12 @@ fn may_pass(error: &Error) -> bool {
 impl Attempt {
     /// Begins. The caller asks each of the others to prepare, or the home to decide if there are none.
     pub fn new(tx: TxId, home: ShardId, fence: LogIndex, others: BTreeSet<ShardId>) -> Self {
-        Self { tx, home, fence, waiting: others.clone(), others, others_hold: true }
+        Self { tx, home, fence, waiting: others.clone(), others, others_hold: true, prepared_by: Timestamp::ZERO }
+    }
+
+    /// When all that have answered had prepared.
+    pub fn prepared_by(&self) -> Timestamp {
+        self.prepared_by
     }
 
     /// Whether the home was asked to decide.
@@ -75,6 +81,7 @@ impl Attempt {
             Ok(TxAnswer::Prepared(result)) => {
                 self.waiting.remove(&shard);
                 self.others_hold &= result.holds;
+                self.prepared_by = self.prepared_by.max(result.at);
                 results.insert(shard, result);
                 let others_hold = self.others_hold;
                 if self.waiting.is_empty() { Next::Decide { others_hold } } else { Next::Wait }
@@ -90,9 +97,9 @@ impl Attempt {
     /// The answer to the decision.
     pub fn decided(&self, answer: Result<TxAnswer, Error>, results: &mut BTreeMap<ShardId, PartResult>) -> End {
         match answer {
-            Ok(TxAnswer::Decided { decision: Decision::Committed { succeeded }, result }) => {
+            Ok(TxAnswer::Decided { decision: Decision::Committed { succeeded, at }, result }) => {
                 results.extend(result.map(|result| (self.home, result)));
-                End::Committed { succeeded }
+                End::Committed { succeeded, at }
             }
             // A shard that waited for long has asked, and so it was aborted.
             Ok(TxAnswer::Decided { decision: Decision::Aborted, .. }) => {

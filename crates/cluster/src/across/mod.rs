@@ -24,8 +24,8 @@ use crate::config::Sabotage;
 use crate::input::{Reply, RequestId};
 use crate::keyspaces::Keyspaces;
 use attempt::{Attempt, End, Next};
-use plan::Plan;
-use quorate_env::{Instant, LogIndex, Rng, ShardId};
+pub(crate) use plan::Plan;
+use quorate_env::{Instant, LogIndex, Rng, ShardId, Timestamp};
 use quorate_kv::across::{Decision, PartResult, Transaction, TransactionResult, TxAnswer, TxId, TxStep, Verdict};
 use quorate_kv::{Command, Error, Outcome, Refusal, Unavailable};
 pub(crate) use recovery::Orphans;
@@ -207,7 +207,9 @@ impl Across {
         let Some(attempt) = &client.attempt else { return };
         let (tx, home, fence) = (attempt.tx, attempt.home, attempt.fence);
         let (prepared, key) = (attempt.others.iter().copied().collect(), client.transaction.key);
-        let verdict = Verdict { part: client.plan.parts[&home].clone(), others_hold, prepared, fence, key };
+        let after = attempt.prepared_by().max(client.transaction.after);
+        let part = client.plan.parts[&home].clone();
+        let verdict = Verdict { part, others_hold, after, prepared, fence, key };
         let deadline = client.deadline;
         self.ask(home, tx, TxStep::Decide(Box::new(verdict)), deadline, Purpose::Decide { client: number, tx });
     }
@@ -279,15 +281,18 @@ impl Across {
         let Some(client) = self.clients.get_mut(&number) else { return };
         let Some(attempt) = client.attempt.take() else { return };
         match end {
-            End::Committed { succeeded } => {
+            End::Committed { succeeded, at: when } => {
                 let looks = client.plan.answers(&client.results);
-                let result = TransactionResult { succeeded, looks, repeated: false };
+                let result = TransactionResult { succeeded, looks, repeated: false, at: when };
                 self.finish(number, Ok(Reply::Transacted(result)));
-                self.carry_out(&attempt, Decision::Committed { succeeded }, at);
+                self.carry_out(&attempt, Decision::Committed { succeeded, at: when }, at);
             }
             End::Repeated(decision) => {
-                let succeeded = decision == Decision::Committed { succeeded: true };
-                let result = TransactionResult { succeeded, looks: Vec::new(), repeated: true };
+                let (succeeded, when) = match decision {
+                    Decision::Committed { succeeded, at } => (succeeded, at),
+                    Decision::Aborted => (false, Timestamp::ZERO),
+                };
+                let result = TransactionResult { succeeded, looks: Vec::new(), repeated: true, at: when };
                 self.finish(number, Ok(Reply::Transacted(result)));
                 self.carry_out(&attempt, Decision::Aborted, at);
             }

@@ -5,7 +5,7 @@
 //! coordinator is the real one ([`Attempt`]).
 
 use super::attempt::{Attempt, End, Next};
-use quorate_env::{LogIndex, ShardId};
+use quorate_env::{LogIndex, ShardId, Timestamp};
 use quorate_kv::across::{Decision, PartResult, TxAnswer, TxId};
 use quorate_kv::{Error, Refusal, Unavailable};
 use stateright::{Checker, Model, Property};
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const HOME: ShardId = ShardId(1);
 const OTHERS: [ShardId; 2] = [ShardId(2), ShardId(3)];
-const COMMITTED: Decision = Decision::Committed { succeeded: true };
+const COMMITTED: Decision = Decision::Committed { succeeded: true, at: Timestamp::ZERO };
 
 /// What a shard is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

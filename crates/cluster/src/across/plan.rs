@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// What each shard does.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     pub parts: BTreeMap<ShardId, Part>,
     /// Where it is decided: the shard of the first key that it may write. A retry finds the same, or one that was split off it since and knows
     /// what was decided there under clients' keys.
@@ -143,7 +143,7 @@ mod tests {
             ],
             success: vec![(orders, put("z"))],
             failure: vec![(orders, Write::Delete(KeyRange::prefix("z")))],
-            key: None,
+            ..Transaction::default()
         };
         let plan = Plan::of(&transaction, &keyspaces).expect("allowed");
         assert_eq!(plan.home, shards[1], "the shard that is written to");
@@ -151,8 +151,12 @@ mod tests {
         assert!(plan.parts[&shards[0]].only_reads());
         assert_eq!(plan.parts[&shards[1]].reads.len(), 1);
         let some = |kvs: Vec<KeyValue>| RangeResult { count: kvs.len() as u64, kvs, more: false };
-        let left = PartResult { holds: true, reads: vec![some(vec![kv("a")]), some(vec![kv("a"), kv("b")])] };
-        let right = PartResult { holds: true, reads: vec![some(vec![kv("x")])] };
+        let left = PartResult {
+            holds: true,
+            reads: vec![some(vec![kv("a")]), some(vec![kv("a"), kv("b")])],
+            ..PartResult::default()
+        };
+        let right = PartResult { holds: true, reads: vec![some(vec![kv("x")])], ..PartResult::default() };
         let answers = plan.answers(&BTreeMap::from([(shards[0], left), (shards[1], right)]));
         assert_eq!(answers[0], some(vec![kv("a")]));
         assert_eq!(answers[1], RangeResult { kvs: vec![kv("a"), kv("b")], more: true, count: 3 });

@@ -88,7 +88,7 @@ impl Node {
     pub(super) fn send_petitions(&mut self, now: Instant) {
         let own = self.shared.config.node;
         let Self { outposts, system, shared, .. } = self;
-        for (shard, post) in &mut outposts.posts {
+        for (shard, post) in outposts.posts.iter_mut().filter(|(_, post)| post.has_petitions()) {
             let mut hosts = system.placements.hosts(*shard);
             hosts.retain(|host| *host != own);
             for (to, envelopes) in post.petitions(now, &hosts) {
@@ -138,6 +138,7 @@ impl Node {
         if let Some(post) = self.outposts.posts.get_mut(&shard) {
             post.not_there(node_of(from), now);
         }
+        self.looking.not_there(shard, now);
         self.send_petitions(now);
     }
 

@@ -6,10 +6,11 @@ use crate::boot::BootError;
 use crate::bounds::RETRY;
 use crate::config::Sabotage;
 use crate::input::{Request, WatchOutput};
+use crate::placement::GroupRow;
 use crate::placing::Landscape;
 use crate::replica::Replica;
 use crate::wire::{PeerBody, PeerMessage, node_of};
-use quorate_env::{Instant, NodeId, ReplicaId, ShardId};
+use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, ShardId};
 use quorate_kv::{Command, Level, Txn};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,8 @@ impl Sayings {
 /// A replica that is to go: who has said that it may.
 #[derive(Default)]
 pub(super) struct Goodbye {
+    /// The entry behind which the group's leader said that it is out. An answer that was on its way since the shard was to go for another time names another.
+    index: LogIndex,
     released: BTreeSet<ReplicaId>,
     asked: Option<Instant>,
 }
@@ -61,7 +64,7 @@ impl Node {
                 continue;
             };
             let at_rest = self.replicas.get(&shard).is_none_or(Replica::is_at_rest) && !self.owes_children(shard);
-            if self.is_released(now, shard, &group.voters) && at_rest {
+            if self.is_released(now, shard, group) && at_rest {
                 self.let_one_go(now, shard)?;
             }
         }
@@ -70,22 +73,25 @@ impl Node {
 
     /// Asks those who have a vote whether the group goes on without the replica here, whatever they may forget in a crash. Returns whether all have said
     /// so.
-    fn is_released(&mut self, now: Instant, shard: ShardId, voters: &BTreeSet<NodeId>) -> bool {
-        let own = ReplicaId(self.own().0);
+    fn is_released(&mut self, now: Instant, shard: ShardId, GroupRow { index, voters, .. }: &GroupRow) -> bool {
+        let (own, index) = (ReplicaId(self.own().0), *index);
         let goodbye = self.goodbyes.entry(shard).or_default();
+        if goodbye.index != index {
+            *goodbye = Goodbye { index, ..Goodbye::default() };
+        }
         let unheard: Vec<ReplicaId> =
             voters.iter().map(|node| ReplicaId(node.0)).filter(|voter| !goodbye.released.contains(voter)).collect();
         if goodbye.asked.is_none_or(|asked| now.since(asked) >= RETRY) {
             goodbye.asked = Some(now);
-            let ask = |to: &ReplicaId| PeerMessage { shard, from: own, to: *to, body: PeerBody::LeaveAsk };
+            let ask = |to: &ReplicaId| PeerMessage { shard, from: own, to: *to, body: PeerBody::LeaveAsk { index } };
             self.shared.out.messages.extend(unheard.iter().map(|to| (node_of(*to), ask(to))));
         }
         unheard.is_empty() || self.shared.config.sabotage == Some(Sabotage::LeaveAtOnce)
     }
 
     /// Somebody knows for good that a group goes on without the replica here.
-    pub(super) fn released(&mut self, shard: ShardId, by: ReplicaId) {
-        if let Some(goodbye) = self.goodbyes.get_mut(&shard) {
+    pub(super) fn released(&mut self, shard: ShardId, index: LogIndex, by: ReplicaId) {
+        if let Some(goodbye) = self.goodbyes.get_mut(&shard).filter(|goodbye| goodbye.index == index) {
             goodbye.released.insert(by);
         }
     }

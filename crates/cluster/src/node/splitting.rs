@@ -121,7 +121,9 @@ impl Node {
         // Who is to have it, and has nothing that it could begin with, gets it from the others.
         let others_have_it = if self.may_open(child) { Way::Empty } else { Way::Elsewhere };
         if !self.is_here(origin.parent) && !self.nursery.expects(origin.parent) && !self.may_open(origin.parent) {
-            return others_have_it;
+            // Until its leader has said so, nobody has it: the parent may come back here first, and be split here.
+            let there_is = self.system.placements.group(child).is_some();
+            return if there_is || !self.may_open(child) { others_have_it } else { Way::Wait };
         }
         let Some(parent) = self.replicas.get(&origin.parent).map(Replica::machine) else { return Way::Wait };
         if self.nursery.building.contains_key(&child) {

@@ -61,11 +61,11 @@ pub(crate) struct Left {
 
 impl Replica {
     /// Says that the group goes on without another replica, if a crash cannot make this one forget that.
-    pub(super) fn answer_goodbye(&mut self, from: ReplicaId, cx: &mut Context<'_>) {
+    pub(super) fn answer_goodbye(&mut self, from: ReplicaId, index: LogIndex, cx: &mut Context<'_>) {
         let membership = self.group.membership();
         let outside = !membership.is_joint() && !membership.contains(from) && membership.is_voter(self.id);
         if outside && self.remembers_members() {
-            self.send(from, PeerBody::LeaveAnswer, cx);
+            self.send(from, PeerBody::LeaveAnswer { index }, cx);
         }
     }
 
@@ -95,6 +95,7 @@ impl Replica {
         } else {
             self.compact_log(applied, cx);
         }
+        self.stop_looking(cx);
         let unanswered = self.unanswered();
         let (promises, start, entries) = (self.group.promises(), self.group.log_start(), self.group.entries());
         let log = match cx.sabotaged(Sabotage::ForgetMoved) {
@@ -112,7 +113,7 @@ impl Replica {
         parked.into_iter().for_each(|waiting| self.reads.push(waiting));
         let reads = self.reads.take_all().into_iter().filter_map(|waiting| match waiting {
             Waiting::View { request, .. } | Waiting::Lease { asker: Asker::Client(request), .. } => Some(request),
-            Waiting::Lease { asker: Asker::Peer { .. }, .. } | Waiting::Expire(_) => None,
+            Waiting::Lease { asker: Asker::Peer { .. }, .. } | Waiting::Expire(_) | Waiting::Look(_) => None,
         });
         let asks = std::mem::take(&mut self.asks).into_values().map(|ask| ask.request);
         let collected = self.collected_waiters.drain(..).map(|(request, _)| request);

@@ -82,7 +82,7 @@ impl Replica {
         if self.leads_informed() {
             self.reshaping.led_since.get_or_insert(cx.now);
         }
-        if !self.leads_informed() || self.group.is_changing() || self.hold.is_some() {
+        if !self.leads_informed() || self.group.is_changing() || self.hold.is_some() || self.keeps_members(cx) {
             return;
         }
         let decision = decide(self.id, &self.group.membership(), wishes, stays, |id| self.standing(id, cx));
@@ -156,9 +156,10 @@ impl Replica {
         }
     }
 
-    pub(super) fn propose_own(&mut self, command: Command) {
+    /// Asks for something as the leader; returns whether there is room for it.
+    pub(super) fn propose_own(&mut self, command: Command) -> bool {
         self.own.seq += 1;
-        self.proposals.enqueue(vec![Envelope { id: self.own, answered_below: self.own.seq, command }]);
+        self.proposals.enqueue(vec![Envelope { id: self.own, answered_below: self.own.seq, command }]) > 0
     }
 
     /// An entry that changes the membership is committed.

@@ -2,9 +2,10 @@
 
 use super::{Context, Replica};
 use crate::bounds::{RETRY, SEEK_TICKS};
+use crate::config::Sabotage;
 use crate::keyspaces::Keyspaces;
 use quorate_consensus::Role;
-use quorate_env::{Instant, ShardId};
+use quorate_env::{Instant, ShardId, Term};
 use quorate_kv::{Command, KeyRange, RangeEnd};
 use quorate_shard::Machine;
 
@@ -15,6 +16,15 @@ pub(super) struct Splitting {
     proposed: Option<(ShardId, Instant)>,
     /// When it last asked to lead.
     sought: Option<Instant>,
+    /// Splits on their way to being applied, and the term in which this leader has asked for them.
+    under_way: (Term, u32),
+}
+
+impl Splitting {
+    /// Splits were applied, or put off.
+    pub(super) fn judged(&mut self, splits: u32) {
+        self.under_way.1 = self.under_way.1.saturating_sub(splits);
+    }
 }
 
 impl Replica {
@@ -32,10 +42,15 @@ impl Replica {
             return;
         }
         let meta = self.machine.meta();
+        // Whoever is a member when a child is split off must be one until it is weaned: the child's group begins with the same members, and each of them
+        // builds it from the parent's rows.
+        let settled = !self.group.is_changing() && !self.group.membership().is_joint();
         let next = keyspaces.next_split(self.shard, &meta.range).filter(|(_, child)| {
             // What is prepared goes first.
             let closed = meta.closing.as_ref().map(|at| KeyRange { start: at.clone(), end: RangeEnd::Unbounded });
-            self.machine.birth(*child).is_none() && !closed.is_some_and(|keys| self.machine.has_prepared_in(&keys))
+            let free = settled || cx.sabotaged(Sabotage::SplitWhileChanging);
+            free && self.machine.birth(*child).is_none()
+                && !closed.is_some_and(|keys| self.machine.has_prepared_in(&keys))
         });
         let (child, command) = match (next, weaned) {
             (Some((at, child)), _) => (child, Command::Split { at: at.clone(), child }),
@@ -45,8 +60,20 @@ impl Replica {
         let again = |(proposed, when): (ShardId, Instant)| proposed == child && cx.now.since(when) < RETRY;
         if !self.splitting.proposed.is_some_and(again) {
             self.splitting.proposed = Some((child, cx.now));
-            self.propose_own(command);
+            let splits = matches!(command, Command::Split { .. });
+            if self.propose_own(command) && splits {
+                let term = self.group.term();
+                let before = if self.splitting.under_way.0 == term { self.splitting.under_way.1 } else { 0 };
+                self.splitting.under_way = (term, before + 1);
+            }
         }
+    }
+
+    /// Whether the group's members must stay who they are: a child is about to be split off, or is not weaned yet.
+    pub(super) fn keeps_members(&self, cx: &Context<'_>) -> bool {
+        let (term, splits) = self.splitting.under_way;
+        let under_way = splits > 0 && term == self.group.term();
+        (under_way || self.machine.nurses()) && !cx.sabotaged(Sabotage::SplitWhileChanging)
     }
 
     /// What kept a split waiting may be gone: it is proposed again at the next tick.

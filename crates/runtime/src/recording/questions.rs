@@ -1,7 +1,7 @@
 //! What clients ask, in words.
 
-use quorate_kv::across::Transaction;
-use quorate_kv::{Command, Consistency, KeyspaceId, RangeOp};
+use quorate_kv::across::{Look, Transaction};
+use quorate_kv::{Command, Consistency, Freshness, KeyspaceId, RangeOp};
 use quorate_trace::words;
 
 pub(crate) fn read(op: &RangeOp, consistency: Consistency) -> String {
@@ -20,6 +20,10 @@ pub(crate) fn transact(transaction: &Transaction) -> String {
     let Transaction { checks, looks, success, failure, .. } = transaction;
     let writes = success.len().max(failure.len());
     format!("in one: {} checks, {} reads, {writes} writes", checks.len(), looks.len())
+}
+
+pub(crate) fn look(looks: &[Look], freshness: Freshness) -> String {
+    words::short(words::looks(looks, freshness))
 }
 
 pub(crate) fn split(keyspace: KeyspaceId, at: &[u8]) -> String {

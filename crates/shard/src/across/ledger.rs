@@ -13,7 +13,7 @@ use crate::OpenError;
 use crate::rows::{DECIDED, PREPARED, SLOT_BYTES, Slot};
 use crate::source::Source;
 use bytes::Bytes;
-use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Writer};
+use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Timestamp, Writer};
 use quorate_kv::KeyRange;
 use quorate_kv::across::{Decision, Part, TxId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +28,8 @@ pub struct Prepared {
     pub fence: LogIndex,
     /// What it does here.
     pub part: Part,
+    /// When it was prepared: it happens later. [`Timestamp::ZERO`] if nobody kept timestamps then.
+    pub at: Timestamp,
 }
 
 /// A decision.
@@ -99,6 +101,11 @@ impl Ledger {
         self.keys.get(&key).and_then(|tx| self.decided.get(tx))
     }
 
+    /// When the first of what is prepared was: whatever comes of it happens later.
+    pub fn oldest_prepared(&self) -> Option<Timestamp> {
+        self.prepared.values().map(|prepared| prepared.at).min()
+    }
+
     /// A part that is prepared and reads or writes keys of a range.
     pub fn prepared_in(&self, range: &KeyRange) -> Option<Blocker> {
         self.locks.blocker(range, Mode::Write)
@@ -153,6 +160,9 @@ impl Prepared {
         w.u64(self.home.0);
         w.varint(self.fence.0);
         self.part.encode(&mut w);
+        if self.at != Timestamp::ZERO {
+            w.u64(self.at.0);
+        }
         w.finish()
     }
 
@@ -160,8 +170,9 @@ impl Prepared {
         let mut r = Reader::new(row);
         let (home, fence) = (ShardId(r.u64("home")?), LogIndex(r.varint("fence")?));
         let part = Part::decode(&mut r)?;
+        let at = if r.is_empty() { Timestamp::ZERO } else { Timestamp(r.u64("prepared at")?) };
         r.end("prepared part")?;
-        Ok(Self { home, fence, part })
+        Ok(Self { home, fence, part, at })
     }
 }
 

@@ -22,7 +22,7 @@ impl Transaction<'_> {
     pub(crate) fn step_across(&mut self, tx: TxId, step: &TxStep) -> Stepped {
         match step {
             TxStep::Prepare { home, fence, part } => {
-                self.prepare(tx, Prepared { home: *home, fence: *fence, part: part.clone() })
+                self.prepare(tx, Prepared { home: *home, fence: *fence, part: part.clone(), at: self.meta.clock })
             }
             TxStep::Decide(verdict) => self.decide_across(tx, verdict),
             TxStep::Settle { fence } => Ok(Ok(self.settle(tx, *fence))),
@@ -38,6 +38,7 @@ impl Transaction<'_> {
     }
 
     fn prepare(&mut self, tx: TxId, prepared: Prepared) -> Stepped {
+        let at = self.ledger.prepared(tx).map_or(prepared.at, |before| before.at);
         if self.ledger.prepared(tx).is_none() {
             if let Some(blocker) = self.blocker_of(&prepared.part) {
                 return Ok(Err(blocker.into()));
@@ -45,7 +46,7 @@ impl Transaction<'_> {
             self.put_row(self.slot.prepared(tx), prepared.encode().into());
             self.ledger.prepare(tx, prepared.clone());
         }
-        Ok(Ok(TxAnswer::Prepared(self.judge_part(&prepared.part)?)))
+        Ok(Ok(TxAnswer::Prepared(PartResult { at, ..self.judge_part(&prepared.part)? })))
     }
 
     fn decide_across(&mut self, tx: TxId, verdict: &Verdict) -> Stepped {
@@ -68,7 +69,7 @@ impl Transaction<'_> {
         let result = self.judge_part(&verdict.part)?;
         let succeeded = result.holds && verdict.others_hold;
         self.write_branch(&verdict.part, succeeded)?;
-        let decision = Decision::Committed { succeeded };
+        let decision = Decision::Committed { succeeded, at: self.meta.clock };
         if !verdict.prepared.is_empty() || verdict.key.is_some() {
             let Verdict { fence, key, .. } = *verdict;
             self.keep(tx, Decided { decision, fence, unresolved: verdict.prepared.clone(), key });
@@ -94,8 +95,9 @@ impl Transaction<'_> {
         if let Some(prepared) = self.ledger.release(tx) {
             self.delete_row(self.slot.prepared(tx));
             self.unlocked = true;
-            if let Decision::Committed { succeeded } = decision {
+            if let Decision::Committed { succeeded, at } = decision {
                 self.write_branch(&prepared.part, succeeded)?;
+                self.happened_at(at);
             }
         }
         Ok(Ok(TxAnswer::Done))
@@ -121,7 +123,8 @@ impl Transaction<'_> {
 
     fn judge_part(&mut self, part: &Part) -> Result<PartResult, MachineError> {
         self.flush()?;
-        let mut result = PartResult { holds: true, reads: Vec::with_capacity(part.reads.len()) };
+        let at = self.meta.clock;
+        let mut result = PartResult { holds: true, reads: Vec::with_capacity(part.reads.len()), at };
         for compare in &part.compares {
             if !eval::holds(self.source, self.slot, compare)? && self.flaw != Some(Flaw::IgnoreCompares) {
                 result.holds = false;

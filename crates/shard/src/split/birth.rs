@@ -4,12 +4,14 @@ use crate::meta::{Meta, OpenError};
 use crate::rows::{BIRTH, Slot};
 use crate::source::Source;
 use bytes::Bytes;
-use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Term, WallMs, Writer};
+use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Term, Timestamp, WallMs, Writer};
 use quorate_kv::across::TxId;
 use quorate_kv::{KeyRange, Revision};
 use std::collections::BTreeMap;
 
-const VERSION: u8 = 1;
+/// Of a parent without timestamps.
+const UNTIMED: u8 = 1;
+const VERSION: u8 = 2;
 
 /// See the module. Equal on every replica of the parent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,10 @@ pub struct Birth {
     pub membership: Bytes,
     /// What was committed under clients' names, as rows: a retry may find its home in the child.
     pub(crate) decisions: Vec<(TxId, Bytes)>,
+    /// The parent's clock: the child's goes on from it.
+    pub clock: Timestamp,
+    /// Since when what happened to the keys has timestamps.
+    pub since: Timestamp,
 }
 
 impl Birth {
@@ -59,12 +65,15 @@ impl Birth {
             membership: self.membership.clone(),
             range: self.range.clone(),
             closing: None,
+            clock: self.clock,
+            since: self.since,
         }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.u8(VERSION);
+        let timed = self.clock != Timestamp::ZERO;
+        w.u8(if timed { VERSION } else { UNTIMED });
         w.u64(self.child.0);
         self.range.encode(&mut w);
         for n in [self.index.0, self.term.0, self.revision.0, self.compacted.map_or(0, |r| r.0 + 1)] {
@@ -78,12 +87,17 @@ impl Birth {
             tx.encode(&mut w);
             w.bytes(row);
         }
+        if timed {
+            w.u64(self.clock.0);
+            w.u64(self.since.0);
+        }
         w.finish()
     }
 
     fn decode(row: Bytes) -> Result<Self, DecodeError> {
         let mut r = Reader::new(row);
-        if r.u8("birth version")? != VERSION {
+        let version = r.u8("birth version")?;
+        if !(UNTIMED..=VERSION).contains(&version) {
             return Err(r.error("birth version"));
         }
         let mut birth = Self {
@@ -97,9 +111,14 @@ impl Birth {
             wall: WallMs(r.u64("wall clock")?),
             membership: r.bytes("membership")?,
             decisions: Vec::new(),
+            clock: Timestamp::ZERO,
+            since: Timestamp::ZERO,
         };
         for _ in 0..r.count("decisions")? {
             birth.decisions.push((TxId::decode(&mut r)?, r.bytes("decision")?));
+        }
+        if version > UNTIMED {
+            (birth.clock, birth.since) = (Timestamp(r.u64("clock")?), Timestamp(r.u64("since")?));
         }
         r.end("birth")?;
         Ok(birth)
@@ -124,6 +143,8 @@ mod tests {
             wall: WallMs(8),
             membership: "members".into(),
             decisions: vec![(TxId(7), "row".into())],
+            clock: Timestamp(70),
+            since: Timestamp(7),
         };
         let row = Bytes::from(birth.encode());
         assert_eq!(Birth::decode(row.clone()), Ok(birth));

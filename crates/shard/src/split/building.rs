@@ -134,9 +134,10 @@ impl Building {
             return Ok(Some(value.clone()));
         }
         let (range, until): (&KeyRange, _) = (&self.birth.range, self.birth.revision);
+        let when = rows::decode_when(value)?;
         let mut events = rows::decode_events(value.clone())?;
         events.retain(|event| event.revision <= until && range.contains(&event.key));
-        Ok((!events.is_empty()).then(|| rows::encode_events(&events).into()))
+        Ok((!events.is_empty()).then(|| rows::encode_events(&when, &events).into()))
     }
 
     fn write(&self, batch: &mut WriteBatch) -> Result<(), MachineError> {

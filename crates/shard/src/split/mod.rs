@@ -50,6 +50,8 @@ impl Transaction<'_> {
             wall: self.meta.wall,
             membership: self.meta.membership.clone(),
             decisions: if keep { self.ledger.under_keys().collect() } else { Vec::new() },
+            clock: self.meta.clock,
+            since: self.meta.since,
         };
         self.put_row(self.slot.birth(child), birth.encode().into());
         if self.flaw != Some(Flaw::KeepSplitOff) {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   prepare TX [fence=100] TXN           TXN as elsewhere: its gets become reads, its puts and dels writes
-//!   decide TX [fence=100] [others=no] [prepared=N] [key=N] TXN
-//!   settle TX [fence=100], resolve TX aborted|then|else, forget TX
+//!   decide TX [fence=100] [others=no] [prepared=N] [key=N] [after=T] TXN
+//!   settle TX [fence=100], resolve TX aborted|then|else [at=T], forget TX
 //!   ledger                               what is prepared and what is decided
 //! ```
 
@@ -11,7 +11,7 @@ use super::language::{self, Words};
 use super::{Told, option};
 use crate::Machine;
 use goldenscript::ArgumentConsumer;
-use quorate_env::{LogIndex, ShardId};
+use quorate_env::{LogIndex, ShardId, Timestamp};
 use quorate_kv::across::{Decision, Part, PartResult, TxAnswer, TxId, TxStep, Verdict, Write};
 use quorate_kv::{Command, Op, Txn};
 use std::error::Error;
@@ -26,17 +26,19 @@ pub(super) fn command(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Com
     let others_hold = option::<String>(args, "others")?.is_none_or(|others| others != "no");
     let prepared: Option<u64> = option(args, "prepared")?;
     let key = option(args, "key")?;
+    let (after, at) = (option(args, "after")?.unwrap_or(0), option(args, "at")?.unwrap_or(0));
+    let (after, at) = (Timestamp(after), Timestamp(at));
     let step = match name {
         "prepare" => TxStep::Prepare { home: HOME, fence, part: part(args)? },
         "decide" => {
             let prepared = prepared.map(ShardId).into_iter().collect();
-            TxStep::Decide(Box::new(Verdict { part: part(args)?, others_hold, prepared, fence, key }))
+            TxStep::Decide(Box::new(Verdict { part: part(args)?, others_hold, after, prepared, fence, key }))
         }
         "settle" => TxStep::Settle { fence },
         "resolve" => TxStep::Resolve(match args.next_pos() {
             Some("aborted") => Decision::Aborted,
-            Some("then") => Decision::Committed { succeeded: true },
-            Some("else") => Decision::Committed { succeeded: false },
+            Some("then") => Decision::Committed { succeeded: true, at },
+            Some("else") => Decision::Committed { succeeded: false, at },
             _ => return Err("aborted, then or else?".into()),
         }),
         _ => TxStep::Forget,
@@ -68,6 +70,9 @@ pub(super) fn answer(answer: &TxAnswer) -> String {
         format!("{}{reads}", if result.holds { "holds" } else { "does not hold" })
     };
     match answer {
+        TxAnswer::Prepared(part) if part.at != Timestamp::ZERO => {
+            format!("prepared at {}: {}", part.at.0, result(part))
+        }
         TxAnswer::Prepared(part) => format!("prepared: {}", result(part)),
         TxAnswer::Decided { decision, result: Some(part) } => format!("{}: {}", of(*decision), result(part)),
         TxAnswer::Decided { decision, result: None } => format!("{} before", of(*decision)),
@@ -89,10 +94,12 @@ pub(super) fn ledger(machine: &Machine) -> Told {
     Ok(told)
 }
 
-fn of(decision: Decision) -> &'static str {
+fn of(decision: Decision) -> String {
     match decision {
-        Decision::Aborted => "aborted",
-        Decision::Committed { succeeded: true } => "committed then",
-        Decision::Committed { succeeded: false } => "committed else",
+        Decision::Aborted => "aborted".into(),
+        Decision::Committed { succeeded, at } => {
+            let when = if at == Timestamp::ZERO { String::new() } else { format!(" at {}", at.0) };
+            format!("committed {}{when}", if succeeded { "then" } else { "else" })
+        }
     }
 }

@@ -13,6 +13,8 @@
 //!   unwatch w, history a z from=2 [bytes=100]
 //!   flush, crash                        what was not flushed is lost; the machine opens again
 //!   move [bytes=64] [damage]            the rows travel to another store, which takes over
+//!   clock 100                           the entries from here on say that it is so late; what it was before
+//!   moment 100 get a z                  a read of what was there at a timestamp
 //!   state, hash [rev=4], rows
 //!   prepare, decide, settle, resolve, forget, ledger: see `across`
 //!   split, wean, births, build, enter, clear: see `splits`
@@ -28,7 +30,7 @@ use crate::{
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Context};
 use language::Words;
-use quorate_env::{LogIndex, Term, WallMs};
+use quorate_env::{LogIndex, Term, Timestamp, WallMs};
 use quorate_kv::{
     Command, CommandId, Envelope, Event, EventKind, KeyRange, LeaseId, Level, Outcome, Revision, SessionId, WatchSpec,
 };
@@ -66,6 +68,8 @@ struct Teller {
     queued: Vec<Envelope>,
     next: Option<(CommandId, u64)>,
     seq: u64,
+    /// What the next entries are stamped with.
+    clock: Timestamp,
 }
 
 impl Teller {
@@ -74,7 +78,16 @@ impl Teller {
         let procedures = Arc::new(Procedures::of(Level::LATEST));
         let machine = Machine::create(store.clone(), Slot(1), Bytes::new(), procedures).expect("a fresh machine");
         let hub = WatchHub::new(machine.meta().revision);
-        Self { store, machine, hub, watchers: BTreeMap::new(), queued: Vec::new(), next: None, seq: 0 }
+        Self {
+            store,
+            machine,
+            hub,
+            watchers: BTreeMap::new(),
+            queued: Vec::new(),
+            next: None,
+            seq: 0,
+            clock: Timestamp::ZERO,
+        }
     }
 
     fn envelope(&mut self, command: Command) -> Envelope {
@@ -93,7 +106,7 @@ impl Teller {
 
     fn apply(&mut self) -> Told {
         let commands = std::mem::take(&mut self.queued);
-        let data = if commands.is_empty() { Vec::new() } else { encode_entry(WallMs(0), commands.iter()) };
+        let data = if commands.is_empty() { Vec::new() } else { encode_entry(WallMs(0), self.clock, commands.iter()) };
         let decoded = EntryPayload::decode(data.clone().into());
         assert!(commands.is_empty() || decoded.expect("own encoding").commands == commands);
         let index = self.machine.meta().applied.next();
@@ -278,6 +291,21 @@ impl goldenscript::Runner for Teller {
                 };
                 let lease = |g: crate::Grant| format!("{} ttl {} keys [{}]\n", g.id.0, g.ttl_s, keys(g.id).join(" "));
                 self.machine.leases().map(lease).collect()
+            }
+            "clock" => {
+                self.clock = Timestamp(number(&mut args)? as u64);
+                let (clock, closed) = (self.machine.meta().clock, self.machine.closed());
+                format!("it is {}, closed up to {}", clock.0, closed.0)
+            }
+            "moment" => {
+                let at = Timestamp(number(&mut args)? as u64);
+                let mut words = Words::of(&mut args);
+                let op = words.get()?;
+                words.end()?;
+                match self.machine.view().range_at(&op, at)? {
+                    Ok(result) => language::range_result(&result),
+                    Err(refusal) => format!("refused: {refusal}"),
+                }
             }
             "compact" => {
                 let revision = Revision(number(&mut args)? as u64);

@@ -150,7 +150,7 @@ impl OrderCheck {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_env::{Term, WallMs};
+    use quorate_env::{Term, Timestamp, WallMs};
     use quorate_kv::{
         CommandId, Envelope, Header, KeyRange, OpResult, Outcome, PutOp, PutResult, Revision, SessionId, Txn, TxnResult,
     };
@@ -161,8 +161,12 @@ mod tests {
 
     fn entry(seq: u64, operation: u64) -> Bytes {
         let id = CommandId { session: SessionId(1), seq };
-        quorate_shard::encode_entry(WallMs(0), [Envelope { id, answered_below: 0, command: put(operation) }].iter())
-            .into()
+        quorate_shard::encode_entry(
+            WallMs(0),
+            Timestamp::ZERO,
+            [Envelope { id, answered_below: 0, command: put(operation) }].iter(),
+        )
+        .into()
     }
 
     fn ok(revision: u64) -> Result<Applied, Refusal> {
@@ -201,7 +205,7 @@ mod tests {
         let mut check = OrderCheck::new();
         let late = Envelope { id: CommandId { session: SessionId(1), seq: 1 }, answered_below: 1, command: put(7) };
         let next = Envelope { id: CommandId { session: SessionId(1), seq: 2 }, answered_below: 2, command: put(8) };
-        let entry = quorate_shard::encode_entry(WallMs(0), [next, late].iter()).into();
+        let entry = quorate_shard::encode_entry(WallMs(0), Timestamp::ZERO, [next, late].iter()).into();
         check.commit(LogIndex(1), &entry).expect("committed");
         assert_eq!(check.model.revision, 2);
         assert_eq!(rule(check.answered(7, Floor::default(), &ok(3))), "acknowledged is committed");

@@ -10,6 +10,9 @@ use quorate_env::{NodeId, Rng, ShardId};
 use quorate_kv::{Command, Keyspace, Op};
 use std::collections::BTreeSet;
 
+/// Of a thousand shards that are to move, those that come back to a node that they have left.
+const BACK_PER_MILLE: u64 = 600;
+
 /// See the top of this file.
 #[derive(Default)]
 pub(super) struct Moves {
@@ -64,8 +67,13 @@ impl World<'_> {
             core.placements().placed().map(|(shard, placement)| (shard, placement.wanted.len())).collect();
         let Some(rng) = &mut self.places.rng else { return Ok(()) };
         let Some((shard, replicas)) = rng.pick(&placed).copied() else { return Ok(()) };
+        let left: Vec<usize> = stay.iter().copied().filter(|node| self.places.left.contains(&(*node, shard))).collect();
+        let back = if rng.chance(BACK_PER_MILLE) { rng.pick(&left).copied() } else { None };
         while stay.len() > replicas {
-            stay.swap_remove(rng.below(stay.len() as u64) as usize);
+            let at = rng.below(stay.len() as u64) as usize;
+            if Some(stay[at]) != back {
+                stay.swap_remove(at);
+            }
         }
         let Some(txn) = core.placements().place(shard, stay.into_iter().map(id_of).collect()) else { return Ok(()) };
         let id = self.next_request;

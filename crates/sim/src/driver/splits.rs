@@ -6,6 +6,7 @@ use crate::teller::any_key;
 use bytes::Bytes;
 use quorate_cluster::keyspaces::KeyspaceRow;
 use quorate_cluster::{Input, Request, RequestId};
+use quorate_env::checksum::checksum;
 use quorate_env::{Rng, ShardId};
 use quorate_kv::{Command, Error, KeyRange, RangeEnd, Unavailable};
 use quorate_shard::Birth;
@@ -76,8 +77,15 @@ impl World<'_> {
     /// What a node's replicas say of their children: all say the same, and the child's log goes on from there.
     pub(super) fn look_at_births(&mut self, node: usize) -> Step {
         let Some(core) = &self.nodes[node].node else { return Ok(()) };
+        for (parent, birth) in core.births() {
+            let members = core.inspect(parent).map(|look| look.membership);
+            demand(members == Some(checksum(0, &birth.membership)), "members stay while a shard is split", || {
+                format!("{parent} has split off {} and has other members than it began with", birth.child)
+            })?;
+        }
+        let births = core.births().map(|(_, birth)| birth);
         let news: Vec<Birth> =
-            core.births().filter(|birth| self.splits.births.get(&birth.child) != Some(*birth)).cloned().collect();
+            births.filter(|birth| self.splits.births.get(&birth.child) != Some(*birth)).cloned().collect();
         for birth in news {
             let known = self.splits.births.get(&birth.child);
             demand(known.is_none(), "a shard is split once", || format!("{birth:?}, and for another {known:?}"))?;

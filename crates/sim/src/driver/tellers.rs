@@ -2,6 +2,7 @@
 
 use super::moves::places;
 use super::{CLIENT_PATIENCE_US, Event, REQUEST_TIMEOUT, SHARDS, Step, World, id_of};
+use crate::checks::dial::Version;
 use crate::checks::serial::{Done, SerialCheck};
 use crate::history::{Violation, demand};
 use crate::plan::BankPlan;
@@ -12,11 +13,12 @@ use bytes::Bytes;
 use quorate_cluster::keyspaces::Keyspaces;
 use quorate_cluster::members::Roster;
 use quorate_cluster::{Input, Reply, Request, RequestId};
-use quorate_env::{NodeId, Rng, ShardId};
+use quorate_env::checksum::checksum;
+use quorate_env::{NodeId, Rng, ShardId, Writer};
 use quorate_kv::across::{Decision, TransactionResult, TxId, TxStep};
 use quorate_kv::{
-    Command, Error, KeyRange, KeyValue, Keyspace, KeyspaceKind, Level, OpResult, Outcome, RangeOp, Refusal, Revision,
-    TxnResult, Unavailable,
+    Command, CommandId, Envelope, Error, KeyRange, KeyValue, Keyspace, KeyspaceKind, Level, OpResult, Outcome, RangeOp,
+    Refusal, Revision, TxnResult, Unavailable,
 };
 use quorate_shard::EntryPayload;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +50,8 @@ pub(super) struct Bank {
     requests: BTreeMap<RequestId, usize>,
     /// The founder's request, and when it was sent.
     founding: Option<(RequestId, u64)>,
+    /// What commands' names stand for.
+    named: BTreeMap<CommandId, u64>,
     /// Transactions that were settled before anybody decided them.
     settled: BTreeSet<TxId>,
     /// Questions of those who only want to know, what they were told, and their rng.
@@ -80,7 +84,40 @@ impl World<'_> {
             for teller in 0..self.bank.tellers.len() {
                 self.after(LOOK_US, Event::Teller { teller });
             }
+            self.open_eyes();
         }
+    }
+
+    /// Whether nobody asks for anything more, so that everything can be over in the end.
+    pub(super) fn bank_rests(&self) -> bool {
+        self.now + REST_US > self.plan.storm_us + self.plan.calm_us
+    }
+
+    /// Whether somebody has opened the accounts.
+    pub(super) fn bank_is_open(&self) -> bool {
+        self.bank.check.done.values().any(|done| done.ended_us.is_some())
+    }
+
+    /// Somebody does something.
+    pub(super) fn note_done(&mut self, operation: u64, done: Done) {
+        self.bank.check.done.insert(operation, done);
+    }
+
+    /// It was not done.
+    pub(super) fn note_refused(&mut self, operation: u64) {
+        self.bank.check.refused.insert(operation);
+        self.bank.check.done.remove(&operation);
+    }
+
+    /// When what was done was acknowledged.
+    pub(super) fn acknowledged(&self) -> BTreeMap<u64, u64> {
+        let done = self.bank.check.done.iter();
+        done.filter_map(|(operation, done)| Some((*operation, done.ended_us?))).collect()
+    }
+
+    /// Whether a clock was slow, so that what it calls young may be old.
+    pub(super) fn clocks_ran_wrong(&self) -> bool {
+        self.report.marks.contains_key("clock at half speed")
     }
 
     /// The bank's keyspace, as a node knows it.
@@ -122,9 +159,7 @@ impl World<'_> {
     }
 
     pub(super) fn teller_turn(&mut self, teller: usize) -> Step {
-        // In the end all of them rest, so that everything can be over.
-        let end = self.plan.storm_us + self.plan.calm_us;
-        if self.bank.tellers[teller].in_flight.is_some() || self.now + REST_US > end {
+        if self.bank.tellers[teller].in_flight.is_some() || self.bank_rests() {
             return Ok(());
         }
         let there = self.not_retired();
@@ -135,7 +170,7 @@ impl World<'_> {
         };
         let operation = self.next_operation;
         self.next_operation += 1;
-        let opened = self.bank.check.done.values().any(|done| done.ended_us.is_some());
+        let opened = self.bank_is_open();
         let (deed, request) = match opened {
             false => Teller::open(bank.id, operation),
             true => self.bank.tellers[teller].next(bank.id, operation, |key| bank.shard_of(key)),
@@ -239,7 +274,7 @@ impl World<'_> {
         request: RequestId,
         answer: &Result<Reply, Error>,
     ) -> Result<bool, Violation> {
-        if self.split_hears(request, answer) || self.move_hears(request) {
+        if self.split_hears(request, answer) || self.move_hears(request) || self.looker_hears(request, answer)? {
             return Ok(true);
         }
         if let Some((home, tx)) = self.bank.curious.remove(&request) {
@@ -345,7 +380,8 @@ impl World<'_> {
     }
 
     fn teller_transacted(&mut self, teller: usize, operation: u64, deed: &Deed, result: &TransactionResult) -> Step {
-        let TransactionResult { succeeded, looks, repeated } = result;
+        let TransactionResult { succeeded, looks, repeated, at } = result;
+        self.note_told(operation, *at);
         if *repeated {
             self.mark("transaction repeated");
             // What was done is known, not what was seen.
@@ -380,8 +416,23 @@ impl World<'_> {
     }
 
     fn teller_saw(&mut self, teller: usize, operation: u64, looked: Vec<KeyRange>, kvs: &[KeyValue]) -> Step {
+        if self.end_done(operation, looked, kvs)? {
+            self.bank.tellers[teller].saw(kvs);
+            self.bank.tellers[teller].completed += 1;
+            self.report.operations += 1;
+        }
+        Ok(())
+    }
+
+    /// It was done, and this was seen.
+    pub(super) fn end_done(
+        &mut self,
+        operation: u64,
+        looked: Vec<KeyRange>,
+        kvs: &[KeyValue],
+    ) -> Result<bool, Violation> {
         let now = self.now;
-        let Some(done) = self.bank.check.done.get_mut(&operation) else { return Ok(()) };
+        let Some(done) = self.bank.check.done.get_mut(&operation) else { return Ok(false) };
         done.ended_us = Some(now);
         done.looked = looked;
         for kv in kvs {
@@ -391,10 +442,7 @@ impl World<'_> {
             })?;
             done.saw.insert(kv.key.clone(), writer);
         }
-        self.bank.tellers[teller].saw(kvs);
-        self.bank.tellers[teller].completed += 1;
-        self.report.operations += 1;
-        Ok(())
+        Ok(true)
     }
 
     /// An entry of one of the bank's shards is committed.
@@ -405,6 +453,12 @@ impl World<'_> {
         let entry = EntryPayload::decode(payload.clone());
         let entry = entry.map_err(|e| Violation { rule: "entries can be read", detail: e.to_string() })?;
         for envelope in entry.commands {
+            let (id, mut bytes) = (envelope.id, Writer::new());
+            Envelope { answered_below: 0, ..envelope.clone() }.encode(&mut bytes);
+            let named = checksum(0, bytes.as_slice());
+            demand(*self.bank.named.entry(id).or_insert(named) == named, "a name is given once", || {
+                format!("{id} was another command, and is {:?}", envelope.command)
+            })?;
             self.split_commits(&envelope.command)?;
             match envelope.command {
                 Command::Across { tx, step: TxStep::Settle { .. } } => {
@@ -471,7 +525,7 @@ impl World<'_> {
         let asked = self.bank.shards + self.splits.mapped.len() as u64;
         demand(shards.len() as u64 == asked, "keyspaces are what was asked for", || format!("{shards:?}"))?;
         let mut ranges = BTreeMap::new();
-        let mut versions: BTreeMap<Bytes, Vec<u64>> = BTreeMap::new();
+        let mut versions: BTreeMap<Bytes, Vec<Version>> = BTreeMap::new();
         for shard in shards {
             let views = lasting.iter().filter_map(|node| self.nodes[*node].node.as_ref()?.view(shard));
             let view = views.max_by_key(quorate_shard::View::applied);
@@ -480,16 +534,21 @@ impl World<'_> {
             // A child has what its parent knew of its keys.
             let history = view.events(view.own_range(), Revision(1), false, usize::MAX);
             ranges.insert(shard, view.own_range().clone());
-            let history = history.map_err(|e| Violation { rule: "views can be read", detail: e.to_string() })?;
+            let times = history.and_then(|history| Ok((history, view.happened()?)));
+            let (history, times) = times.map_err(|e| Violation { rule: "views can be read", detail: e.to_string() })?;
             for event in history.events {
                 let (writer, _) = parse(&event.kv.value).unwrap_or_default();
-                versions.entry(event.kv.key).or_default().push(writer);
+                let at = times.get(&event.kv.mod_revision).copied().unwrap_or_default();
+                versions.entry(event.kv.key).or_default().push(Version { writer, at });
             }
             let locked = view.blocker(&RangeOp::of(KeyRange::all()));
             demand(locked.is_none(), "transactions end", || format!("{shard} holds a lock: {locked:?}"))?;
         }
         self.judge_ranges(&ranges)?;
-        let explained = self.bank.check.finish(&versions)?;
+        self.judge_sights(&versions)?;
+        let writer = |version: &Version| version.writer;
+        let writers = versions.into_iter().map(|(key, all)| (key, all.iter().map(writer).collect())).collect();
+        let explained = self.bank.check.finish(&writers)?;
         self.report.explained += explained;
         for teller in &self.bank.tellers {
             demand(teller.completed > 0, "every client gets served", || format!("{teller:?}"))?;

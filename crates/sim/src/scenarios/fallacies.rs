@@ -75,7 +75,7 @@ const FALLACIES: &[Fallacy] = &[
         falsify: |plan| {
             (plan.log_keep_bytes, plan.log_hold_bytes) = (0, 0);
             plan.flush_bytes = 4 << 10;
-            plan.chunk_bytes = 512;
+            plan.chunk_bytes = 768;
             plan.weather.bytes_per_ms = Some(100);
             plan.faults.insert(Fault::Crash, 1_000 * MS);
             (plan.storm_us, plan.think_us) = (10_000 * MS, (MS, 10 * MS));

@@ -1,0 +1,75 @@
+//! What each way of asking keeps and gives up: the table behind `quorate explain` (docs/design/consistency.md).
+
+/// What a node does that reaches no majority of a shard's replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutOff {
+    /// It says that it cannot.
+    Refuses,
+    /// It answers as long as what it has is fresh enough, and then says that it is not.
+    AnswersForAWhile,
+    /// It answers.
+    Answers,
+}
+
+impl CutOff {
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Refuses => "refuses",
+            Self::AnswersForAWhile => "answers for a while",
+            Self::Answers => "answers",
+        }
+    }
+}
+
+/// A way of asking.
+#[derive(Clone, Copy, Debug)]
+pub struct Promise {
+    /// As it is said to the server; a token or an age is put where there is one.
+    pub way: &'static str,
+    /// What it keeps.
+    pub keeps: &'static str,
+    /// What it gives up.
+    pub gives_up: &'static str,
+    /// In a partition.
+    pub cut_off: CutOff,
+}
+
+/// From the strictest on. Writes come first: there is one kind of them.
+pub const PROMISES: [Promise; 6] = [
+    Promise {
+        way: "write",
+        keeps: "on the disks of a majority before it is acknowledged; strictly serializable over all keyspaces",
+        gives_up: "a round to a majority, two where several shards are written; not without a majority",
+        cut_off: CutOff::Refuses,
+    },
+    Promise {
+        way: "strict",
+        keeps: "sees every write acknowledged before it began; several keys at one moment",
+        gives_up: "a round to a majority; not without one",
+        cut_off: CutOff::Refuses,
+    },
+    Promise {
+        way: "at",
+        keeps: "one moment in all shards, the same at every node",
+        gives_up: "what is newer than the moment; cut off, moments that were not closed there before",
+        cut_off: CutOff::Answers,
+    },
+    Promise {
+        way: "within",
+        keeps: "sees every write acknowledged longer ago than the age",
+        gives_up: "younger writes; one moment for several keys",
+        cut_off: CutOff::AnswersForAWhile,
+    },
+    Promise {
+        way: "after",
+        keeps: "sees what the token stands for: one's own writes, and what one saw before",
+        gives_up: "others' writes since then; one moment for several keys; cut off, tokens younger than what is closed there",
+        cut_off: CutOff::Answers,
+    },
+    Promise {
+        way: "any",
+        keeps: "what was committed once",
+        gives_up: "how long ago that was, and going back in time from one node to the next",
+        cut_off: CutOff::Answers,
+    },
+];

@@ -1,0 +1,243 @@
+//! The calls.
+
+use super::door::Deadline;
+use super::proto::quorate_server::Quorate;
+use super::proto::{
+    self, CreateKeyspaceRequest, CreateKeyspaceResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse,
+    ListKeyspacesRequest, ListKeyspacesResponse, Outcome, PutRequest, PutResponse, ScanRequest, ScanResponse,
+    SplitKeyspaceRequest, SplitKeyspaceResponse, StatusRequest, StatusResponse, TransactRequest, TransactResponse,
+    WatchRequest,
+};
+use super::watch::{self, Messages, Responses};
+use super::{problems, translate};
+use crate::answers::Failure;
+use crate::feed::{self, Stop};
+use crate::freshness;
+use crate::names::{Names, keyspace};
+use crate::place::Place;
+use crate::query::range_or_all;
+use crate::reasons::Reason;
+use crate::scan::{self, Next, Wish};
+use crate::{keyspaces, transactions};
+use bytes::Bytes;
+use quorate_kv::across::Decision;
+use quorate_kv::{Db, Unavailable, limits};
+use std::sync::Arc;
+use tokio::time::timeout_at;
+use tonic::{Request, Response, Status};
+
+/// Answers calls.
+pub(super) struct Service {
+    pub db: Arc<dyn Db>,
+    pub stop: Stop,
+}
+
+/// What is left behind when the client's deadline passes.
+#[derive(Clone, Copy)]
+enum Leaves {
+    /// Nothing: it only read.
+    Nothing,
+    /// Perhaps what it was to write.
+    Doubt,
+}
+
+fn deadline_of<T>(request: &Request<T>) -> Deadline {
+    request.extensions().get().copied().unwrap_or(Deadline(None))
+}
+
+/// The answer to a call, or why there is none, by the client's deadline.
+async fn answer<T>(
+    deadline: Deadline,
+    leaves: Leaves,
+    work: impl Future<Output = Result<T, Failure>> + Send,
+) -> Result<Response<T>, Status> {
+    let done = match deadline.0 {
+        None => work.await,
+        Some(deadline) => timeout_at(deadline, work).await.unwrap_or_else(|_| {
+            Err(match leaves {
+                Leaves::Nothing => Failure::Core(Unavailable::Timeout.into()),
+                Leaves::Doubt => Failure::Overtaken,
+            })
+        }),
+    };
+    done.map(Response::new).map_err(|failure| problems::status(&failure))
+}
+
+impl Service {
+    async fn place(&self, name: &str, key: Bytes) -> Result<Place, Failure> {
+        Place::new(keyspace(name, &self.db).await?.id, key)
+    }
+
+    async fn transacted(&self, request: TransactRequest) -> Result<TransactResponse, Failure> {
+        let names = Names::of(&translate::keyspaces(&request), &self.db).await?;
+        let (after, fresh) = (translate::after(request.after.as_deref())?, request.freshness.clone());
+        let transaction = translate::transaction(request, &names)?;
+        let result = transactions::carry_out(transaction, after, fresh.as_deref(), &self.db).await?;
+        let reads = result.looks.iter().map(translate::found).collect();
+        let token = freshness::told(result.at);
+        Ok(TransactResponse { succeeded: result.succeeded, repeated: result.repeated, reads, token })
+    }
+
+    async fn got(&self, request: GetRequest) -> Result<GetResponse, Failure> {
+        let freshness = freshness::parse(request.freshness.as_deref())?;
+        let (kv, token) = self.place(&request.keyspace, request.key).await?.get(freshness, &self.db).await?;
+        Ok(GetResponse { kv: Some(translate::key_value(&kv)), token: freshness::told(token) })
+    }
+
+    async fn scanned(&self, request: ScanRequest) -> Result<ScanResponse, Failure> {
+        let ScanRequest { keyspace: name, prefix, from, to, after, limit, freshness: fresh } = request;
+        let freshness = freshness::parse(fresh.as_deref())?;
+        let wish = Wish::new(range_or_all(None, prefix, from, to)?, limit, after, freshness)?;
+        let (kvs, next, token) = scan::page(&wish, &keyspace(&name, &self.db).await?, &self.db).await?;
+        let next = next.map(|next| {
+            let (from, after) = match next {
+                Next::From(key) => (Some(key), None),
+                Next::After(key) => (None, Some(key)),
+            };
+            // What `to` says stands for a prefix, too; without it `after` may stand alone.
+            let (to, limit) = (wish.to().cloned(), Some(wish.limit));
+            ScanRequest { keyspace: name, prefix: None, from, to, after, limit, freshness: fresh }
+        });
+        let token = freshness::told(token);
+        Ok(ScanResponse { kvs: kvs.iter().map(translate::key_value).collect(), next, token })
+    }
+
+    async fn written(&self, request: PutRequest) -> Result<PutResponse, Failure> {
+        let terms = translate::terms(request.idempotency_key.as_ref(), request.after.as_deref())?;
+        let place = self.place(&request.keyspace, request.key).await?;
+        let written = place.put(request.value, request.condition.map(translate::facts), terms, &self.db).await?;
+        Ok(PutResponse { repeated: written.repeated, token: freshness::told(written.token) })
+    }
+
+    async fn removed(&self, request: DeleteRequest) -> Result<DeleteResponse, Failure> {
+        let terms = translate::terms(request.idempotency_key.as_ref(), request.after.as_deref())?;
+        let place = self.place(&request.keyspace, request.key).await?;
+        let written = place.delete(request.condition.map(translate::facts), terms, &self.db).await?;
+        let token = freshness::told(written.token);
+        Ok(DeleteResponse { repeated: written.repeated, deleted: written.found, token })
+    }
+
+    async fn settled(&self, request: StatusRequest) -> Result<StatusResponse, Failure> {
+        Ok(match transactions::settle(&request.id, &self.db).await? {
+            Some(Decision::Committed { succeeded, .. }) => {
+                StatusResponse { outcome: Outcome::Done.into(), succeeded, ..StatusResponse::default() }
+            }
+            Some(Decision::Aborted) => StatusResponse {
+                outcome: problems::outcome(Reason::Aborted).into(),
+                reason: Reason::Aborted.name().into(),
+                message: transactions::NEVER.into(),
+                ..StatusResponse::default()
+            },
+            None => StatusResponse {
+                outcome: Outcome::Unknown.into(),
+                message: transactions::FORGOTTEN.into(),
+                ..StatusResponse::default()
+            },
+        })
+    }
+
+    async fn listed(&self, request: ListKeyspacesRequest) -> Result<ListKeyspacesResponse, Failure> {
+        let keyspaces = if request.stale { self.db.known_keyspaces() } else { self.db.keyspaces().await? };
+        let keyspaces = keyspaces.iter().map(|keyspace| translate::keyspace(keyspace, &*self.db)).collect();
+        Ok(ListKeyspacesResponse { keyspaces })
+    }
+
+    async fn created(&self, request: CreateKeyspaceRequest) -> Result<proto::Keyspace, Failure> {
+        let replicas = request.replicas.map_or(limits::REPLICAS_DEFAULT, |replicas| replicas as usize);
+        let kind = translate::kind(request.kind)?;
+        let made = self.db.create_keyspace(request.name, kind, request.split_at, replicas).await?;
+        Ok(translate::keyspace(&made, &*self.db))
+    }
+
+    async fn split(&self, request: SplitKeyspaceRequest) -> Result<proto::Keyspace, Failure> {
+        let split = keyspaces::split_at(&request.name, request.at, &self.db).await?;
+        Ok(translate::keyspace(&split, &*self.db))
+    }
+
+    async fn watched(&self, request: WatchRequest, deadline: Deadline) -> Result<Responses, Failure> {
+        let name = request.keyspace.clone();
+        let spec = watch::wish(request)?;
+        let (keyspace, tongue) = (keyspace(&name, &self.db).await?, Messages { prev: spec.prev_kv });
+        let chunks = feed::open(&self.db, keyspace.id, spec, tongue, self.stop.clone(), "")?;
+        Ok(Responses::new(chunks, deadline))
+    }
+}
+
+#[tonic::async_trait]
+impl Quorate for Service {
+    async fn transact(&self, r: Request<TransactRequest>) -> Result<Response<TransactResponse>, Status> {
+        answer(deadline_of(&r), Leaves::Doubt, self.transacted(r.into_inner())).await
+    }
+
+    async fn get(&self, r: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        answer(deadline_of(&r), Leaves::Nothing, self.got(r.into_inner())).await
+    }
+
+    async fn scan(&self, r: Request<ScanRequest>) -> Result<Response<ScanResponse>, Status> {
+        answer(deadline_of(&r), Leaves::Nothing, self.scanned(r.into_inner())).await
+    }
+
+    async fn put(&self, r: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        answer(deadline_of(&r), Leaves::Doubt, self.written(r.into_inner())).await
+    }
+
+    async fn delete(&self, r: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
+        answer(deadline_of(&r), Leaves::Doubt, self.removed(r.into_inner())).await
+    }
+
+    async fn status(&self, r: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        // That it is settled is no harm if nobody hears it.
+        answer(deadline_of(&r), Leaves::Nothing, self.settled(r.into_inner())).await
+    }
+
+    async fn list_keyspaces(
+        &self,
+        r: Request<ListKeyspacesRequest>,
+    ) -> Result<Response<ListKeyspacesResponse>, Status> {
+        answer(deadline_of(&r), Leaves::Nothing, self.listed(r.into_inner())).await
+    }
+
+    async fn create_keyspace(
+        &self,
+        r: Request<CreateKeyspaceRequest>,
+    ) -> Result<Response<CreateKeyspaceResponse>, Status> {
+        let created = async |r| Ok(CreateKeyspaceResponse { keyspace: Some(self.created(r).await?) });
+        answer(deadline_of(&r), Leaves::Doubt, created(r.into_inner())).await
+    }
+
+    async fn split_keyspace(
+        &self,
+        r: Request<SplitKeyspaceRequest>,
+    ) -> Result<Response<SplitKeyspaceResponse>, Status> {
+        let split = async |r| Ok(SplitKeyspaceResponse { keyspace: Some(self.split(r).await?) });
+        answer(deadline_of(&r), Leaves::Doubt, split(r.into_inner())).await
+    }
+
+    type WatchStream = Responses;
+
+    async fn watch(&self, r: Request<WatchRequest>) -> Result<Response<Responses>, Status> {
+        let deadline = deadline_of(&r);
+        answer(deadline, Leaves::Nothing, self.watched(r.into_inner(), deadline)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grpc::problem_of;
+    use std::time::Duration;
+    use tokio::time::Instant;
+
+    #[tokio::test]
+    async fn whose_deadline_passes_is_told_whether_anything_may_have_been_done() {
+        let soon = Deadline(Some(Instant::now() + Duration::from_millis(10)));
+        let late = async |leaves| {
+            let answer = answer::<()>(soon, leaves, std::future::pending()).await;
+            problem_of(&answer.expect_err("too late")).expect("a problem")
+        };
+        assert_eq!(late(Leaves::Doubt).await.outcome(), Outcome::Unknown);
+        let read = late(Leaves::Nothing).await;
+        assert_eq!((read.outcome(), read.reason.as_str()), (Outcome::Unavailable, "timeout"));
+        assert!(answer(Deadline(None), Leaves::Doubt, async { Ok(()) }).await.is_ok());
+    }
+}

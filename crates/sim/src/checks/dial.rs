@@ -1,0 +1,216 @@
+//! Reads that are no transactions keep what their freshness promises, and timestamps say what came first: judged in the end, when it is known of every version who
+//! wrote it, and when it happened.
+
+use crate::history::{Violation, demand};
+use bytes::Bytes;
+use quorate_env::Timestamp;
+use quorate_kv::{Freshness, KeyRange};
+use std::collections::BTreeMap;
+
+/// What a node's clock may be wrong by while it measures how old something is: one part in so many.
+const CLOCK_SLACK: u64 = 10;
+
+/// A version of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Version {
+    /// The operation that wrote it.
+    pub writer: u64,
+    /// When, as its shard says.
+    pub at: Timestamp,
+}
+
+/// What somebody saw.
+#[derive(Clone, Debug)]
+pub(crate) struct Sight {
+    pub operation: u64,
+    pub began_us: u64,
+    pub freshness: Freshness,
+    pub looked: KeyRange,
+    /// Who had last written the keys that it saw.
+    pub saw: BTreeMap<Bytes, u64>,
+    pub token: Timestamp,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct DialCheck {
+    pub sights: Vec<Sight>,
+    /// When writers were told that they wrote.
+    pub told: BTreeMap<u64, Timestamp>,
+    /// What writers had to come after.
+    pub after: BTreeMap<u64, Timestamp>,
+}
+
+impl DialCheck {
+    /// Judges, given the versions of each key, oldest first, and when each operation was acknowledged, in microseconds. Clocks that run wrong can tell nobody how old
+    /// something is: then `timely` is false.
+    pub fn finish(
+        &self,
+        versions: &BTreeMap<Bytes, Vec<Version>>,
+        acknowledged: &BTreeMap<u64, u64>,
+        timely: bool,
+    ) -> Result<u64, Violation> {
+        self.judge_stamps(versions)?;
+        for sight in &self.sights {
+            for (key, versions) in
+                versions.range(sight.looked.start.clone()..).filter(|(key, _)| sight.looked.contains(key))
+            {
+                self.judge_key(sight, key, versions, acknowledged, timely)?;
+            }
+            for key in sight.saw.keys() {
+                demand(versions.contains_key(key), "reads see what was committed", || {
+                    format!("operation {} saw {}, which nobody wrote", sight.operation, key.escape_ascii())
+                })?;
+            }
+        }
+        Ok(self.sights.len() as u64)
+    }
+
+    fn judge_key(
+        &self,
+        sight: &Sight,
+        key: &Bytes,
+        versions: &[Version],
+        acknowledged: &BTreeMap<u64, u64>,
+        timely: bool,
+    ) -> Result<(), Violation> {
+        let Sight { operation, freshness, token, .. } = sight;
+        let tell = |what: String| format!("operation {operation}, {freshness:?}, {what} of {}", key.escape_ascii());
+        // How many versions it has seen; those before the last one are overwritten.
+        let seen = match sight.saw.get(key) {
+            None => 0,
+            Some(writer) => {
+                let at = versions.iter().position(|version| version.writer == *writer);
+                demand(at.is_some(), "reads see what was committed", || tell(format!("saw {writer}")))?;
+                at.unwrap_or_default() + 1
+            }
+        };
+        let by = |moment: Timestamp| versions.iter().take_while(|version| version.at <= moment).count();
+        demand(seen <= by(*token), "a token stands for all that was seen", || {
+            tell(format!("got {token} and saw {:?}", versions[seen - 1]))
+        })?;
+        match freshness {
+            Freshness::At(at) => demand(seen == by(*at), "a moment is seen as it was", || {
+                tell(format!("saw {seen} versions and not {}", by(*at)))
+            }),
+            Freshness::After(at) => demand(seen >= by(*at), "a token's holder sees what it stands for", || {
+                tell(format!("saw {seen} versions and not {}", by(*at)))
+            }),
+            Freshness::Within(age) if timely => {
+                let age = age.as_micros() as u64;
+                let old = |version: &Version| {
+                    let ended = acknowledged.get(&version.writer).copied().unwrap_or(u64::MAX);
+                    ended.saturating_add(age + age / CLOCK_SLACK) < sight.began_us
+                };
+                let least = versions.iter().rposition(old).map_or(0, |at| at + 1);
+                demand(seen >= least, "no read is staler than it may be", || {
+                    tell(format!("saw {seen} versions and not {least}"))
+                })
+            }
+            Freshness::Strict | Freshness::Within(_) | Freshness::Any => Ok(()),
+        }
+    }
+
+    fn judge_stamps(&self, versions: &BTreeMap<Bytes, Vec<Version>>) -> Result<(), Violation> {
+        let mut stamps: BTreeMap<u64, Timestamp> = BTreeMap::new();
+        for (key, versions) in versions {
+            // What is in one entry happens at once.
+            demand(versions.is_sorted_by_key(|version| version.at), "timestamps ascend", || {
+                format!("the versions of {} are {versions:?}", key.escape_ascii())
+            })?;
+            for Version { writer, at } in versions {
+                let before = *stamps.entry(*writer).or_insert(*at);
+                demand(before == *at, "a transaction happens at one moment", || {
+                    format!("operation {writer} wrote at {before}, and {} at {at}", key.escape_ascii())
+                })?;
+            }
+        }
+        for (writer, at) in &stamps {
+            let told = self.told.get(writer).copied().unwrap_or(*at);
+            demand(told == *at, "a transaction happens at one moment", || {
+                format!("operation {writer} was told {told}, and it was {at}")
+            })?;
+            let after = self.after.get(writer).copied().unwrap_or_default();
+            demand(after < *at || after == Timestamp::ZERO, "timestamps ascend", || {
+                format!("operation {writer} happened at {at}, and not after {after}")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn sight(freshness: Freshness, saw: &[(&'static str, u64)], token: u64) -> Sight {
+        let saw = saw.iter().map(|(key, writer)| (Bytes::from(*key), *writer)).collect();
+        let looked = KeyRange::prefix("r/");
+        Sight { operation: 99, began_us: 2_000_000, freshness, looked, saw, token: Timestamp(token) }
+    }
+
+    /// Two keys: the first written by 1 at 10 and by 2 at 20, the second by 2 at 20; they were acknowledged after one second, and after two but for a bit.
+    fn judge(sight: Sight) -> Result<u64, &'static str> {
+        let version = |writer, at| Version { writer, at: Timestamp(at) };
+        let versions = BTreeMap::from([
+            (Bytes::from("r/1"), vec![version(1, 10), version(2, 20)]),
+            (Bytes::from("r/2"), vec![version(2, 20)]),
+        ]);
+        let acknowledged = BTreeMap::from([(1, 1_000_000), (2, 1_900_000)]);
+        let check = DialCheck { sights: vec![sight], ..DialCheck::default() };
+        check.finish(&versions, &acknowledged, true).map_err(|violation| violation.rule)
+    }
+
+    #[test]
+    fn a_moment_is_neither_earlier_nor_later_nor_two() {
+        let at = |moment| Freshness::At(Timestamp(moment));
+        let wrong = Err("a moment is seen as it was");
+        assert_eq!(judge(sight(at(15), &[("r/1", 1)], 15)), Ok(1));
+        assert_eq!(judge(sight(at(9), &[], 9)), Ok(1));
+        assert_eq!(judge(sight(at(20), &[("r/1", 2), ("r/2", 2)], 20)), Ok(1));
+        assert_eq!(judge(sight(at(20), &[("r/1", 2)], 20)), wrong);
+        assert_eq!(judge(sight(at(15), &[("r/1", 1), ("r/2", 2)], 20)), wrong);
+        assert_eq!(judge(sight(at(15), &[], 15)), wrong);
+        assert_eq!(judge(sight(at(15), &[("r/1", 7)], 15)), Err("reads see what was committed"));
+        assert_eq!(judge(sight(at(9), &[("r/3", 1)], 9)), Err("reads see what was committed"));
+    }
+
+    #[test]
+    fn a_token_brings_what_it_stands_for_and_stands_for_what_it_brings() {
+        let after = |moment| Freshness::After(Timestamp(moment));
+        assert_eq!(judge(sight(after(10), &[("r/1", 1)], 10)), Ok(1));
+        assert_eq!(judge(sight(after(10), &[("r/1", 2)], 20)), Ok(1));
+        assert_eq!(judge(sight(after(20), &[("r/1", 2)], 20)), Err("a token's holder sees what it stands for"));
+        assert_eq!(judge(sight(after(10), &[("r/1", 2)], 19)), Err("a token stands for all that was seen"));
+    }
+
+    #[test]
+    fn what_is_older_than_it_may_be_is_noticed() {
+        let within = |ms| Freshness::Within(Duration::from_millis(ms));
+        assert_eq!(judge(sight(within(500), &[("r/1", 1)], 20)), Ok(1));
+        assert_eq!(judge(sight(within(500), &[], 20)), Err("no read is staler than it may be"));
+        assert_eq!(judge(sight(within(50), &[("r/1", 1)], 20)), Err("no read is staler than it may be"));
+        assert_eq!(judge(sight(Freshness::Any, &[], 0)), Ok(1));
+    }
+
+    #[test]
+    fn stamps_that_differ_or_go_back_are_noticed() {
+        let judge = |versions: &[(&'static str, u64, u64)], told: Option<u64>| {
+            let mut all: BTreeMap<Bytes, Vec<Version>> = BTreeMap::new();
+            for (key, writer, at) in versions {
+                all.entry(Bytes::from(*key)).or_default().push(Version { writer: *writer, at: Timestamp(*at) });
+            }
+            let told = told.map(|at| (1, Timestamp(at))).into_iter().collect();
+            let check = DialCheck { told, after: BTreeMap::from([(1, Timestamp(5))]), ..DialCheck::default() };
+            check.finish(&all, &BTreeMap::new(), true).map_err(|violation| violation.rule)
+        };
+        assert_eq!(judge(&[("a", 1, 10), ("b", 1, 10), ("a", 2, 11)], Some(10)), Ok(0));
+        assert_eq!(judge(&[("a", 3, 0), ("a", 2, 0), ("a", 1, 6)], None), Ok(0));
+        assert_eq!(judge(&[("a", 1, 10), ("b", 1, 11)], None), Err("a transaction happens at one moment"));
+        assert_eq!(judge(&[("a", 1, 10)], Some(9)), Err("a transaction happens at one moment"));
+        assert_eq!(judge(&[("a", 1, 10), ("a", 2, 10)], None), Ok(0));
+        assert_eq!(judge(&[("a", 1, 10), ("a", 2, 9)], None), Err("timestamps ascend"));
+        assert_eq!(judge(&[("a", 1, 5)], None), Err("timestamps ascend"));
+    }
+}
