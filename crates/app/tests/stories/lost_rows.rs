@@ -41,11 +41,20 @@ fn damage(data_dir: &Path) {
     table.sync_all().expect("synced");
 }
 
+/// Looks at some of the keys at this node alone. It may be about to start anew, and is asked again then.
 async fn whole(endpoint: &str) {
-    let mut client = kv(endpoint).await.expect("a connection");
+    let deadline = Instant::now() + PATIENCE;
     for n in (0..KEYS).step_by(41) {
-        let range = RangeRequest { key: key(n).into(), serializable: true, ..Default::default() };
-        let found = client.range(range).await.expect("answered").into_inner();
+        let found = loop {
+            let range = RangeRequest { key: key(n).into(), serializable: true, ..Default::default() };
+            if let Some(mut client) = kv(endpoint).await
+                && let Ok(found) = client.range(range).await
+            {
+                break found.into_inner();
+            }
+            assert!(Instant::now() < deadline, "{endpoint} does not answer");
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        };
         assert_eq!(found.kvs.first().map(|kv| kv.value.clone()), Some(value(n).into()), "{}", key(n));
     }
 }

@@ -207,16 +207,10 @@ impl Cluster {
 
     /// Waits until every node serves a linearizable read.
     pub async fn ready(&self) {
-        let deadline = Instant::now() + Duration::from_secs(30);
         for endpoint in self.endpoints() {
-            loop {
-                if let Some(mut client) = kv(&endpoint).await {
-                    let read = client.range(RangeRequest { key: "ready".into(), ..Default::default() });
-                    if matches!(tokio::time::timeout(Duration::from_secs(5), read).await, Ok(Ok(_))) {
-                        break;
-                    }
-                }
-                assert!(Instant::now() < deadline, "{endpoint} is not ready in time");
+            let deadline = Instant::now() + PATIENCE;
+            while let Err(why) = served(&endpoint).await {
+                assert!(Instant::now() < deadline, "{endpoint} is not ready in time: {why}");
                 tokio::time::sleep(Duration::from_millis(30)).await;
             }
         }
@@ -237,6 +231,17 @@ impl Cluster {
                 tokio::time::sleep(Duration::from_millis(30)).await;
             }
         }
+    }
+}
+
+/// One linearizable read, or why there was no answer.
+async fn served(endpoint: &str) -> Result<(), String> {
+    let mut client = kv(endpoint).await.ok_or("it cannot be reached")?;
+    let read = client.range(RangeRequest { key: "ready".into(), ..Default::default() });
+    match tokio::time::timeout(Duration::from_secs(5), read).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(status)) => Err(format!("{:?}: {}", status.code(), status.message())),
+        Err(_) => Err("no answer within 5 s".to_owned()),
     }
 }
 
