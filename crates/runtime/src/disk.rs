@@ -287,12 +287,14 @@ fn recover(
     files: Vec<(FileName, Bytes)>,
 ) -> Result<(Wal, Recovered, Vec<DiskOp>), WalError> {
     let (wal, recovered, ops) = Wal::recover(identity, limits, files)?;
-    for Damage { file, offset, part } in &recovered.damage {
-        tracing::warn!(%file, offset, ?part, "bytes of the log have changed on the disk; this disk should be replaced");
+    if let Some(Damage { file, offset, part }) = recovered.damage.first() {
+        let places = recovered.damage.len();
+        tracing::warn!(%file, offset, ?part, places, "bytes of the log have changed on the disk, here for the first time; this disk should be replaced");
     }
     for (shard, log) in &recovered.shards {
-        for rotted in &log.rotted {
-            tracing::error!(%shard, index = rotted.index.0, term = rotted.term.0, "an entry of the log has rotted; it is fetched from another node");
+        if let (Some(first), Some(last)) = (log.rotted.first(), log.rotted.last()) {
+            let (entries, first, last) = (log.rotted.len(), first.index.0, last.index.0);
+            tracing::error!(%shard, entries, first, last, "entries of the log have rotted; they are fetched from another node");
         }
     }
     recovered.require_promises()?;
