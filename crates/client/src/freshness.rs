@@ -111,17 +111,18 @@ pub struct Seen {
 }
 
 impl Client {
-    /// Reads a key as fresh as is asked for; none if it is not there.
+    /// Reads a key as fresh as is asked for, or as its keyspace's reads are if nothing is said; none if it is not there.
     ///
     /// # Errors
     /// If it is refused, or nobody is available.
-    pub async fn look(
+    pub async fn look<'a>(
         &self,
         keyspace: &str,
         key: impl AsRef<[u8]>,
-        freshness: &Freshness,
+        freshness: impl Into<Option<&'a Freshness>>,
     ) -> Result<Option<Seen>, Error> {
-        let path = format!("{}?freshness={freshness}", address(keyspace, key.as_ref())?);
+        let said = freshness.into().map(|freshness| format!("?freshness={freshness}"));
+        let path = address(keyspace, key.as_ref())? + &said.unwrap_or_default();
         match self.ask(&Request::get(path)).await {
             Ok(said) => read(said).map(Some),
             Err(error) if is_absent(&error) => Ok(None),

@@ -4,7 +4,7 @@
 use crate::keys::read;
 use crate::request::Request;
 use crate::text::in_address;
-use crate::{Client, Error, Text};
+use crate::{Client, Error, Freshness, Text};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -30,6 +30,12 @@ pub struct Keyspace {
     /// How many replicas each shard is to have; none said means one on every member.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<usize>,
+    /// For so long what was overwritten can still be read: `90s`, `10m`, `1h`, `7d` or `forever`.
+    #[serde(default)]
+    pub history: String,
+    /// Of reads and scans that do not say.
+    #[serde(default)]
+    pub freshness: String,
     /// Its shards, ascending.
     pub shards: Vec<Shard>,
 }
@@ -84,6 +90,27 @@ impl Client {
             wish["replicas"] = replicas.into();
         }
         read(self.ask(&Request::change("/v1/keyspaces".into(), wish)).await?)
+    }
+
+    /// Wants another history of a keyspace, or another freshness of reads that do not say, or both; what is not named stays.
+    ///
+    /// # Errors
+    /// If it is refused, as when it is none of those; nobody is available; or nobody knows whether it was done.
+    pub async fn change_keyspace(
+        &self,
+        name: &str,
+        history: Option<&str>,
+        freshness: Option<&Freshness>,
+    ) -> Result<Keyspace, Error> {
+        let mut change = json!({});
+        if let Some(history) = history {
+            change["history"] = history.into();
+        }
+        if let Some(freshness) = freshness {
+            change["freshness"] = freshness.to_string().into();
+        }
+        let path = format!("/v1/keyspaces/{}", in_address(name.as_bytes()));
+        read(self.ask(&Request::patch(path, change)).await?)
     }
 
     /// Gives the keys from `at` on, up to where the next shard begins, a shard of their own.

@@ -55,6 +55,10 @@ impl Request {
         Self { method: Method::POST, path, body: Some(body), kind: Kind::Change }
     }
 
+    pub(crate) fn patch(path: String, body: Value) -> Self {
+        Self { method: Method::PATCH, ..Self::change(path, body) }
+    }
+
     /// The header that tells it from another.
     pub(crate) fn header(&self) -> Result<Option<HeaderValue>, hyper::http::Error> {
         let Kind::Named(name) = &self.kind else { return Ok(None) };

@@ -116,6 +116,18 @@ pub const WEIGH_REST: Duration = Duration::from_secs(10);
 /// Between two looks for a shard that is to be weighed, where there was none: a node may have thousands.
 pub const WEIGH_LOOK: Duration = Duration::from_secs(1);
 
+/// Between two looks for shards whose history reaches back further than it is to.
+pub const HISTORY_LOOK: Duration = Duration::from_secs(1);
+
+/// Shards whose history is looked at in one step: each costs some ten reads.
+pub const HISTORIES_PER_TICK: usize = 8;
+
+/// A shard's history is compacted no more often than this, and no more often than [`HISTORY_PARTS`] times in the time that it is kept: an entry each time.
+pub const HISTORY_REST: Duration = Duration::from_secs(60);
+
+/// See [`HISTORY_REST`]. History may be older by one part than it is to be.
+pub const HISTORY_PARTS: u32 = 8;
+
 /// A shard that this node has no replica of, and that nobody has asked for in this time, is forgotten: what is known of it is found again by one question.
 pub const OUTPOST_IDLE: Duration = Duration::from_secs(60);
 

@@ -134,6 +134,8 @@ pub enum Sabotage {
     SessionAgain,
     /// Let a replica go before the others know for good that it is to.
     LeaveAtOnce,
+    /// Have history compacted as soon as it is written.
+    ForgetAtOnce,
     /// A flaw of the state machine.
     Machine(Flaw),
 }

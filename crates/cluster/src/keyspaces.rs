@@ -4,24 +4,28 @@
 //!   keyspaces/<id>        a keyspace: name, kind, shards, which of them was split off which, and who the first members of its groups are
 //!   keyspace-names/<name> its id: a name is given once
 //!   next-id               the next number for a keyspace or a shard
+//!   policies/<id>         what is wanted of a keyspace, if somebody has said
 //! ```
 //!
 //! The system keyspace and the default one have no rows: every cluster begins with them, each one shard of the same number. Clients do not
 //! see the system keyspace as one of theirs.
 
 use crate::placement::Placements;
-use crate::rows::unchanged_since;
+use crate::rows::{number_of, numbered, unchanged_since};
 use bytes::Bytes;
 use quorate_env::{DecodeError, Reader, ReplicaId, ShardId, Writer};
 use quorate_kv::{
-    KeyRange, KeyValue, Keyspace, KeyspaceId, KeyspaceKind, Level, Op, PutOp, Refusal, Revision, Txn, limits,
+    KeyRange, KeyValue, Keyspace, KeyspaceId, KeyspaceKind, Level, Op, Policy, PolicyChange, PutOp, Refusal, Revision,
+    Txn, limits,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Where the keyspaces' rows begin.
 const KEYSPACES: &str = "keyspaces/";
 const NAMES: &str = "keyspace-names/";
 const NEXT_ID: &str = "next-id";
+const POLICIES: &str = "policies/";
 
 /// Of a keyspace none of whose shards was split, so that the release before this one can read it.
 const UNSPLIT: u8 = 1;
@@ -107,7 +111,8 @@ impl KeyspaceRow {
         if shards.is_empty() || !shards[0].0.is_empty() || !shards.is_sorted_by(|a, b| a.0 < b.0) {
             return Err(r.error("shards"));
         }
-        Ok(Self { keyspace: Keyspace { id, name, kind, shards }, founders, parents })
+        let keyspace = Keyspace { id, name, kind, shards, policy: Policy::OF_MADE };
+        Ok(Self { keyspace, founders, parents })
     }
 
     fn key(&self) -> String {
@@ -130,7 +135,8 @@ pub struct Keyspaces {
 impl Default for Keyspaces {
     fn default() -> Self {
         let (id, kind) = (KeyspaceId::DEFAULT, KeyspaceKind::Ordered);
-        let default = Keyspace { id, name: "default".into(), kind, shards: vec![(Bytes::new(), ShardId(id.0))] };
+        let (shards, policy) = (vec![(Bytes::new(), ShardId(id.0))], Policy::OF_DEFAULT);
+        let default = Keyspace { id, name: "default".into(), kind, shards, policy };
         let (made, children, next_id) = (BTreeMap::new(), BTreeMap::new(), KeyspaceId::FIRST_MADE.0);
         Self { default, made, children, next_id, revision: Revision::default() }
     }
@@ -139,8 +145,8 @@ impl Default for Keyspaces {
 impl Keyspaces {
     /// The keys that make it up.
     #[must_use]
-    pub fn ranges() -> [KeyRange; 2] {
-        [KeyRange::prefix(KEYSPACES), KeyRange::single(NEXT_ID)]
+    pub fn ranges() -> [KeyRange; 3] {
+        [KeyRange::prefix(KEYSPACES), KeyRange::single(NEXT_ID), KeyRange::prefix(POLICIES)]
     }
 
     /// Whether a key is among them.
@@ -152,9 +158,12 @@ impl Keyspaces {
     /// From what is under [`Keyspaces::ranges`].
     pub fn read(kvs: impl IntoIterator<Item = KeyValue>, revision: Revision) -> Result<Self, DecodeError> {
         let mut keyspaces = Self { revision, ..Self::default() };
+        let mut policies = BTreeMap::new();
         for kv in kvs {
             if kv.key == NEXT_ID {
                 keyspaces.next_id = Reader::new(kv.value).u64("next id")?;
+            } else if kv.key.starts_with(POLICIES.as_bytes()) {
+                policies.insert(KeyspaceId(number_of(POLICIES, &kv.key)?), Policy::decode(kv.value)?);
             } else {
                 let row = KeyspaceRow::decode(kv.value)?;
                 for (start, shard) in &row.keyspace.shards {
@@ -164,6 +173,10 @@ impl Keyspaces {
                 }
                 keyspaces.made.insert(row.keyspace.id, row);
             }
+        }
+        let made = keyspaces.made.values_mut().map(|row| &mut row.keyspace);
+        for keyspace in made.chain([&mut keyspaces.default]) {
+            keyspace.policy = policies.get(&keyspace.id).copied().unwrap_or(keyspace.policy);
         }
         Ok(keyspaces)
     }
@@ -225,7 +238,7 @@ impl Keyspaces {
             starts.into_iter().zip(self.next_id + 1..).map(|(s, n)| (s, ShardId(n))).collect();
         let mut next = Writer::new();
         next.u64(self.next_id + 1 + shards.len() as u64);
-        let keyspace = Keyspace { id, name: name.into(), kind, shards };
+        let keyspace = Keyspace { id, name: name.into(), kind, shards, policy: Policy::OF_MADE };
         let row = KeyspaceRow { keyspace: keyspace.clone(), founders, parents: BTreeMap::new() };
         let name_key = format!("{NAMES}{name}");
         let txn = Txn {
@@ -272,6 +285,33 @@ impl Keyspaces {
         };
         placements.inherit(parent, child, &mut txn);
         Ok((child, txn))
+    }
+
+    /// The row that says what is wanted of a keyspace.
+    #[must_use]
+    pub fn wanted(id: KeyspaceId, policy: Policy) -> Op {
+        Op::Put(PutOp::of(numbered(POLICIES, id.0), policy.encode()))
+    }
+
+    /// What to submit to the system keyspace so that something else is wanted of a keyspace. It fails, and must be made again, if somebody else changed
+    /// a keyspace in the meantime.
+    ///
+    /// # Errors
+    /// If there is no such keyspace.
+    pub fn want(&self, id: KeyspaceId, change: PolicyChange) -> Result<Txn, Refusal> {
+        let policy = self.get(id).ok_or(Refusal::KeyspaceNotFound)?.policy.with(change);
+        Ok(Txn {
+            compares: unchanged_since(self.revision, Self::ranges()),
+            success: vec![Self::wanted(id, policy)],
+            failure: Vec::new(),
+        })
+    }
+
+    /// How far back the history of each shard is to reach, where that is not for ever.
+    pub fn histories(&self) -> impl Iterator<Item = (ShardId, Duration)> + '_ {
+        let system = (ShardId(KeyspaceId::SYSTEM.0), Policy::OF_MADE.history);
+        let shards = self.all().flat_map(|it| it.shards.iter().map(|(_, shard)| (*shard, it.policy.history)));
+        std::iter::once(system).chain(shards).filter_map(|(shard, history)| Some((shard, history?)))
     }
 
     /// The child that a shard with these keys is to split off next, with its first key. Of several the last one in the order of keys: a shard is split
@@ -326,6 +366,22 @@ pub(crate) mod tests {
         assert_eq!(refused.err(), Some(Refusal::KeyspaceExists));
         let (second, _) = one.create("stock", KeyspaceKind::Ordered, &[], founders).expect("allowed");
         assert_eq!(second.id, KeyspaceId(20));
+    }
+
+    #[test]
+    fn what_is_wanted_of_a_keyspace_is_its_own_row() {
+        let (keyspaces, id) = made("orders", &["c"]);
+        let system = (ShardId(1), Duration::from_secs(3_600));
+        let made: Vec<_> = [17, 18].map(|shard| (ShardId(shard), Duration::from_secs(3_600))).into();
+        assert_eq!(keyspaces.histories().collect::<Vec<_>>(), [vec![system], made].concat());
+        let change = PolicyChange { history: Some(Some(Duration::from_secs(9))), ..PolicyChange::default() };
+        let keyspaces = with(&keyspaces, &keyspaces.want(id, change).expect("there"));
+        let made: Vec<_> = [17, 18].map(|shard| (ShardId(shard), Duration::from_secs(9))).into();
+        assert_eq!(keyspaces.histories().collect::<Vec<_>>(), [vec![system], made].concat());
+        let forever = PolicyChange { history: Some(None), ..PolicyChange::default() };
+        let keyspaces = with(&keyspaces, &keyspaces.want(id, forever).expect("there"));
+        assert_eq!(keyspaces.histories().collect::<Vec<_>>(), [system]);
+        assert_eq!(keyspaces.want(KeyspaceId(99), change), Err(Refusal::KeyspaceNotFound));
     }
 
     fn with(before: &Keyspaces, txn: &Txn) -> Keyspaces {

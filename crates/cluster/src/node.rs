@@ -1,5 +1,6 @@
 //! The node: takes inputs, hands them to the replicas that they concern, and gathers what comes out.
 
+mod forgetting;
 mod looking;
 mod outposts;
 mod placing;
@@ -25,6 +26,7 @@ use crate::recall::{Opened, Recall, Witness};
 use crate::replica::{self, Context, Replica, SystemRows};
 use crate::slots::Slots;
 use crate::wire::{PeerBody, PeerMessage, node_of};
+use forgetting::Forgetting;
 use outposts::Outposts;
 use placing::{Goodbye, Sayings};
 use quorate_consensus::{Config, Group, Membership, Restored};
@@ -56,6 +58,9 @@ const WEIGHED: RequestId = RequestId::MAX - 1;
 /// The request in which a node says whom a group has. It shows in the rows.
 const PLACED: RequestId = RequestId::MAX - 2;
 
+/// The request in which a node has a shard's history compacted. It shows in the shard.
+const FORGOTTEN: RequestId = RequestId::MAX - 3;
+
 /// Append messages in flight to one follower.
 const APPENDS_IN_FLIGHT_MAX: usize = 64;
 
@@ -83,6 +88,7 @@ pub struct Node {
     /// Shards that were split off and have no replica here yet.
     nursery: Nursery,
     scales: Scales,
+    forgetting: Forgetting,
     outposts: Outposts,
     sayings: Sayings,
     /// Replicas that are to go.
@@ -179,6 +185,7 @@ impl Node {
             remains: remains.cloned(),
             nursery: Nursery::default(),
             scales: Scales::default(),
+            forgetting: Forgetting::default(),
             outposts: Outposts::default(),
             sayings: Sayings::default(),
             goodbyes: BTreeMap::new(),
@@ -289,6 +296,7 @@ impl Node {
                 self.tend_children(now);
                 self.try_to(now, |node, _| node.build_children());
                 self.weigh(now);
+                self.forget_history(now);
                 self.try_to(now, Self::let_go);
                 self.say_groups(now);
                 self.place(now);
@@ -441,11 +449,13 @@ impl Node {
 
     /// Takes answers to the steps of transactions, and asks for the next steps.
     fn move_across(&mut self, now: Instant) {
-        let said = self.tell_again.is_some() || self.scales.asked || self.sayings.are_under_way();
+        let asked = self.scales.asked || self.forgetting.asked > 0;
+        let said = self.tell_again.is_some() || asked || self.sayings.are_under_way();
         if self.across.is_asking() || said {
             let answers = self.shared.out.replies.extract_if(.., |(id, _)| *id >= OWN_REQUESTS);
             for (id, answer) in answers.collect::<Vec<_>>() {
                 self.scales.asked &= id != WEIGHED;
+                self.forgetting.asked = self.forgetting.asked.saturating_sub(u64::from(id == FORGOTTEN));
                 self.with_across(now, |across, at| across.answered(id, answer, at));
             }
         }

@@ -2,8 +2,8 @@
 
 use crate::across::{Decision, Look, Transaction, TransactionResult, TxId};
 use crate::{
-    Command, CommandId, Error, Freshness, Keyspace, KeyspaceId, KeyspaceKind, LeaseId, Level, Looked, Outcome, RangeOp,
-    RangeResult, Revision, WatchControl, WatchEvents,
+    Command, CommandId, Error, Freshness, Keyspace, KeyspaceId, KeyspaceKind, LeaseId, Level, Looked, Outcome,
+    PolicyChange, RangeOp, RangeResult, Revision, WatchControl, WatchEvents,
 };
 use quorate_env::{ClusterId, LogIndex, NodeId, ShardId, Term};
 use std::future::Future;
@@ -288,6 +288,9 @@ pub trait Db: Send + Sync + 'static {
 
     /// Gives the keys of a ranged keyspace from `at` on, up to where the next shard begins, a shard of their own. They can be used when this returns.
     fn split_keyspace(&self, keyspace: KeyspaceId, at: bytes::Bytes) -> BoxFuture<'_, Result<Keyspace, Error>>;
+
+    /// Wants something else of a keyspace. Nodes follow when they hear of it.
+    fn change_policy(&self, keyspace: KeyspaceId, change: PolicyChange) -> BoxFuture<'_, Result<Keyspace, Error>>;
 
     /// Has shards that live on some nodes leave one of them, or lets them come back. Says whether they have left: what takes longer
     /// than some seconds goes on by itself.

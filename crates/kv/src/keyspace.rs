@@ -1,6 +1,6 @@
 //! Keyspaces: the units of naming, policy and order, and the shards that they are made of.
 
-use crate::{KeyRange, RangeEnd};
+use crate::{KeyRange, Policy, RangeEnd};
 use bytes::Bytes;
 use quorate_env::ShardId;
 
@@ -37,6 +37,8 @@ pub struct Keyspace {
     pub kind: KeyspaceKind,
     /// Its shards with the first key of each, ascending; the first one's is empty.
     pub shards: Vec<(Bytes, ShardId)>,
+    /// What is wanted of it.
+    pub policy: Policy,
 }
 
 impl Keyspace {
@@ -73,7 +75,8 @@ mod tests {
     fn each_key_has_one_shard_and_ranges_are_cut_where_shards_are() {
         let starts = ["", "g", "p"];
         let shards = starts.iter().zip(1..).map(|(start, n)| (Bytes::from(*start), ShardId(n))).collect();
-        let keyspace = Keyspace { id: KeyspaceId(9), name: "orders".into(), kind: KeyspaceKind::Ranged, shards };
+        let (id, kind, policy) = (KeyspaceId(9), KeyspaceKind::Ranged, Policy::OF_MADE);
+        let keyspace = Keyspace { id, name: "orders".into(), kind, shards, policy };
         for (key, shard) in [("", 1), ("a", 1), ("fz", 1), ("g", 2), ("oz", 2), ("p", 3), ("z", 3)] {
             assert_eq!(keyspace.shard_of(key.as_bytes()), ShardId(shard), "{key}");
         }

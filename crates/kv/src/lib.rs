@@ -22,6 +22,7 @@ mod keyspace;
 mod level;
 pub mod limits;
 mod look;
+mod policy;
 mod txn;
 mod watch;
 
@@ -36,6 +37,7 @@ pub use keys::{KeyRange, RangeEnd};
 pub use keyspace::{Keyspace, KeyspaceId, KeyspaceKind};
 pub use level::Level;
 pub use look::{Freshness, Looked};
+pub use policy::{Policy, PolicyChange};
 pub use txn::{
     Compare, CompareOp, DeleteOp, DeleteResult, Expected, KeyValue, Op, OpResult, PutOp, PutResult, RangeOp,
     RangeResult, Revision, Sort, SortBy, Txn, TxnResult,

@@ -11,9 +11,9 @@ const WORDS: &str = "freshness is strict, at:TOKEN, within:500ms, after:TOKEN or
 /// What nobody reads within: it says nothing any more.
 const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Reads the words; nothing said is strict.
-pub(crate) fn parse(words: Option<&str>) -> Result<Freshness, Failure> {
-    let Some(words) = words else { return Ok(Freshness::Strict) };
+/// Reads the words, if anything is said.
+pub(crate) fn parse(words: Option<&str>, otherwise: Freshness) -> Result<Freshness, Failure> {
+    let Some(words) = words else { return Ok(otherwise) };
     let bad = || Failure::Bad(format!("{words:?} is no freshness: {WORDS}"));
     match words.split_once(':') {
         None if words == "strict" => Ok(Freshness::Strict),
@@ -73,10 +73,13 @@ mod tests {
             Freshness::Any,
         ];
         for freshness in all {
-            assert_eq!(parse(Some(&words(freshness))).expect("its own words"), freshness);
+            assert_eq!(parse(Some(&words(freshness)), Freshness::Strict).expect("its own words"), freshness);
         }
-        assert_eq!(parse(None).expect("nothing"), Freshness::Strict);
-        assert_eq!(parse(Some("within:2s")).expect("two seconds"), Freshness::Within(Duration::from_secs(2)));
+        assert_eq!(parse(None, Freshness::Any).expect("nothing"), Freshness::Any);
+        assert_eq!(
+            parse(Some("within:2s"), Freshness::Strict).expect("two seconds"),
+            Freshness::Within(Duration::from_secs(2))
+        );
     }
 
     #[test]
@@ -100,7 +103,7 @@ mod tests {
             "soon",
         ];
         for words in broken {
-            assert!(parse(Some(words)).is_err(), "{words}");
+            assert!(parse(Some(words), Freshness::Strict).is_err(), "{words}");
         }
     }
 }

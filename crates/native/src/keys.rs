@@ -66,8 +66,11 @@ fn done(written: &Written) -> Value {
 }
 
 pub(crate) async fn get(State(db): State<Arc<dyn Db>>, uri: Uri) -> Result<Json<There>, Failure> {
-    let freshness = Query::of(&uri, &["freshness"])?.freshness()?;
-    let (kv, token) = named(&uri, &db).await?.get(freshness, &db).await?;
+    let query = Query::of(&uri, &["freshness"])?;
+    let (name, key) = key_of(&uri, ROUTE)?;
+    let keyspace = keyspace(&name, &db).await?;
+    let freshness = query.freshness(keyspace.policy.freshness)?;
+    let (kv, token) = Place::new(keyspace.id, key)?.get(freshness, &db).await?;
     Ok(Json(There { outcome: "done", kv: Kv::from(&kv), token: freshness::told(token) }))
 }
 

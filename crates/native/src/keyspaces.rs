@@ -1,8 +1,9 @@
-//! `/v1/keyspaces`: which there are, new ones, and splits.
+//! `/v1/keyspaces`: which there are, new ones, what is wanted of them, and splits.
 
 use crate::answers::Failure;
 use crate::query::Query;
 use crate::words::{Text, parse};
+use crate::{freshness, policy};
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
@@ -24,6 +25,14 @@ pub(crate) struct Wish {
     split_at: Vec<Text>,
     /// Of each shard; three, if nothing is said.
     replicas: Option<usize>,
+}
+
+/// The body of `PATCH /v1/keyspaces/{name}`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Change {
+    history: Option<String>,
+    freshness: Option<String>,
 }
 
 /// The body of `POST /v1/keyspaces/{name}/split`.
@@ -48,7 +57,9 @@ fn told(keyspace: &Keyspace, homes: &[ShardHomes], replicas: Option<usize>) -> V
         told
     });
     let shards: Vec<Value> = shards.collect();
+    let (history, fresh) = (policy::history_words(&keyspace.policy), freshness::words(keyspace.policy.freshness));
     let mut told = json!({ "name": keyspace.name, "id": keyspace.id.0, "kind": kind, "shards": shards });
+    (told["history"], told["freshness"]) = (history.into(), fresh.into());
     if let Some(replicas) = replicas {
         told["replicas"] = json!(replicas);
     }
@@ -83,6 +94,17 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, Json(placed(&*db, &made))))
 }
 
+pub(crate) async fn change(
+    State(db): State<Arc<dyn Db>>,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, Failure> {
+    let change: Change = parse(body)?;
+    let change = policy::parse(change.history.as_deref(), change.freshness.as_deref())?;
+    let changed = db.change_policy(known(&name, &db).await?.id, change).await?;
+    Ok(Json(placed(&*db, &changed)))
+}
+
 pub(crate) async fn split(
     State(db): State<Arc<dyn Db>>,
     Path(name): Path<String>,
@@ -95,7 +117,11 @@ pub(crate) async fn split(
 
 /// Splits a keyspace, by name, as a majority knows it.
 pub(crate) async fn split_at(name: &str, at: Bytes, db: &Arc<dyn Db>) -> Result<Keyspace, Failure> {
+    Ok(db.split_keyspace(known(name, db).await?.id, at).await?)
+}
+
+/// A keyspace, by name, as a majority knows it.
+pub(crate) async fn known(name: &str, db: &Arc<dyn Db>) -> Result<Keyspace, Failure> {
     let keyspace = db.keyspaces().await?.into_iter().find(|keyspace| keyspace.name == name);
-    let keyspace = keyspace.ok_or(Error::Refused(Refusal::KeyspaceNotFound))?;
-    Ok(db.split_keyspace(keyspace.id, at).await?)
+    Ok(keyspace.ok_or(Error::Refused(Refusal::KeyspaceNotFound))?)
 }

@@ -19,6 +19,7 @@ mod names;
 mod nodes;
 mod percent;
 mod place;
+mod policy;
 mod query;
 mod reasons;
 mod scan;
@@ -80,6 +81,7 @@ fn routes() -> Vec<Route> {
         route(Method::GET, "/v1/status/{id}", transactions::status),
         route(Method::GET, "/v1/keyspaces", keyspaces::list),
         route(Method::POST, "/v1/keyspaces", keyspaces::create),
+        route(Method::PATCH, "/v1/keyspaces/{name}", keyspaces::change),
         route(Method::POST, "/v1/keyspaces/{name}/split", keyspaces::split),
         route(Method::GET, "/v1/nodes", nodes::list),
         route(Method::POST, "/v1/nodes/{node}/drain", nodes::drain),

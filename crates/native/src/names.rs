@@ -35,13 +35,13 @@ pub(crate) mod tests {
     use super::*;
     use bytes::Bytes;
     use quorate_env::ShardId;
-    use quorate_kv::{KeyspaceId, KeyspaceKind};
+    use quorate_kv::{KeyspaceId, KeyspaceKind, Policy};
 
     /// One keyspace, "orders", cut at some keys.
     pub(crate) fn names(cuts: &[&'static str]) -> Names {
         let starts = std::iter::once("").chain(cuts.iter().copied());
         let shards = starts.zip(17..).map(|(start, shard)| (Bytes::from(start), ShardId(shard))).collect();
         let (id, kind) = (KeyspaceId(16), KeyspaceKind::Ranged);
-        Names(vec![Keyspace { id, name: "orders".into(), kind, shards }])
+        Names(vec![Keyspace { id, name: "orders".into(), kind, shards, policy: Policy::OF_MADE }])
     }
 }

@@ -64,11 +64,11 @@ impl Query {
         number(&value).map(Some).ok_or_else(|| Failure::Bad(format!("{word} is a number")))
     }
 
-    /// How fresh a read is to be.
-    pub fn freshness(&self) -> Result<Freshness, Failure> {
+    /// How fresh a read is to be, if it says so.
+    pub fn freshness(&self, otherwise: Freshness) -> Result<Freshness, Failure> {
         let said = self.bytes("freshness");
         let words = said.as_ref().map(|said| String::from_utf8_lossy(said));
-        freshness::parse(words.as_deref())
+        freshness::parse(words.as_deref(), otherwise)
     }
 
     pub fn flag(&self, word: &str) -> Result<bool, Failure> {

@@ -73,9 +73,10 @@ impl Wish {
         Ok(Self { range, limit, freshness })
     }
 
-    fn of(uri: &Uri) -> Result<Self, Failure> {
+    fn of(uri: &Uri, keyspace: &Keyspace) -> Result<Self, Failure> {
         let query = Query::of(uri, &["prefix", "from", "to", "limit", "after", "freshness"])?;
-        Self::new(query.range()?, query.number("limit")?, query.bytes("after"), query.freshness()?)
+        let freshness = query.freshness(keyspace.policy.freshness)?;
+        Self::new(query.range()?, query.number("limit")?, query.bytes("after"), freshness)
     }
 
     /// Before which key it ends.
@@ -101,17 +102,17 @@ impl Wish {
     }
 
     /// The address of the next page.
-    fn address(&self, keyspace: &str, next: &Next) -> String {
+    fn address(&self, keyspace: &Keyspace, next: &Next) -> String {
         let start = match next {
             Next::After(key) => format!("after={}", percent::encode(key)),
             Next::From(key) => format!("from={}", percent::encode(key)),
         };
         let to = self.to().map_or(String::new(), |end| format!("&to={}", percent::encode(end)));
         let fresh = match self.freshness {
-            Freshness::Strict => String::new(),
+            freshness if freshness == keyspace.policy.freshness => String::new(),
             freshness => format!("&freshness={}", freshness::words(freshness)),
         };
-        format!("{ROUTE}{keyspace}?{start}{to}&limit={}{fresh}", self.limit)
+        format!("{ROUTE}{}?{start}{to}&limit={}{fresh}", keyspace.name, self.limit)
     }
 }
 
@@ -135,10 +136,10 @@ pub(crate) async fn page(
 }
 
 pub(crate) async fn scan(State(db): State<Arc<dyn Db>>, uri: Uri) -> Result<Json<Page>, Failure> {
-    let wish = Wish::of(&uri)?;
     let keyspace = keyspace(&keyspace_of(&uri, ROUTE)?, &db).await?;
+    let wish = Wish::of(&uri, &keyspace)?;
     let (kvs, next, token) = page(&wish, &keyspace, &db).await?;
-    let next = next.map(|next| wish.address(&keyspace.name, &next));
+    let next = next.map(|next| wish.address(&keyspace, &next));
     let kvs = kvs.iter().map(Kv::from).collect();
     Ok(Json(Page { outcome: "done", kvs, next, token: freshness::told(token) }))
 }
@@ -161,7 +162,7 @@ mod tests {
         let keyspace = names.find("orders").expect("there is one");
         let (mut pages, mut next) = (Vec::new(), Some(format!("/v1/kv/orders{first}")));
         while let Some(address) = next {
-            let wish = Wish::of(&address.parse().expect("an address")).expect("a wish");
+            let wish = Wish::of(&address.parse().expect("an address"), keyspace).expect("a wish");
             let Some(piece) = wish.piece(keyspace) else { break };
             let within = keys.iter().filter(|key| piece.contains(key.as_bytes()));
             let mut kvs: Vec<KeyValue> = within.map(|key| kv(key)).collect();
@@ -169,7 +170,7 @@ mod tests {
             kvs.truncate(wish.limit as usize);
             pages.push(kvs.iter().map(|kv| String::from_utf8_lossy(&kv.key).into_owned()).collect());
             let found = RangeResult { kvs, count, more };
-            next = wish.next(&piece, &found).map(|next| wish.address(&keyspace.name, &next));
+            next = wish.next(&piece, &found).map(|next| wish.address(keyspace, &next));
         }
         pages
     }
@@ -188,8 +189,10 @@ mod tests {
 
     #[test]
     fn a_page_has_a_bound() {
+        let names = names(&[]);
         for broken in ["?limit=0", "?limit=1001", "?limit=-1", "?prefix=a&from=b", "?key=a", "?until=b"] {
-            assert!(Wish::of(&format!("/v1/kv/orders{broken}").parse().expect("an address")).is_err(), "{broken}");
+            let address = format!("/v1/kv/orders{broken}").parse().expect("an address");
+            assert!(Wish::of(&address, names.find("orders").expect("there is one")).is_err(), "{broken}");
         }
     }
 }

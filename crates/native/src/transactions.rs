@@ -58,7 +58,7 @@ pub(crate) async fn carry_out(
     fresh: Option<&str>,
     db: &Arc<dyn Db>,
 ) -> Result<TransactionResult, Failure> {
-    let freshness = freshness::parse(fresh)?;
+    let freshness = freshness::parse(fresh, quorate_kv::Freshness::Strict)?;
     if fresh.is_none() {
         transaction.after = after.unwrap_or_default();
         return Ok(db.transact(transaction).await?);

@@ -17,8 +17,8 @@ use quorate_kv::across::{Decision, Look, Transaction, TransactionResult, TxId};
 use quorate_kv::{
     Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Freshness, Identity, KeyRange, KeyValue, Keyspace,
     KeyspaceHash, KeyspaceId, KeyspaceKind, LeaseId, LeaseInfo, Level, Looked, Member, MemberChange, MoveRefusal,
-    NodeInfo, Op, RangeOp, RangeResult, Read, Refusal, Repairs, Revision, ShardHomes, Status, Txn, Unavailable,
-    WatchSession, limits,
+    NodeInfo, Op, PolicyChange, RangeOp, RangeResult, Read, Refusal, Repairs, Revision, ShardHomes, Status, Txn,
+    Unavailable, WatchSession, limits,
 };
 use quorate_shard::MachineError;
 use quorate_storage::store::{Healed, LsmStore};
@@ -125,10 +125,10 @@ impl RuntimeDb {
     }
 
     /// Reads several ranges at one revision, linearizably.
-    pub(crate) async fn read_together<const N: usize>(
+    pub(crate) async fn read_together(
         &self,
         keyspace: KeyspaceId,
-        ranges: [KeyRange; N],
+        ranges: impl IntoIterator<Item = KeyRange>,
     ) -> Result<(Vec<KeyValue>, Revision), Error> {
         let (view, header) = self.view(keyspace, Consistency::Linearizable).await?;
         let mut kvs = Vec::new();
@@ -444,6 +444,13 @@ impl Db for RuntimeDb {
         Box::pin(async move {
             let asked = self.asked(keyspace, || questions::split(keyspace, &at));
             answered(asked, |_| None, keyspaces::split(self, keyspace, at)).await
+        })
+    }
+
+    fn change_policy(&self, keyspace: KeyspaceId, change: PolicyChange) -> BoxFuture<'_, Result<Keyspace, Error>> {
+        Box::pin(async move {
+            let asked = self.asked(keyspace, || format!("want of {keyspace:?}: {change:?}"));
+            answered(asked, |_| None, keyspaces::want(self, keyspace, change)).await
         })
     }
 

@@ -9,7 +9,8 @@ use quorate_cluster::placing::Landscape;
 use quorate_cluster::{BootMember, Reply, Request};
 use quorate_env::{DecodeError, NodeId, ShardId};
 use quorate_kv::{
-    Command, Db, Error, Keyspace, KeyspaceId, KeyspaceKind, Level, MemberRefusal, Refusal, Txn, Unavailable, limits,
+    Command, Db, Error, Keyspace, KeyspaceId, KeyspaceKind, Level, MemberRefusal, PolicyChange, Refusal, Txn,
+    Unavailable, limits,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -38,9 +39,8 @@ pub(crate) struct Wish {
 
 /// The rows, as a majority knows them.
 async fn rows(db: &RuntimeDb) -> Result<(Keyspaces, Placements), Error> {
-    let [first, second] = Keyspaces::ranges();
-    let [a, b, c, d, e] = Placements::ranges();
-    let (kvs, revision) = db.read_together(KeyspaceId::SYSTEM, [first, second, a, b, c, d, e]).await?;
+    let ranges = Keyspaces::ranges().into_iter().chain(Placements::ranges());
+    let (kvs, revision) = db.read_together(KeyspaceId::SYSTEM, ranges).await?;
     let (keyspaces, places) = kvs.into_iter().partition::<Vec<_>, _>(|kv| Keyspaces::has(&kv.key));
     let keyspaces = Keyspaces::read(keyspaces, revision).unwrap_or_else(|e| unreadable(&e));
     Ok((keyspaces, Placements::read(places).unwrap_or_else(|e| unreadable(&e))))
@@ -80,6 +80,20 @@ pub(crate) async fn create(db: &RuntimeDb, first: &[BootMember], wish: Wish) -> 
         txn.compares.extend(roster.unchanged());
         sent = true;
         write(db, txn).await?;
+    }
+    Err(Unavailable::Timeout.into())
+}
+
+/// Wants something else of a keyspace.
+pub(crate) async fn want(db: &RuntimeDb, keyspace: KeyspaceId, change: PolicyChange) -> Result<Keyspace, Error> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        let (keyspaces, _) = rows(db).await?;
+        let found = keyspaces.get(keyspace).ok_or(Refusal::KeyspaceNotFound)?;
+        if found.policy.with(change) == found.policy {
+            return Ok(found.clone());
+        }
+        write(db, keyspaces.want(keyspace, change)?).await?;
     }
     Err(Unavailable::Timeout.into())
 }

@@ -82,6 +82,12 @@ impl View {
         self.meta.clock
     }
 
+    /// Since when entries have timestamps: of moments before it nothing is known.
+    #[must_use]
+    pub fn since(&self) -> Timestamp {
+        self.meta.since
+    }
+
     /// Up to this moment, all that ever will have happened is here.
     #[must_use]
     pub fn closed(&self) -> Timestamp {
@@ -107,11 +113,24 @@ impl View {
         Ok(Ok(eval::range_at(&self.source, self.slot, op, Some(&moment))?))
     }
 
-    /// When each revision happened that history still tells of, for checkers.
-    pub fn happened(&self) -> Result<BTreeMap<Revision, Timestamp>, MachineError> {
+    /// Where history may end so that all moments from this one on can still be read; `None` if it ends there or later already, or nothing is known of such a
+    /// moment.
+    ///
+    /// # Errors
+    /// If rows cannot be read.
+    pub fn history_before(&self, at: Timestamp) -> Result<Option<Revision>, MachineError> {
+        if at < self.meta.since || at > self.closed {
+            return Ok(None);
+        }
+        let revision = Moment::find(&self.source, self.slot, self.meta.revision, at)?.revision();
+        Ok(Some(revision).filter(|revision| *revision > self.meta.compacted.unwrap_or_default()))
+    }
+
+    /// When each revision from this one on happened, as far as history still tells, for checkers.
+    pub fn happened(&self, from: Revision) -> Result<BTreeMap<Revision, Timestamp>, MachineError> {
         let mut times = BTreeMap::new();
-        let (from, to) = self.slot.kind(EVENTS);
-        for row in self.source.scan(from, to) {
+        let start = Bound::Included(self.slot.events(from));
+        for row in self.source.scan(start, self.slot.kind_end(EVENTS)) {
             let row = row?.1;
             let when = rows::decode_when(&row)?;
             times.extend(rows::decode_events(row)?.iter().map(|event| (event.revision, when.at)));

@@ -1,5 +1,6 @@
 //! The world of one run: a heap of events, the nodes, and what connects them. Nothing here depends on anything but the seed.
 
+mod chronicle;
 pub(crate) mod churn;
 mod clients;
 mod disks;
@@ -316,6 +317,7 @@ struct World<'a> {
     next_key: WatcherKey,
     churn: churn::Churn,
     bank: tellers::Bank,
+    chronicle: chronicle::Chronicle,
     splits: splits::Splits,
     lookers: lookers::Lookers,
     places: moves::Moves,
@@ -392,6 +394,7 @@ impl World<'_> {
             watchers: watchers.collect(),
             churn: churn::Churn::new(root.split(21)),
             bank: tellers::Bank::new(plan.bank, &root),
+            chronicle: chronicle::Chronicle::default(),
             splits: splits::Splits::new(root.split(54)),
             lookers: lookers::Lookers::new(root.split(68)),
             places: moves::Moves::new(root.split(55)),
@@ -520,6 +523,7 @@ impl World<'_> {
                     let wall = self.nodes[node].clock.wall(self.now);
                     let tick = self.nodes[node].clock.lasts(Timing::default().tick.as_micros() as u64);
                     self.after(tick, Event::Tick { node, life });
+                    self.note_history(node)?;
                     self.feed(node, Input::Tick { wall })?;
                 }
             }

@@ -65,6 +65,8 @@ pub(crate) struct BankPlan {
     pub move_every_us: Option<u64>,
     /// How many zones the nodes are in.
     pub zones: Option<u64>,
+    /// For how long its history is kept; the usual time if nothing is said.
+    pub history_ms: Option<u64>,
     /// Of a thousand answers about what has a name of the client's own, those that are lost on their way to it.
     pub answers_lost_per_mille: u64,
 }
@@ -72,6 +74,7 @@ pub(crate) struct BankPlan {
 impl BankPlan {
     fn draw(seed: u64) -> Self {
         let (mut rng, mut splits) = (Rng::new(seed).split(50), Rng::new(seed).split(53));
+        let mut histories = Rng::new(seed).split(69);
         let split_every_us = splits.chance(600).then(|| splits.between(1_000_000, 5_000_000));
         Self {
             shards: rng.between(2, 6),
@@ -80,6 +83,7 @@ impl BankPlan {
             replicas: None,
             move_every_us: None,
             zones: None,
+            history_ms: histories.chance(400).then(|| histories.between(1_000, 5_000)),
             answers_lost_per_mille: 0,
         }
     }

@@ -330,6 +330,12 @@ pub const PLANTED: &[Planted] = &[
     )
     .on(Ground::Moves),
     bug(
+        "forget-at-once",
+        "history is compacted as soon as it is written, however long it is to be kept",
+        Node(Sabotage::ForgetAtOnce),
+    )
+    .on(Ground::Transactions),
+    bug(
         "session-again",
         "a replica that comes back begins the session of the one before it anew",
         Node(Sabotage::SessionAgain),

@@ -193,6 +193,14 @@ const RULES: &[(&str, &str)] = &[
         "All replicas of a shard give the same keys to the same child, at the same entry: what it begins with is the same everywhere.",
     ),
     (
+        "history is whole",
+        "Whatever was overwritten and is not yet compacted can still be read, in the shard that now has the key: none of it is left out, and none has changed.",
+    ),
+    (
+        "history lasts as long as it is to",
+        "A moment is called forgotten only when a shard's own time has gone on for as long as its keyspace keeps history.",
+    ),
+    (
         "a name is given once",
         "A command's name is its session's and a number. What is sent again has the same name, and nothing else has it: otherwise one would be taken for the other's retry.",
     ),

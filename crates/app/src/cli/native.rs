@@ -38,9 +38,10 @@ pub struct KvArgs {
 
 #[derive(Debug, Args)]
 pub struct FreshArgs {
-    /// How fresh: strict, at:TOKEN, within:500ms, after:TOKEN or any. Answers with --json say their token.
-    #[arg(long, default_value = "strict")]
-    pub freshness: Freshness,
+    /// How fresh: strict, at:TOKEN, within:500ms, after:TOKEN or any; as the keyspace says (strict, if nobody changed it) if nothing is said. Answers with
+    /// --json say their token.
+    #[arg(long)]
+    pub freshness: Option<Freshness>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -175,6 +176,17 @@ pub enum KeyspaceVerb {
     Shards {
         /// The keyspace.
         name: String,
+    },
+    /// Want something else of one; what is not named stays.
+    Set {
+        /// The keyspace.
+        name: String,
+        /// For so long what was overwritten can still be read, and watches can begin there: 90s, 10m, 1h, 7d or forever.
+        #[arg(long, value_name = "TIME")]
+        history: Option<String>,
+        /// Of reads and scans that do not say: strict, within:500ms or any.
+        #[arg(long)]
+        freshness: Option<Freshness>,
     },
     /// Give the keys from one on, up to where the next shard begins, a shard of their own.
     Split {

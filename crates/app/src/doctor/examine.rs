@@ -380,7 +380,8 @@ mod tests {
             Shard { shard, from: "".into(), nodes: list(nodes), voters: list(voters) }
         });
         let shards = shards.collect();
-        Keyspace { name: "bank".into(), id: 16, kind: Kind::Ranged, replicas: Some(replicas), shards }
+        let (name, history, freshness) = ("bank".into(), "1h".into(), "strict".into());
+        Keyspace { name, id: 16, kind: Kind::Ranged, replicas: Some(replicas), history, freshness, shards }
     }
 
     fn report(nodes: &str, replicas: usize, shards: &[&str]) -> Report {

@@ -18,10 +18,12 @@ const PAGE: usize = 500;
 pub async fn run(args: KvArgs) -> Result<(), Failure> {
     let kv = Kv { client: client(&args.servers)?, keyspace: args.keyspace, json: args.servers.json };
     match args.verb {
-        KvVerb::Get { key, fresh } => kv.get(&key, &fresh.freshness).await,
+        KvVerb::Get { key, fresh } => kv.get(&key, fresh.freshness.as_ref()).await,
         KvVerb::Put { key, value, careful } => kv.put(&key, value, careful).await,
         KvVerb::Delete { key, careful } => kv.delete(&key, careful).await,
-        KvVerb::Scan { range, limit, fresh } => kv.scan(&range, limit.unwrap_or(usize::MAX), &fresh.freshness).await,
+        KvVerb::Scan { range, limit, fresh } => {
+            kv.scan(&range, limit.unwrap_or(usize::MAX), fresh.freshness.as_ref()).await
+        }
         KvVerb::Watch { key, range, revision, prev } => {
             let range = key.map_or_else(|| named(&range), |key| Range::key(key.as_bytes()));
             let mut watch = kv.client.watch(&kv.keyspace, &range);
@@ -86,7 +88,7 @@ impl Kv {
         Ok(printed?)
     }
 
-    async fn get(&self, key: &OsStr, freshness: &Freshness) -> Result<(), Failure> {
+    async fn get(&self, key: &OsStr, freshness: Option<&Freshness>) -> Result<(), Failure> {
         let found = self.client.look(&self.keyspace, key.as_bytes(), freshness).await?;
         let found = found.ok_or_else(|| Failure::Violation("there is no such key".into()))?;
         self.say(&found, &[&found.kv.value.0])
@@ -105,9 +107,11 @@ impl Kv {
         self.say(&done, &[if done.deleted == Some(false) { b"it was not there" } else { b"deleted" }])
     }
 
-    async fn scan(&self, range: &RangeArgs, limit: usize, freshness: &Freshness) -> Result<(), Failure> {
-        let pages = self.client.scan(&self.keyspace, &named(range), PAGE.min(limit));
-        let mut pages = pages.as_fresh_as(freshness);
+    async fn scan(&self, range: &RangeArgs, limit: usize, freshness: Option<&Freshness>) -> Result<(), Failure> {
+        let mut pages = self.client.scan(&self.keyspace, &named(range), PAGE.min(limit));
+        if let Some(freshness) = freshness {
+            pages = pages.as_fresh_as(freshness);
+        }
         let mut left = limit;
         while left > 0 {
             let Some(page) = pages.page().await? else { break };

@@ -1,4 +1,4 @@
-//! `quorate keyspace`: which there are, where their shards live, new ones, and splits.
+//! `quorate keyspace`: which there are, where their shards live, new ones, what is wanted of them, and splits.
 
 use super::client::client;
 use super::print_json;
@@ -33,6 +33,9 @@ pub async fn run(args: KeyspaceArgs) -> Result<(), Failure> {
             })?;
             return show_shards(&found, as_json);
         }
+        KeyspaceVerb::Set { name, history, freshness } => {
+            client.change_keyspace(&name, history.as_deref(), freshness.as_ref()).await?
+        }
         KeyspaceVerb::Split { name, at } => client.split_keyspace(&name, at.as_bytes()).await?,
     };
     show(std::slice::from_ref(&one), as_json, &json!(one))
@@ -59,15 +62,17 @@ fn show(all: &[Keyspace], as_json: bool, json: &serde_json::Value) -> Result<(),
     if as_json {
         return Ok(print_json(json)?);
     }
-    println!("{:<24} {:<8} {:>6}  FROM", "NAME", "KIND", "SHARDS");
-    for Keyspace { name, kind, shards, .. } in all {
+    println!("{:<24} {:<8} {:>7} {:<12} {:>6}  FROM", "NAME", "KIND", "HISTORY", "FRESHNESS", "SHARDS");
+    for Keyspace { name, kind, shards, history, freshness, .. } in all {
         let kind = match kind {
             quorate_client::Kind::Ordered => "ordered",
             quorate_client::Kind::Ranged => "ranged",
         };
         let from = shards.iter().skip(1).map(|shard| String::from_utf8_lossy(&shard.from.0));
         let from = from.collect::<Vec<_>>().join(" ");
-        println!("{}", format!("{name:<24} {kind:<8} {:>6}  {from}", shards.len()).trim_end());
+        let count = shards.len();
+        let line = format!("{name:<24} {kind:<8} {history:>7} {freshness:<12} {count:>6}  {from}");
+        println!("{}", line.trim_end());
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ mod lost_rows;
 mod metrics;
 mod peers;
 mod placing;
+mod policies;
 mod releases;
 mod rot;
 mod slow_watcher;

@@ -3,21 +3,21 @@
 use super::door::Deadline;
 use super::proto::quorate_server::Quorate;
 use super::proto::{
-    self, CreateKeyspaceRequest, CreateKeyspaceResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse,
-    ListKeyspacesRequest, ListKeyspacesResponse, Outcome, PutRequest, PutResponse, ScanRequest, ScanResponse,
-    SplitKeyspaceRequest, SplitKeyspaceResponse, StatusRequest, StatusResponse, TransactRequest, TransactResponse,
-    WatchRequest,
+    self, ChangeKeyspaceRequest, ChangeKeyspaceResponse, CreateKeyspaceRequest, CreateKeyspaceResponse, DeleteRequest,
+    DeleteResponse, GetRequest, GetResponse, ListKeyspacesRequest, ListKeyspacesResponse, Outcome, PutRequest,
+    PutResponse, ScanRequest, ScanResponse, SplitKeyspaceRequest, SplitKeyspaceResponse, StatusRequest, StatusResponse,
+    TransactRequest, TransactResponse, WatchRequest,
 };
 use super::watch::{self, Messages, Responses};
 use super::{problems, translate};
 use crate::answers::Failure;
 use crate::feed::{self, Stop};
-use crate::freshness;
 use crate::names::{Names, keyspace};
 use crate::place::Place;
 use crate::query::range_or_all;
 use crate::reasons::Reason;
 use crate::scan::{self, Next, Wish};
+use crate::{freshness, policy};
 use crate::{keyspaces, transactions};
 use bytes::Bytes;
 use quorate_kv::across::Decision;
@@ -79,16 +79,18 @@ impl Service {
     }
 
     async fn got(&self, request: GetRequest) -> Result<GetResponse, Failure> {
-        let freshness = freshness::parse(request.freshness.as_deref())?;
-        let (kv, token) = self.place(&request.keyspace, request.key).await?.get(freshness, &self.db).await?;
+        let keyspace = keyspace(&request.keyspace, &self.db).await?;
+        let freshness = freshness::parse(request.freshness.as_deref(), keyspace.policy.freshness)?;
+        let (kv, token) = Place::new(keyspace.id, request.key)?.get(freshness, &self.db).await?;
         Ok(GetResponse { kv: Some(translate::key_value(&kv)), token: freshness::told(token) })
     }
 
     async fn scanned(&self, request: ScanRequest) -> Result<ScanResponse, Failure> {
         let ScanRequest { keyspace: name, prefix, from, to, after, limit, freshness: fresh } = request;
-        let freshness = freshness::parse(fresh.as_deref())?;
+        let keyspace = keyspace(&name, &self.db).await?;
+        let freshness = freshness::parse(fresh.as_deref(), keyspace.policy.freshness)?;
         let wish = Wish::new(range_or_all(None, prefix, from, to)?, limit, after, freshness)?;
-        let (kvs, next, token) = scan::page(&wish, &keyspace(&name, &self.db).await?, &self.db).await?;
+        let (kvs, next, token) = scan::page(&wish, &keyspace, &self.db).await?;
         let next = next.map(|next| {
             let (from, after) = match next {
                 Next::From(key) => (Some(key), None),
@@ -149,6 +151,13 @@ impl Service {
         Ok(translate::keyspace(&made, &*self.db))
     }
 
+    async fn changed(&self, request: ChangeKeyspaceRequest) -> Result<proto::Keyspace, Failure> {
+        let change = policy::parse(request.history.as_deref(), request.freshness.as_deref())?;
+        let keyspace = keyspaces::known(&request.name, &self.db).await?;
+        let changed = self.db.change_policy(keyspace.id, change).await?;
+        Ok(translate::keyspace(&changed, &*self.db))
+    }
+
     async fn split(&self, request: SplitKeyspaceRequest) -> Result<proto::Keyspace, Failure> {
         let split = keyspaces::split_at(&request.name, request.at, &self.db).await?;
         Ok(translate::keyspace(&split, &*self.db))
@@ -203,6 +212,14 @@ impl Quorate for Service {
     ) -> Result<Response<CreateKeyspaceResponse>, Status> {
         let created = async |r| Ok(CreateKeyspaceResponse { keyspace: Some(self.created(r).await?) });
         answer(deadline_of(&r), Leaves::Doubt, created(r.into_inner())).await
+    }
+
+    async fn change_keyspace(
+        &self,
+        r: Request<ChangeKeyspaceRequest>,
+    ) -> Result<Response<ChangeKeyspaceResponse>, Status> {
+        let changed = async |r| Ok(ChangeKeyspaceResponse { keyspace: Some(self.changed(r).await?) });
+        answer(deadline_of(&r), Leaves::Doubt, changed(r.into_inner())).await
     }
 
     async fn split_keyspace(

@@ -2,11 +2,11 @@
 
 use super::proto::{self, Kind, Op, compare, write};
 use crate::answers::Failure;
-use crate::freshness;
 use crate::names::Names;
 use crate::place::{Facts, Terms, there};
 use crate::transactions::name_of;
 use crate::words;
+use crate::{freshness, policy};
 use bytes::Bytes;
 use quorate_env::Timestamp;
 use quorate_kv::across::{Check, Look, Transaction, Write};
@@ -138,6 +138,8 @@ pub(super) fn keyspace(keyspace: &Keyspace, db: &dyn Db) -> proto::Keyspace {
         kind: kind.into(),
         shards: shards.collect(),
         replicas: db.replicas(keyspace.id).map(|replicas| replicas as u32),
+        history: policy::history_words(&keyspace.policy),
+        freshness: freshness::words(keyspace.policy.freshness),
     }
 }
 

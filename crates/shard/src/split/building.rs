@@ -7,7 +7,7 @@ use crate::machine::{Machine, MachineError};
 use crate::rows::{self, CURRENT, EVENTS, HISTORY, SLOT_BYTES, Slot};
 use crate::source::Source;
 use bytes::Bytes;
-use quorate_env::DecodeError;
+use quorate_env::{DecodeError, Timestamp};
 use quorate_kv::{KeyRange, RangeEnd};
 use quorate_storage::store::{Store, WriteBatch};
 use std::ops::Bound;
@@ -36,6 +36,8 @@ pub struct Building {
     phase: Phase,
     /// Only a planted bug leaves it out.
     with_history: bool,
+    /// Whether the events at which history was compacted are behind, if it was.
+    history_begun: bool,
 }
 
 impl Machine {
@@ -53,6 +55,7 @@ impl Machine {
             birth,
             phase,
             with_history: !self.has(Flaw::HistoryLeftInSplit),
+            history_begun: self.meta().compacted.is_none(),
         })
     }
 }
@@ -98,7 +101,7 @@ impl Building {
             if kind == HISTORY && !self.with_history {
                 break;
             }
-            if let Some(value) = self.inherited(kind, &value)? {
+            if let Some(value) = self.inherited(kind, &key, &value)? {
                 let place = [self.slot.prefix().as_slice(), &key[SLOT_BYTES..]].concat();
                 batch.put(place, value);
             }
@@ -128,8 +131,9 @@ impl Building {
         }
     }
 
-    /// What of a row the child has; none if nothing.
-    fn inherited(&self, kind: u8, value: &Bytes) -> Result<Option<Bytes>, DecodeError> {
+    /// What of a row the child has; none if nothing. The events at which history was compacted it has in any case, though they be none of its keys: they say which
+    /// moments it can still tell of.
+    fn inherited(&mut self, kind: u8, key: &Bytes, value: &Bytes) -> Result<Option<Bytes>, DecodeError> {
         if kind != EVENTS {
             return Ok(Some(value.clone()));
         }
@@ -137,7 +141,10 @@ impl Building {
         let when = rows::decode_when(value)?;
         let mut events = rows::decode_events(value.clone())?;
         events.retain(|event| event.revision <= until && range.contains(&event.key));
-        Ok((!events.is_empty()).then(|| rows::encode_events(&when, &events).into()))
+        let reaches = self.birth.compacted.is_none_or(|compacted| rows::parse_events(key) >= Some(compacted));
+        let first = reaches && !self.history_begun && when.at != Timestamp::ZERO;
+        self.history_begun |= reaches;
+        Ok((first || !events.is_empty()).then(|| rows::encode_events(&when, &events).into()))
     }
 
     fn write(&self, batch: &mut WriteBatch) -> Result<(), MachineError> {

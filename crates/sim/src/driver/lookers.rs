@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How many there are.
+/// For how long a keyspace keeps its history if nothing is said.
+const HISTORY_MS: u64 = 60 * 60 * 1_000;
+
 const LOOKERS: usize = 2;
 
 /// How long one waits between two operations, in microseconds.
@@ -227,7 +230,11 @@ impl World<'_> {
                 self.mark("moment lies ahead");
                 self.note_refused(operation);
             }
-            (Err(Error::Refused(Refusal::MomentForgotten { .. })), Deed::Look { .. }) => {
+            (Err(Error::Refused(Refusal::MomentForgotten { at })), Deed::Look { .. }) => {
+                let history_ms = self.plan.bank.and_then(|bank| bank.history_ms).unwrap_or(HISTORY_MS);
+                (0..self.nodes.len()).try_for_each(|node| self.note_history(node))?;
+                let may = self.chronicle.may_have_forgotten(*at, history_ms);
+                demand(may, "history lasts as long as it is to", || format!("operation {operation} asked for {at}"))?;
                 self.mark("moment is forgotten");
             }
             (Err(Error::UnknownOutcome(_) | Error::UnknownTransaction { .. }), _) => self.mark("unknown outcome"),

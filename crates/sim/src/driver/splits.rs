@@ -153,7 +153,7 @@ fn misfit(row: &KeyspaceRow, ranges: &BTreeMap<ShardId, KeyRange>) -> Option<Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_kv::{Keyspace, KeyspaceId, KeyspaceKind};
+    use quorate_kv::{Keyspace, KeyspaceId, KeyspaceKind, Policy};
 
     #[test]
     fn a_shard_with_other_keys_than_the_map_says_is_noticed() {
@@ -161,7 +161,13 @@ mod tests {
         let shards = [("", 1), ("d", 4), ("h", 3), ("m", 2)];
         let shards = shards.map(|(start, shard)| (Bytes::from(start), ShardId(shard))).to_vec();
         let parents = BTreeMap::from([(ShardId(3), ShardId(1)), (ShardId(4), ShardId(1))]);
-        let keyspace = Keyspace { id: KeyspaceId(16), name: "bank".into(), kind: KeyspaceKind::Ranged, shards };
+        let keyspace = Keyspace {
+            id: KeyspaceId(16),
+            name: "bank".into(),
+            kind: KeyspaceKind::Ranged,
+            shards,
+            policy: Policy::OF_MADE,
+        };
         let row = KeyspaceRow { keyspace, founders: Vec::new(), parents };
         let range = |start: &'static str, end: Option<&'static str>| KeyRange {
             start: start.into(),

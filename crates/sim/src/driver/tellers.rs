@@ -2,7 +2,6 @@
 
 use super::moves::places;
 use super::{CLIENT_PATIENCE_US, Event, REQUEST_TIMEOUT, SHARDS, Step, World, id_of};
-use crate::checks::dial::Version;
 use crate::checks::serial::{Done, SerialCheck};
 use crate::history::{Violation, demand};
 use crate::plan::BankPlan;
@@ -17,11 +16,12 @@ use quorate_env::checksum::checksum;
 use quorate_env::{NodeId, Rng, ShardId, Writer};
 use quorate_kv::across::{Decision, TransactionResult, TxId, TxStep};
 use quorate_kv::{
-    Command, CommandId, Envelope, Error, KeyRange, KeyValue, Keyspace, KeyspaceKind, Level, OpResult, Outcome, RangeOp,
-    Refusal, Revision, TxnResult, Unavailable,
+    Command, CommandId, Envelope, Error, KeyRange, KeyValue, Keyspace, KeyspaceKind, Level, OpResult, Outcome, Policy,
+    RangeOp, Refusal, TxnResult, Unavailable,
 };
 use quorate_shard::EntryPayload;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// How often the bank's founder looks whether it is there, and a teller whether it can begin, in microseconds.
 const LOOK_US: u64 = 50_000;
@@ -149,6 +149,10 @@ impl World<'_> {
             self.plan.bank.and_then(|bank| bank.replicas).filter(|_| core.levels().cluster() >= Level::PLACED)
         {
             txn.success.extend(places(core.placements(), &keyspace, &nodes, replicas));
+        }
+        if let Some(history_ms) = self.plan.bank.and_then(|bank| bank.history_ms) {
+            let history = Some(Duration::from_millis(history_ms));
+            txn.success.push(Keyspaces::wanted(keyspace.id, Policy { history, ..Policy::OF_MADE }));
         }
         txn.compares.extend(roster.unchanged());
         let id = self.next_request;
@@ -517,37 +521,31 @@ impl World<'_> {
             return Ok(());
         }
         let lasting = self.lasting();
-        let shards: BTreeSet<ShardId> = lasting
-            .iter()
-            .filter_map(|node| self.bank_of(*node))
-            .flat_map(|bank| bank.shards.into_iter().map(|(_, shard)| shard))
-            .collect();
+        // No shard ever goes, so the map with most of them is the latest.
+        let maps = lasting.iter().filter_map(|node| self.bank_of(*node));
+        let map = maps.max_by_key(|bank| bank.shards.len());
+        let map = map.ok_or_else(|| Violation { rule: "keyspaces are what was asked for", detail: "none".into() })?;
+        let shards: BTreeSet<ShardId> = map.shards.iter().map(|(_, shard)| *shard).collect();
         let asked = self.bank.shards + self.splits.mapped.len() as u64;
         demand(shards.len() as u64 == asked, "keyspaces are what was asked for", || format!("{shards:?}"))?;
         let mut ranges = BTreeMap::new();
-        let mut versions: BTreeMap<Bytes, Vec<Version>> = BTreeMap::new();
         for shard in shards {
             let views = lasting.iter().filter_map(|node| self.nodes[*node].node.as_ref()?.view(shard));
             let view = views.max_by_key(quorate_shard::View::applied);
             let view =
                 view.ok_or_else(|| Violation { rule: "replicas catch up", detail: format!("nobody has {shard}") })?;
+            self.chronicle.note(shard, &view)?;
             // A child has what its parent knew of its keys.
-            let history = view.events(view.own_range(), Revision(1), false, usize::MAX);
+            self.chronicle.judge(shard, &view, &map)?;
             ranges.insert(shard, view.own_range().clone());
-            let times = history.and_then(|history| Ok((history, view.happened()?)));
-            let (history, times) = times.map_err(|e| Violation { rule: "views can be read", detail: e.to_string() })?;
-            for event in history.events {
-                let (writer, _) = parse(&event.kv.value).unwrap_or_default();
-                let at = times.get(&event.kv.mod_revision).copied().unwrap_or_default();
-                versions.entry(event.kv.key).or_default().push(Version { writer, at });
-            }
             let locked = view.blocker(&RangeOp::of(KeyRange::all()));
             demand(locked.is_none(), "transactions end", || format!("{shard} holds a lock: {locked:?}"))?;
         }
         self.judge_ranges(&ranges)?;
+        let versions = self.chronicle.versions();
         self.judge_sights(&versions)?;
-        let writer = |version: &Version| version.writer;
-        let writers = versions.into_iter().map(|(key, all)| (key, all.iter().map(writer).collect())).collect();
+        let writers =
+            versions.into_iter().map(|(key, all)| (key, all.iter().map(|version| version.writer).collect())).collect();
         let explained = self.bank.check.finish(&writers)?;
         self.report.explained += explained;
         for teller in &self.bank.tellers {
