@@ -10,6 +10,7 @@
 //! `quorate_sim::witness`, the same checks as in the simulator. A run whose fault did not bite fails like one that found a bug.
 
 mod arena;
+pub mod bank;
 mod client;
 mod cluster;
 pub mod disk;

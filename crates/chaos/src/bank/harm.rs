@@ -1,0 +1,154 @@
+//! What happens to processes: they are killed, stand still, or are told to stop; and whoever leads is asked to let another lead.
+//!
+//! A node counts as harmed until it serves again, and never half of the members are.
+
+use super::yard::{Nodes, Yard};
+use crate::cluster::{hand_over, leads, serves};
+use crate::failure::Failure;
+use quorate_env::Rng;
+use std::time::{Duration, Instant};
+
+pub const KILLED: &str = "killed";
+pub const PAUSED: &str = "paused";
+pub const STOPPED: &str = "told to stop";
+pub const HANDED: &str = "leaderships handed over";
+
+/// From one harm to the next, by the same hand.
+const REST_MS: (u64, u64) = (300, 2_500);
+
+/// How long who was killed is away, and who stands still does.
+const DOWN_MS: (u64, u64) = (100, 2_000);
+const STILL_MS: (u64, u64) = (300, 3_000);
+
+/// A node that was told to stop ends within this.
+const STOPS: Duration = Duration::from_secs(20);
+
+/// A node that is back serves within this.
+const SERVES: Duration = Duration::from_secs(60);
+
+const BETWEEN_LEADERS_MS: (u64, u64) = (1_000, 4_000);
+const POLL: Duration = Duration::from_millis(50);
+
+async fn rest(rng: &mut Rng, (low, high): (u64, u64)) {
+    tokio::time::sleep(Duration::from_millis(rng.between(low, high))).await;
+}
+
+/// One hand, which harms one node at a time. Two of them harm two of five.
+pub async fn hand(yard: &Yard, mut rng: Rng) -> Result<(), Failure> {
+    while !yard.ended() {
+        rest(&mut rng, REST_MS).await;
+        yard.nobody_fell()?;
+        let Some(victim) = choose(&mut yard.nodes(), &mut rng) else { continue };
+        let done = match rng.below(10) {
+            0..5 => kill(yard, victim, &mut rng).await,
+            5..8 => pause(yard, victim, &mut rng).await,
+            _ => stop(yard, victim).await,
+        };
+        done?;
+        comes_back(yard, victim).await?;
+        yard.nodes().harmed.remove(&victim);
+    }
+    Ok(())
+}
+
+/// Somebody whom the others can do without; from now on that one is harmed.
+fn choose(nodes: &mut Nodes, rng: &mut Rng) -> Option<usize> {
+    if nodes.harmed.len() >= nodes.voters.len().saturating_sub(1) / 2 {
+        return None;
+    }
+    let whole: Vec<usize> = nodes.present.difference(&nodes.harmed).copied().collect();
+    let victim = *rng.pick(&whole)?;
+    nodes.harmed.insert(victim);
+    Some(victim)
+}
+
+/// Starts a node again, if it was not removed meanwhile.
+fn start(yard: &Yard, node: usize) -> Result<(), Failure> {
+    let mut nodes = yard.nodes();
+    if nodes.present.contains(&node) { nodes.cluster.start(node) } else { Ok(()) }
+}
+
+async fn kill(yard: &Yard, victim: usize, rng: &mut Rng) -> Result<(), Failure> {
+    {
+        let mut nodes = yard.nodes();
+        yard.bit(KILLED, u64::from(nodes.cluster.runs(victim)));
+        nodes.cluster.kill(victim);
+    }
+    rest(rng, DOWN_MS).await;
+    start(yard, victim)
+}
+
+async fn pause(yard: &Yard, victim: usize, rng: &mut Rng) -> Result<(), Failure> {
+    {
+        let mut nodes = yard.nodes();
+        yard.bit(PAUSED, u64::from(nodes.cluster.runs(victim)));
+        nodes.cluster.pause(victim);
+    }
+    rest(rng, STILL_MS).await;
+    yard.nodes().cluster.resume(victim);
+    Ok(())
+}
+
+async fn stop(yard: &Yard, victim: usize) -> Result<(), Failure> {
+    {
+        let mut nodes = yard.nodes();
+        yard.bit(STOPPED, u64::from(nodes.cluster.runs(victim)));
+        nodes.cluster.terminate(victim);
+    }
+    let deadline = Instant::now() + STOPS;
+    while yard.nodes().cluster.runs(victim) {
+        if Instant::now() > deadline {
+            let said = yard.nodes().cluster.said(victim);
+            let text = format!("n{} goes on after SIGTERM; it said:\n{said}", victim + 1);
+            return Err(Failure::NotAsPromised(text));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    start(yard, victim)
+}
+
+/// Waits until a node serves again; not if it is on its way out.
+async fn comes_back(yard: &Yard, node: usize) -> Result<(), Failure> {
+    let deadline = Instant::now() + SERVES;
+    loop {
+        if !yard.nodes().voters.contains(&node) || serves(&yard.endpoints[node]).await {
+            return Ok(());
+        }
+        let mut nodes = yard.nodes();
+        if let Some(status) = nodes.cluster.ended(node) {
+            // It may have been removed a moment ago.
+            if nodes.voters.contains(&node) {
+                let said = nodes.cluster.said(node);
+                let text = format!("n{} ended by itself with {status}; it said:\n{said}", node + 1);
+                return Err(Failure::NotAsPromised(text));
+            }
+        }
+        if Instant::now() > deadline {
+            let said = nodes.cluster.said(node);
+            let text = format!("n{} does not serve within {SERVES:?} of its return; it said:\n{said}", node + 1);
+            return Err(Failure::NotAsPromised(text));
+        }
+        drop(nodes);
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Whoever leads etcd's keyspace is asked to let another lead. Who leads the bank's shards loses that with its process, or as its shards move.
+pub async fn leaders(yard: &Yard, mut rng: Rng) -> Result<(), Failure> {
+    while !yard.ended() {
+        rest(&mut rng, BETWEEN_LEADERS_MS).await;
+        let present = yard.endpoints_present();
+        let mut leader = None;
+        for endpoint in &present {
+            if leads(endpoint).await {
+                leader = Some(endpoint);
+            }
+        }
+        let others: Vec<&String> = present.iter().filter(|endpoint| Some(*endpoint) != leader).collect();
+        if let (Some(leader), Some(heir)) = (leader, rng.pick(&others)) {
+            let asked = tokio::time::timeout(Duration::from_secs(5), hand_over(leader, heir)).await;
+            yard.bit(HANDED, u64::from(asked == Ok(true)));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! The nodes, shared by all who do harm: who is a member, who is harmed at the moment, and what was done so far.
+
+use crate::client::connect;
+use crate::cluster::Cluster;
+use crate::failure::Failure;
+use quorate_client::{Client, Keyspace};
+use quorate_etcd::proto::etcdserverpb::cluster_client::ClusterClient;
+use quorate_etcd::proto::etcdserverpb::{Member, MemberListRequest};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::money::BANK;
+
+/// Between two looks at something that is awaited.
+pub const POLL: Duration = Duration::from_millis(200);
+
+/// How long one question to a node may take.
+const QUESTION: Duration = Duration::from_secs(3);
+
+/// Code of a process whose node was removed.
+const REMOVED: i32 = 70;
+
+/// What is known of the nodes.
+pub struct Nodes {
+    pub cluster: Cluster,
+    /// Those that run, or are to run again in a moment.
+    pub present: BTreeSet<usize>,
+    /// Members with a vote that are to stay. Of them never half may be harmed at once.
+    pub voters: BTreeSet<usize>,
+    /// Those that were killed, stand still, or have not come back quite.
+    pub harmed: BTreeSet<usize>,
+}
+
+/// The nodes, the clock and the counts.
+pub struct Yard {
+    nodes: Mutex<Nodes>,
+    bites: Mutex<BTreeMap<&'static str, u64>>,
+    /// For what is not a client's work. It is patient.
+    pub admin: Client,
+    pub endpoints: Vec<String>,
+    over: Instant,
+    /// Members come and go no more, so the others may stop, too.
+    done: AtomicBool,
+}
+
+impl Yard {
+    pub fn new(cluster: Cluster, founders: usize, admin: Client, seconds: u64, kinds: &[&'static str]) -> Self {
+        let endpoints = cluster.endpoints();
+        let present: BTreeSet<usize> = (0..founders).collect();
+        let nodes = Nodes { cluster, voters: present.clone(), present, harmed: BTreeSet::new() };
+        Self {
+            nodes: Mutex::new(nodes),
+            bites: Mutex::new(kinds.iter().map(|kind| (*kind, 0)).collect()),
+            admin,
+            endpoints,
+            over: Instant::now() + Duration::from_secs(seconds),
+            done: AtomicBool::new(false),
+        }
+    }
+
+    /// The nodes, for a moment: nobody waits for anything while holding them.
+    pub fn nodes(&self) -> MutexGuard<'_, Nodes> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn into_nodes(self) -> Nodes {
+        self.nodes.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts what proves that something happened.
+    pub fn bit(&self, what: &'static str, times: u64) {
+        *self.bites.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_default() += times;
+    }
+
+    pub fn bites(&self) -> BTreeMap<&'static str, u64> {
+        self.bites.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the time is over. Who has begun something ends it.
+    pub fn over(&self) -> bool {
+        Instant::now() >= self.over
+    }
+
+    /// Members come and go no more.
+    pub fn end(&self) {
+        self.done.store(true, Ordering::Relaxed);
+    }
+
+    pub fn ended(&self) -> bool {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// The bank's shards, as a majority knows them; none if nobody can be asked.
+    pub async fn bank(&self) -> Option<Keyspace> {
+        let all = self.admin.keyspaces().await.ok()?;
+        all.into_iter().find(|keyspace| keyspace.name == BANK)
+    }
+
+    /// The members, as a majority knows them; none if nobody can be asked.
+    pub async fn members(&self) -> Option<Vec<Member>> {
+        for endpoint in self.endpoints_present() {
+            let asked = async {
+                let mut client = ClusterClient::new(connect(&endpoint).await?);
+                client.member_list(MemberListRequest { linearizable: true }).await.ok()
+            };
+            if let Ok(Some(list)) = tokio::time::timeout(QUESTION, asked).await {
+                return Some(list.into_inner().members);
+            }
+        }
+        None
+    }
+
+    /// Where those are reached that are present.
+    pub fn endpoints_present(&self) -> Vec<String> {
+        self.nodes().present.iter().map(|node| self.endpoints[*node].clone()).collect()
+    }
+
+    /// Nobody ends by himself, but who was removed.
+    pub fn nobody_fell(&self) -> Result<(), Failure> {
+        let mut nodes = self.nodes();
+        let Nodes { cluster, present, voters, harmed } = &mut *nodes;
+        for node in present.difference(harmed) {
+            if let Some(status) = cluster.ended(*node)
+                && (voters.contains(node) || status.code() != Some(REMOVED))
+            {
+                let said = cluster.said(*node);
+                return Err(Failure::NotAsPromised(format!(
+                    "n{} ended by itself with {status}; it said:\n{said}",
+                    node + 1
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something is so.
+    pub async fn until(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut so: impl AsyncFnMut() -> bool,
+    ) -> Result<(), Failure> {
+        let deadline = Instant::now() + patience;
+        while !so().await {
+            if Instant::now() > deadline {
+                return Err(Failure::NotAsPromised(format!("{what}: not within {} s", patience.as_secs())));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+}
