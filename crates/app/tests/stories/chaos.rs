@@ -1,6 +1,6 @@
 //! Chaos in short: what `cargo xtask chaos` does at length, on the binary of this build.
 
-use quorate_chaos::{Failure, Length, nemesis};
+use quorate_chaos::{Failure, Length, bank, nemesis};
 use std::path::Path;
 
 async fn harm(name: &str, times: u64) {
@@ -25,4 +25,12 @@ async fn a_node_whose_disk_fails_ends_and_says_so_and_the_others_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_nobody_hears_is_replaced() {
     harm("cut-one-way", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bank_conserves_money_while_everything_happens_to_its_nodes_and_shards() {
+    match bank::run(Path::new(env!("CARGO_BIN_EXE_quorate")), 10, 1).await {
+        Ok(report) => println!("{report}"),
+        Err(failure) => panic!("{failure}"),
+    }
 }

@@ -1,12 +1,11 @@
 //! Members come and go: three become five, shards move to the new ones, two of the five are drained and removed, and their disks thrown away;
 //! again and again. Who goes is drawn, founders too; who comes back is somebody new.
 
-use super::harm::{KILLED, PAUSED};
 use super::yard::{Nodes, Yard};
 use crate::failure::Failure;
 use quorate_env::Rng;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::process::Command;
 
 pub const JOINED: &str = "joined";
@@ -17,6 +16,9 @@ pub const CYCLES: &str = "3 to 5 to 3";
 /// How long each step may take, under all that harm.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// How much longer than it is to be a run may be, so that everything happens.
+const ALL_KINDS: Duration = Duration::from_secs(60);
+
 /// A command ends within this, or is tried again.
 const COMMAND: Duration = Duration::from_secs(30);
 
@@ -26,7 +28,9 @@ const LEAST: usize = 3;
 
 /// Goes round at least once, and as often as there is time for.
 pub async fn cycle(yard: &Yard, binary: &Path, mut rng: Rng) -> Result<(), Failure> {
-    while !yard.over() || !has_bitten(yard) {
+    let until = Instant::now() + yard.left() + ALL_KINDS;
+    // A short run goes on until everything has happened once.
+    while !yard.over() || (yard.bites().values().any(|times| *times == 0) && Instant::now() < until) {
         while yard.nodes().present.len() < MOST {
             grow(yard, &mut rng).await?;
         }
@@ -37,12 +41,6 @@ pub async fn cycle(yard: &Yard, binary: &Path, mut rng: Rng) -> Result<(), Failu
     }
     yard.end();
     Ok(())
-}
-
-/// A short run is not over before everything has happened once.
-fn has_bitten(yard: &Yard) -> bool {
-    let bites = yard.bites();
-    [CYCLES, KILLED, PAUSED].iter().all(|kind| bites.get(kind).is_some_and(|times| *times > 0))
 }
 
 fn name(node: usize) -> String {
@@ -110,10 +108,11 @@ async fn shrink(yard: &Yard, binary: &Path, rng: &mut Rng) -> Result<(), Failure
     // If it was killed meanwhile, it is started once more, and told.
     let ends = async || yard.nodes().cluster.ended(node).is_some_and(|status| status.code() == Some(70));
     yard.until(&format!("{name} ends with code 70"), PATIENCE, ends).await?;
-    let mut nodes = yard.nodes();
-    nodes.present.remove(&node);
-    nodes.cluster.throw_away(node)?;
-    drop(nodes);
+    {
+        let mut nodes = yard.nodes();
+        nodes.present.remove(&node);
+        nodes.cluster.throw_away(node)?;
+    }
     yard.bit(REMOVED, 1);
     // A hand may still be at it.
     yard.until(&format!("nobody is at {name}"), PATIENCE, async || !yard.nodes().harmed.contains(&node)).await

@@ -29,20 +29,39 @@ const SERVES: Duration = Duration::from_secs(60);
 const BETWEEN_LEADERS_MS: (u64, u64) = (1_000, 4_000);
 const POLL: Duration = Duration::from_millis(50);
 
+/// How a node is harmed.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Kill,
+    Pause,
+    Stop,
+}
+
+impl Way {
+    fn draw(rng: &mut Rng) -> Self {
+        match rng.below(10) {
+            0..5 => Self::Kill,
+            5..8 => Self::Pause,
+            _ => Self::Stop,
+        }
+    }
+}
+
 async fn rest(rng: &mut Rng, (low, high): (u64, u64)) {
     tokio::time::sleep(Duration::from_millis(rng.between(low, high))).await;
 }
 
-/// One hand, which harms one node at a time. Two of them harm two of five.
+/// One hand, which harms one node at a time, first in each way by turns and then as is drawn. Two of them harm two of five.
 pub async fn hand(yard: &Yard, mut rng: Rng) -> Result<(), Failure> {
+    let mut ways = vec![Way::Stop, Way::Pause, Way::Kill];
     while !yard.ended() {
         rest(&mut rng, REST_MS).await;
         yard.nobody_fell()?;
         let Some(victim) = choose(&mut yard.nodes(), &mut rng) else { continue };
-        let done = match rng.below(10) {
-            0..5 => kill(yard, victim, &mut rng).await,
-            5..8 => pause(yard, victim, &mut rng).await,
-            _ => stop(yard, victim).await,
+        let done = match ways.pop().unwrap_or_else(|| Way::draw(&mut rng)) {
+            Way::Kill => kill(yard, victim, &mut rng).await,
+            Way::Pause => pause(yard, victim, &mut rng).await,
+            Way::Stop => stop(yard, victim).await,
         };
         done?;
         comes_back(yard, victim).await?;
@@ -110,27 +129,22 @@ async fn stop(yard: &Yard, victim: usize) -> Result<(), Failure> {
 /// Waits until a node serves again; not if it is on its way out.
 async fn comes_back(yard: &Yard, node: usize) -> Result<(), Failure> {
     let deadline = Instant::now() + SERVES;
-    loop {
-        if !yard.nodes().voters.contains(&node) || serves(&yard.endpoints[node]).await {
-            return Ok(());
+    while stays(yard, node) && !serves(&yard.endpoints[node]).await {
+        let ended = yard.nodes().cluster.ended(node);
+        // It may have been removed a moment ago.
+        if stays(yard, node) && (ended.is_some() || Instant::now() > deadline) {
+            let said = yard.nodes().cluster.said(node);
+            let how =
+                ended.map_or("goes on and does not serve".into(), |status| format!("ended by itself with {status}"));
+            return Err(Failure::NotAsPromised(format!("n{} is back and {how}; it said:\n{said}", node + 1)));
         }
-        let mut nodes = yard.nodes();
-        if let Some(status) = nodes.cluster.ended(node) {
-            // It may have been removed a moment ago.
-            if nodes.voters.contains(&node) {
-                let said = nodes.cluster.said(node);
-                let text = format!("n{} ended by itself with {status}; it said:\n{said}", node + 1);
-                return Err(Failure::NotAsPromised(text));
-            }
-        }
-        if Instant::now() > deadline {
-            let said = nodes.cluster.said(node);
-            let text = format!("n{} does not serve within {SERVES:?} of its return; it said:\n{said}", node + 1);
-            return Err(Failure::NotAsPromised(text));
-        }
-        drop(nodes);
         tokio::time::sleep(POLL).await;
     }
+    Ok(())
+}
+
+fn stays(yard: &Yard, node: usize) -> bool {
+    yard.nodes().voters.contains(&node)
 }
 
 /// Whoever leads etcd's keyspace is asked to let another lead. Who leads the bank's shards loses that with its process, or as its shards move.

@@ -1,6 +1,6 @@
 //! Shards split, and a survey of where they live counts moves.
 
-use super::money::cut;
+use super::money::{BANK, cut};
 use super::yard::{POLL, Yard};
 use super::{SHARDS, SHARDS_MAX};
 use crate::failure::Failure;
@@ -8,8 +8,6 @@ use quorate_client::{Error, Reason};
 use quorate_env::Rng;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-
-use super::money::BANK;
 
 pub const SPLIT: &str = "split";
 pub const MOVED: &str = "moved";

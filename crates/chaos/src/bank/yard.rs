@@ -1,5 +1,6 @@
 //! The nodes, shared by all who do harm: who is a member, who is harmed at the moment, and what was done so far.
 
+use super::money::BANK;
 use crate::client::connect;
 use crate::cluster::Cluster;
 use crate::failure::Failure;
@@ -10,9 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use super::money::BANK;
-
 /// Between two looks at something that is awaited.
 pub const POLL: Duration = Duration::from_millis(200);
 
@@ -81,6 +79,11 @@ impl Yard {
     /// Whether the time is over. Who has begun something ends it.
     pub fn over(&self) -> bool {
         Instant::now() >= self.over
+    }
+
+    /// How much time there is.
+    pub fn left(&self) -> Duration {
+        self.over.saturating_duration_since(Instant::now())
     }
 
     /// Members come and go no more.
