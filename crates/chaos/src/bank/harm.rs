@@ -1,6 +1,7 @@
 //! What happens to processes: they are killed, stand still, or are told to stop; and whoever leads is asked to let another lead.
 //!
-//! A node counts as harmed until it serves again, and never half of the members are.
+//! A node counts as harmed until it serves again, and a moment longer. Never half of the members are, nor half of the replicas of a shard: what has lost its majority can do
+//! nothing but wait, and for how long would be a matter of the dice.
 
 use super::yard::{Nodes, Yard};
 use crate::cluster::{hand_over, leads, serves};
@@ -22,6 +23,9 @@ const STILL_MS: (u64, u64) = (300, 3_000);
 
 /// A node that was told to stop ends within this.
 const STOPS: Duration = Duration::from_secs(20);
+
+/// A node that serves has replicas that have not caught up yet.
+const CATCHES_UP: Duration = Duration::from_secs(1);
 
 /// A node that is back serves within this.
 const SERVES: Duration = Duration::from_secs(60);
@@ -51,7 +55,7 @@ async fn rest(rng: &mut Rng, (low, high): (u64, u64)) {
     tokio::time::sleep(Duration::from_millis(rng.between(low, high))).await;
 }
 
-/// One hand, which harms one node at a time, first in each way by turns and then as is drawn. Two of them harm two of five.
+/// One hand, which harms one node at a time, first in each way by turns and then as is drawn. Two of them can harm two of five.
 pub async fn hand(yard: &Yard, mut rng: Rng) -> Result<(), Failure> {
     let mut ways = vec![Way::Stop, Way::Pause, Way::Kill];
     while !yard.ended() {
@@ -65,6 +69,7 @@ pub async fn hand(yard: &Yard, mut rng: Rng) -> Result<(), Failure> {
         };
         done?;
         comes_back(yard, victim).await?;
+        tokio::time::sleep(CATCHES_UP).await;
         yard.nodes().harmed.remove(&victim);
     }
     Ok(())
@@ -72,10 +77,8 @@ pub async fn hand(yard: &Yard, mut rng: Rng) -> Result<(), Failure> {
 
 /// Somebody whom the others can do without; from now on that one is harmed.
 fn choose(nodes: &mut Nodes, rng: &mut Rng) -> Option<usize> {
-    if nodes.harmed.len() >= nodes.voters.len().saturating_sub(1) / 2 {
-        return None;
-    }
-    let whole: Vec<usize> = nodes.present.difference(&nodes.harmed).copied().collect();
+    let whole = nodes.present.difference(&nodes.harmed).copied();
+    let whole: Vec<usize> = whole.filter(|node| nodes.can_spare(*node)).collect();
     let victim = *rng.pick(&whole)?;
     nodes.harmed.insert(victim);
     Some(victim)

@@ -157,7 +157,9 @@ async fn campaign(mut cluster: Cluster, binary: &Path, seconds: u64, seed: u64) 
         return Err(Failure::NoBite(format!("{what}: 0")));
     }
     let gap = report::longest_gap(&history);
-    let report = Report { seed, seconds: harmed_seconds, bites, judged, gap, slowest, shards, nodes: ends.len() };
+    let (errors_seen, nodes) = (errors.len(), ends.len());
+    let report =
+        Report { seed, seconds: harmed_seconds, bites, judged, gap, errors: errors_seen, slowest, shards, nodes };
     if errors.is_empty() {
         Ok(report)
     } else {

@@ -20,8 +20,10 @@ pub struct Report {
     pub bites: BTreeMap<&'static str, u64>,
     /// What was found right.
     pub judged: Judged,
-    /// The longest time without an acknowledged transfer.
-    pub gap: Duration,
+    /// The longest time without an acknowledged transfer, and when it began.
+    pub gap: (Duration, Duration),
+    /// Errors that clients saw after all their retries.
+    pub errors: usize,
     /// The longest that a client waited for something that was done.
     pub slowest: Duration,
     /// Shards in the end.
@@ -30,12 +32,13 @@ pub struct Report {
     pub nodes: usize,
 }
 
-/// The longest time between two acknowledged transfers, of whichever teller.
-pub fn longest_gap(history: &History) -> Duration {
+/// The longest time between two acknowledged transfers, of whichever teller, and when it began.
+pub fn longest_gap(history: &History) -> (Duration, Duration) {
     let done = history.transfers.iter().filter(|transfer| transfer.told == Told::Done);
     let mut times: Vec<u64> = done.map(|transfer| transfer.ended_us).collect();
     times.sort_unstable();
-    Duration::from_micros(times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default())
+    let (longest, began) = times.windows(2).map(|pair| (pair[1] - pair[0], pair[0])).max().unwrap_or_default();
+    (Duration::from_micros(longest), Duration::from_micros(began))
 }
 
 impl fmt::Display for Report {
@@ -60,11 +63,12 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  waited         longest gap without a transfer {} ms; longest of any client {} ms",
-            self.gap.as_millis(),
+            "  waited         longest gap without a transfer {} ms (after {:.1} s); longest of any client {} ms",
+            self.gap.0.as_millis(),
+            self.gap.1.as_secs_f64(),
             self.slowest.as_millis()
         )?;
-        writeln!(f, "  errors         0 that a retrying client saw")?;
+        writeln!(f, "  errors         {} that a retrying client saw", self.errors)?;
         write!(
             f,
             "  in the end     {ACCOUNTS} accounts over {} shards on {} nodes: all the money, lost 0",

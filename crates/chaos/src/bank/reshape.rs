@@ -6,7 +6,7 @@ use super::{SHARDS, SHARDS_MAX};
 use crate::failure::Failure;
 use quorate_client::{Error, Reason};
 use quorate_env::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 pub const SPLIT: &str = "split";
@@ -41,12 +41,13 @@ pub async fn split(yard: &Yard, seconds: u64, mut rng: Rng) -> Result<(), Failur
     Ok(())
 }
 
-/// Counts replicas that came to vote where there was none before. What comes and goes between two looks is not counted.
+/// Looks where shards live, and counts replicas that came to vote where there was none before. What comes and goes between two looks is not counted.
 pub async fn survey(yard: &Yard) -> Result<(), Failure> {
     let mut known: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     while !yard.ended() {
         tokio::time::sleep(POLL).await;
         let Some(bank) = yard.bank().await else { continue };
+        yard.nodes().shards = bank.shards.iter().map(|shard| numbers(&shard.voters)).collect();
         for shard in bank.shards {
             let before = known.insert(shard.shard, shard.voters.clone());
             let came = |before: Vec<String>| shard.voters.iter().filter(|node| !before.contains(node)).count();
@@ -54,4 +55,9 @@ pub async fn survey(yard: &Yard) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Nodes by number, which their names say.
+fn numbers(names: &[String]) -> BTreeSet<usize> {
+    names.iter().filter_map(|name| name.strip_prefix('n')?.parse::<usize>().ok()?.checked_sub(1)).collect()
 }

@@ -25,10 +25,23 @@ pub struct Nodes {
     pub cluster: Cluster,
     /// Those that run, or are to run again in a moment.
     pub present: BTreeSet<usize>,
-    /// Members with a vote that are to stay. Of them never half may be harmed at once.
+    /// Members with a vote that are to stay. Of them never half are harmed at once.
     pub voters: BTreeSet<usize>,
     /// Those that were killed, stand still, or have not come back quite.
     pub harmed: BTreeSet<usize>,
+    /// For each of the bank's shards, the nodes whose replicas vote, as of the last look.
+    pub shards: Vec<BTreeSet<usize>>,
+}
+
+impl Nodes {
+    /// Whether the members and every shard could do without one more, besides those that are harmed already.
+    pub fn can_spare(&self, node: usize) -> bool {
+        let whole = |group: &BTreeSet<usize>| {
+            let lost = group.iter().filter(|member| **member == node || self.harmed.contains(member)).count();
+            lost <= group.len().saturating_sub(1) / 2
+        };
+        whole(&self.voters) && self.shards.iter().all(whole)
+    }
 }
 
 /// The nodes, the clock and the counts.
@@ -47,7 +60,7 @@ impl Yard {
     pub fn new(cluster: Cluster, founders: usize, admin: Client, seconds: u64, kinds: &[&'static str]) -> Self {
         let endpoints = cluster.endpoints();
         let present: BTreeSet<usize> = (0..founders).collect();
-        let nodes = Nodes { cluster, voters: present.clone(), present, harmed: BTreeSet::new() };
+        let nodes = Nodes { cluster, voters: present.clone(), present, harmed: BTreeSet::new(), shards: Vec::new() };
         Self {
             nodes: Mutex::new(nodes),
             bites: Mutex::new(kinds.iter().map(|kind| (*kind, 0)).collect()),
@@ -123,7 +136,7 @@ impl Yard {
     /// Nobody ends by himself, but who was removed.
     pub fn nobody_fell(&self) -> Result<(), Failure> {
         let mut nodes = self.nodes();
-        let Nodes { cluster, present, voters, harmed } = &mut *nodes;
+        let Nodes { cluster, present, voters, harmed, .. } = &mut *nodes;
         for node in present.difference(harmed) {
             if let Some(status) = cluster.ended(*node)
                 && (voters.contains(node) || status.code() != Some(REMOVED))
@@ -153,5 +166,26 @@ impl Yard {
             tokio::time::sleep(POLL).await;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_harmed_whom_a_shard_cannot_spare() {
+        let cluster = Cluster::with_founders(std::path::Path::new("none"), Vec::new(), 0).expect("nothing is started");
+        let voters: BTreeSet<usize> = (0..5).collect();
+        let shards = vec![[0, 1, 2].into(), [2, 3, 4].into(), [2].into()];
+        let mut nodes = Nodes { cluster, present: voters.clone(), voters, harmed: BTreeSet::new(), shards };
+        assert!(nodes.can_spare(0) && nodes.can_spare(4));
+        assert!(!nodes.can_spare(2), "one shard lives there alone");
+        nodes.harmed.insert(0);
+        assert!(nodes.can_spare(3), "no shard has both");
+        assert!(!nodes.can_spare(1), "a shard would have one of three");
+        nodes.harmed.insert(3);
+        nodes.shards.clear();
+        assert!(!nodes.can_spare(1), "two of five are enough");
     }
 }
