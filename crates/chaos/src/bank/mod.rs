@@ -110,8 +110,19 @@ async fn campaign(mut cluster: Cluster, binary: &Path, seconds: u64, seed: u64) 
     let town = Town { endpoints, began: Instant::now(), stop: AtomicBool::new(false) };
     let town = Arc::new(town);
     let admin = town.client(0).map_err(stuck("a client"))?;
+    let yard = Yard::new(cluster, FOUNDERS, admin.clone(), seconds, KINDS);
+    // Until then a cluster may not know yet that all its nodes know how to have shards on some of them.
+    let registered = async || {
+        let members = yard.members().await.unwrap_or_default();
+        members.len() == FOUNDERS && members.iter().all(|member| !member.client_ur_ls.is_empty())
+    };
+    yard.until("all nodes have registered", END_WITHIN, registered).await?;
     let made = admin.create_keyspace(BANK, Kind::Ranged, &cuts(), Some(FOUNDERS as u32)).await;
-    made.map_err(stuck("the bank cannot be made"))?;
+    let made = made.map_err(stuck("the bank cannot be made"))?;
+    if made.replicas != Some(FOUNDERS) {
+        let text = format!("the bank was to have {FOUNDERS} replicas of each shard, and has {:?}", made.replicas);
+        return Err(Failure::NotAsPromised(text));
+    }
     open(&admin).await.map_err(stuck("the bank cannot be opened"))?;
 
     let rng = Rng::new(seed);
@@ -125,7 +136,6 @@ async fn campaign(mut cluster: Cluster, binary: &Path, seconds: u64, seed: u64) 
         people.spawn(auditor(town.clone(), client, n, rng.split(200 + n as u64)));
     }
 
-    let yard = Yard::new(cluster, FOUNDERS, admin.clone(), seconds, KINDS);
     let survived = tokio::try_join!(
         harm::hand(&yard, rng.split(1)),
         harm::hand(&yard, rng.split(2)),
