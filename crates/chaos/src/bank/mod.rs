@@ -48,6 +48,9 @@ pub const ABOUT: &str = "1,000 accounts over 16 shards and more; kills, pauses, 
 /// How long, if nobody says otherwise.
 pub const SECONDS: u64 = 600;
 
+/// For so long a client asks again; what is not done by then is an error.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Nodes at first, and at most.
 const FOUNDERS: usize = 3;
 const NODES: usize = 5;
@@ -58,8 +61,8 @@ const SHARDS_MAX: usize = 40;
 
 const AUDITORS: usize = 4;
 
-/// Clients end within this after everything has healed.
-const END_WITHIN: Duration = Duration::from_secs(60);
+/// Nodes register within this, and clients end within as much more than their patience after everything has healed.
+const END_WITHIN: Duration = Duration::from_secs(30);
 
 /// Shards live where they are to within this after that.
 const SETTLED_WITHIN: Duration = Duration::from_secs(120);
@@ -86,12 +89,12 @@ fn stuck(what: &'static str) -> impl Fn(Error) -> Failure {
 ///
 /// # Errors
 /// If anything was not as it must be, or something did not happen.
-pub async fn run(binary: &Path, seconds: u64, seed: u64) -> Result<Report, Failure> {
+pub async fn run(binary: &Path, seconds: u64, patience: Duration, seed: u64) -> Result<Report, Failure> {
     let mut folder = TempDir::new()?;
     let places = cluster::loopback(NODES, folder.path())?;
     let mut cluster = Cluster::with_founders(binary, places, FOUNDERS)?;
     let said = cluster.keep_outputs();
-    let outcome = campaign(cluster, binary, seconds, seed).await;
+    let outcome = campaign(cluster, binary, seconds, patience, seed).await;
     match &outcome {
         Ok(_) => std::fs::remove_dir_all(said)?,
         Err(_) => {
@@ -102,12 +105,18 @@ pub async fn run(binary: &Path, seconds: u64, seed: u64) -> Result<Report, Failu
     outcome
 }
 
-async fn campaign(mut cluster: Cluster, binary: &Path, seconds: u64, seed: u64) -> Result<Report, Failure> {
+async fn campaign(
+    mut cluster: Cluster,
+    binary: &Path,
+    seconds: u64,
+    patience: Duration,
+    seed: u64,
+) -> Result<Report, Failure> {
     let founders: Vec<usize> = (0..FOUNDERS).collect();
     founders.iter().try_for_each(|node| cluster.start(*node))?;
     cluster.these_ready(&founders).await?;
     let endpoints = cluster.endpoints();
-    let town = Town { endpoints, began: Instant::now(), stop: AtomicBool::new(false) };
+    let town = Town { endpoints, began: Instant::now(), stop: AtomicBool::new(false), patience };
     let town = Arc::new(town);
     let admin = town.client(0).map_err(stuck("a client"))?;
     let yard = Yard::new(cluster, FOUNDERS, admin.clone(), seconds, KINDS);
@@ -147,7 +156,7 @@ async fn campaign(mut cluster: Cluster, binary: &Path, seconds: u64, seed: u64) 
     town.stop.store(true, Ordering::Relaxed);
     let harmed_seconds = town.began.elapsed().as_secs_f64();
     // What clients saw is told also where nodes did not do as they must.
-    let notes = tokio::time::timeout(END_WITHIN, people.join_all()).await;
+    let notes = tokio::time::timeout(patience + END_WITHIN, people.join_all()).await;
     let notes = notes.map_err(|_| Failure::Stuck("clients do not come to an end".into()));
     if let Err(failure) = survived {
         let errors: Vec<String> = notes.unwrap_or_default().into_iter().flat_map(|notes| notes.errors).collect();

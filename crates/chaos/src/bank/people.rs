@@ -1,6 +1,6 @@
 //! Who uses the bank: tellers, who move money, and auditors, who look at all of it. Each asks through a client of its own and writes down what it was told.
 //!
-//! None of them asks twice by itself: the client does, for [`PATIENCE`] at most. So whatever reaches them as an error is one that a retrying client saw.
+//! None of them asks twice by itself: the client does, for as long as the run says. So whatever reaches them as an error is one that a retrying client saw.
 
 use super::ledger::{Audit, Balance, Told, Transfer, Way};
 use super::money::{ACCOUNTS, BANK, Row, START, TELLERS, account, counter, entry};
@@ -12,9 +12,6 @@ use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-/// What is not done within this is an error.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Every other client gives a node this long before it asks the next one under the same name, while the first may still be at it.
 const HASTE: Duration = Duration::from_secs(1);
@@ -33,6 +30,8 @@ pub struct Town {
     pub endpoints: Vec<String>,
     pub began: Instant,
     pub stop: AtomicBool,
+    /// What is not done within this is an error.
+    pub patience: Duration,
 }
 
 impl Town {
@@ -50,8 +49,8 @@ impl Town {
         let nodes = endpoints.len();
         endpoints.rotate_left(number % nodes);
         let mut options = Options::default();
-        options.deadline = PATIENCE;
-        options.transaction_deadline = PATIENCE;
+        options.deadline = self.patience;
+        options.transaction_deadline = self.patience;
         // Never the reason to give up: the deadline is.
         options.rounds = u32::MAX;
         options.transaction_tries = u32::MAX;

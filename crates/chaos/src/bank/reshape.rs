@@ -12,9 +12,12 @@ use std::time::{Duration, Instant};
 pub const SPLIT: &str = "split";
 pub const MOVED: &str = "moved";
 
+/// No splits are closer than this to each other.
+const SPLITS_APART: Duration = Duration::from_secs(2);
+
 /// Splits shards at keys that are drawn, spread over the time that there is.
 pub async fn split(yard: &Yard, seconds: u64, mut rng: Rng) -> Result<(), Failure> {
-    let apart = Duration::from_millis(seconds * 1_000 / (SHARDS_MAX - SHARDS) as u64);
+    let apart = Duration::from_millis(seconds * 1_000 / (SHARDS_MAX - SHARDS) as u64).max(SPLITS_APART);
     let mut next = Instant::now() + apart / 2;
     while !yard.ended() {
         tokio::time::sleep(POLL).await;
