@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         _ => {
             eprintln!(
                 "usage: cargo xtask tidy | crash-states [--states N] [--seed S] | differential [--seeds N] [--ops M] [--seed S] | clients | transactions \
-                 | chaos list|all|NAME [--seconds N | --times N] [--seed S] [--binary PATH]"
+                 | chaos list|all|bank|NAME [--seconds N | --times N] [--seed S] [--binary PATH]"
             );
             ExitCode::from(64)
         }

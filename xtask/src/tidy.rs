@@ -18,7 +18,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("etcd", &["env", "kv"]),
     ("native", &["env", "kv"]),
     ("client", &[]),
-    ("chaos", &["env", "kv", "sim", "etcd"]),
+    ("chaos", &["env", "kv", "sim", "etcd", "client"]),
     ("app", &["env", "kv", "cluster", "trace", "runtime", "sim", "etcd", "native", "client", "chaos"]),
     ("lab", &["env", "etcd"]),
 ];

@@ -61,12 +61,18 @@ struct Node {
     process: Option<Child>,
     /// Variables that it is started with.
     environment: Vec<(String, String)>,
+    /// Whether it is not of the first configuration: it asks the others to be let in.
+    joins: bool,
+    /// How often it was started.
+    starts: u64,
 }
 
 /// The processes.
 pub struct Cluster {
     binary: PathBuf,
     nodes: Vec<Node>,
+    /// The first so many nodes are the first configuration.
+    founders: usize,
     outputs: TempDir,
 }
 
@@ -82,8 +88,35 @@ impl Cluster {
     /// # Errors
     /// If there is no room for their output.
     pub fn new(binary: &Path, places: Vec<Place>) -> Result<Self, Failure> {
-        let nodes = places.into_iter().map(|place| Node { place, process: None, environment: Vec::new() }).collect();
-        Ok(Self { binary: binary.to_path_buf(), nodes, outputs: TempDir::new()? })
+        let founders = places.len();
+        Self::with_founders(binary, places, founders)
+    }
+
+    /// Nodes of which the first few found the cluster; the others join when they are started.
+    ///
+    /// # Errors
+    /// If there is no room for their output.
+    pub fn with_founders(binary: &Path, places: Vec<Place>, founders: usize) -> Result<Self, Failure> {
+        let node = |(n, place)| Node { place, process: None, environment: Vec::new(), joins: n >= founders, starts: 0 };
+        let nodes = places.into_iter().enumerate().map(node).collect();
+        Ok(Self { binary: binary.to_path_buf(), nodes, founders, outputs: TempDir::new()? })
+    }
+
+    /// Throws away what a node that has ended had on its disk. If it is started again, it joins as somebody new.
+    ///
+    /// # Errors
+    /// If that cannot be removed.
+    pub fn throw_away(&mut self, node: usize) -> Result<(), Failure> {
+        self.kill(node);
+        let at = &mut self.nodes[node];
+        at.joins = true;
+        Ok(fs::remove_dir_all(at.place.disk.join("data"))?)
+    }
+
+    /// Keeps what the nodes have said, for people; where that is.
+    pub fn keep_outputs(&mut self) -> PathBuf {
+        self.outputs.disable_cleanup(true);
+        self.outputs.path().to_path_buf()
     }
 
     /// How many.
@@ -105,7 +138,7 @@ impl Cluster {
     }
 
     fn output(&self, node: usize) -> PathBuf {
-        self.outputs.path().join(format!("n{}", node + 1))
+        self.outputs.path().join(format!("n{}-{}", node + 1, self.nodes[node].starts))
     }
 
     /// What a node has said to standard error since it was started last.
@@ -122,9 +155,14 @@ impl Cluster {
         if self.runs(node) {
             return Ok(());
         }
-        let members: Vec<String> = self.nodes.iter().map(|node| &node.place.peer).enumerate().map(member).collect();
+        self.nodes[node].starts += 1;
         let output = File::create(self.output(node))?;
         let at = &self.nodes[node];
+        let peers = self.nodes.iter().map(|node| &node.place.peer).enumerate();
+        let (way, others) = match at.joins {
+            false => ("--initial-cluster", peers.take(self.founders).map(member).collect::<Vec<_>>()),
+            true => ("--join", peers.filter(|(n, _)| *n != node).map(|(_, peer)| peer.clone()).collect()),
+        };
         let place = &at.place;
         let mut command = match &place.namespace {
             Some(namespace) => {
@@ -136,7 +174,7 @@ impl Cluster {
         };
         command
             .args(["start", "--insecure", "--name", &format!("n{}", node + 1)])
-            .args(["--initial-cluster", &members.join(","), "--data-dir"])
+            .args([way, &others.join(","), "--data-dir"])
             .arg(place.disk.join("data"))
             .args(["--listen-client", &place.client, "--listen-peer", &place.peer])
             .envs(at.environment.iter().map(|(name, value)| (name, value)))
@@ -186,12 +224,7 @@ impl Cluster {
     /// Asks a node that leads to let another lead; whether that came about.
     pub async fn move_leader(&self, from: usize, to: usize) -> bool {
         let endpoints = self.endpoints();
-        let (Some(leader), Some(heir)) = (connect(&endpoints[from]).await, connect(&endpoints[to]).await) else {
-            return false;
-        };
-        let Ok(status) = MaintenanceClient::new(heir).status(StatusRequest {}).await else { return false };
-        let target_id = status.into_inner().header.map_or(0, |header| header.member_id);
-        MaintenanceClient::new(leader).move_leader(MoveLeaderRequest { target_id }).await.is_ok()
+        hand_over(&endpoints[from], &endpoints[to]).await
     }
 
     /// SIGSTOP: it answers nothing, and its connections stay.
@@ -251,8 +284,18 @@ impl Cluster {
     /// # Errors
     /// If one does not in time; with what it said.
     pub async fn ready(&mut self) -> Result<(), Failure> {
+        let all: Vec<usize> = (0..self.len()).collect();
+        self.these_ready(&all).await
+    }
+
+    /// Waits until each of these nodes serves a linearizable read.
+    ///
+    /// # Errors
+    /// If one does not in time; with what it said.
+    pub async fn these_ready(&mut self, nodes: &[usize]) -> Result<(), Failure> {
         let deadline = Instant::now() + PATIENCE;
-        for (node, endpoint) in self.endpoints().into_iter().enumerate() {
+        for node in nodes.iter().copied() {
+            let endpoint = self.nodes[node].place.client.clone();
             while !serves(&endpoint).await {
                 if let Some(status) = self.ended(node) {
                     let said = self.said(node);
@@ -299,17 +342,27 @@ impl Cluster {
     }
 }
 
+/// Asks a node that leads to let another lead; whether that came about.
+pub async fn hand_over(from: &str, to: &str) -> bool {
+    let (Some(leader), Some(heir)) = (connect(from).await, connect(to).await) else { return false };
+    let Ok(status) = MaintenanceClient::new(heir).status(StatusRequest {}).await else { return false };
+    let target_id = status.into_inner().header.map_or(0, |header| header.member_id);
+    MaintenanceClient::new(leader).move_leader(MoveLeaderRequest { target_id }).await.is_ok()
+}
+
 fn member((node, peer): (usize, &String)) -> String {
     format!("n{}={peer}", node + 1)
 }
 
-async fn serves(endpoint: &str) -> bool {
+/// Whether a node serves a linearizable read.
+pub async fn serves(endpoint: &str) -> bool {
     let Some(channel) = connect(endpoint).await else { return false };
     let read = RangeRequest { key: "ready".into(), ..Default::default() };
     matches!(tokio::time::timeout(QUESTION, KvClient::new(channel).range(read)).await, Ok(Ok(_)))
 }
 
-async fn leads(endpoint: &str) -> bool {
+/// Whether a node says that it leads.
+pub async fn leads(endpoint: &str) -> bool {
     let Some(channel) = connect(endpoint).await else { return false };
     let mut client = MaintenanceClient::new(channel);
     let Ok(Ok(status)) = tokio::time::timeout(QUESTION, client.status(StatusRequest {})).await else { return false };

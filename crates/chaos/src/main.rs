@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use quorate_chaos::nemesis::{self, ALL, Listed};
-use quorate_chaos::{Failure, Length};
+use quorate_chaos::{Failure, Length, bank};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,13 +54,18 @@ async fn run(args: &Args) -> Result<(), Failure> {
         for Listed { name, about, .. } in ALL {
             println!("{name:16} {about}");
         }
+        println!("{:16} {}", bank::NAME, bank::ABOUT);
         return Ok(());
     }
     let chosen: Vec<&Listed> = match args.name.as_str() {
         "all" => ALL.iter().collect(),
         name => nemesis::find(name).into_iter().collect(),
     };
-    if chosen.is_empty() {
+    let with_bank = [bank::NAME, "all"].contains(&args.name.as_str());
+    if args.name == bank::NAME && args.times.is_some() {
+        return Err(Failure::Stuck("the bank goes on for a time: --seconds N".into()));
+    }
+    if chosen.is_empty() && !with_bank {
         return Err(Failure::Stuck(format!("there is no nemesis called {:?}; `list` names them", args.name)));
     }
     let binary = match &args.binary {
@@ -76,6 +81,15 @@ async fn run(args: &Args) -> Result<(), Failure> {
             Err(failure) => {
                 println!("{} (seed {}): FAILED: {failure}\n", listed.name, args.seed);
                 failed.push(listed.name);
+            }
+        }
+    }
+    if with_bank {
+        match bank::run(&binary, args.seconds.unwrap_or(bank::SECONDS), bank::PATIENCE, args.seed).await {
+            Ok(report) => println!("{report}\n"),
+            Err(failure) => {
+                println!("{} (seed {}): FAILED: {failure}\n", bank::NAME, args.seed);
+                failed.push(bank::NAME);
             }
         }
     }

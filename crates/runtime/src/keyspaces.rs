@@ -4,6 +4,7 @@ use crate::admin::roster;
 use crate::db::RuntimeDb;
 use bytes::Bytes;
 use quorate_cluster::keyspaces::Keyspaces;
+use quorate_cluster::levels::Levels;
 use quorate_cluster::placement::Placements;
 use quorate_cluster::placing::Landscape;
 use quorate_cluster::{BootMember, Reply, Request};
@@ -46,6 +47,13 @@ async fn rows(db: &RuntimeDb) -> Result<(Keyspaces, Placements), Error> {
     Ok((keyspaces, Placements::read(places).unwrap_or_else(|e| unreadable(&e))))
 }
 
+/// The cluster's level, as a majority knows it; none before its first leader has said at which it begins.
+async fn level(db: &RuntimeDb) -> Result<Option<Level>, Error> {
+    let (kvs, revision) = db.read_together(KeyspaceId::SYSTEM, Levels::ranges()).await?;
+    let levels = Levels::read(kvs, revision).unwrap_or_else(|e| unreadable(&e));
+    Ok(levels.begun().then(|| levels.cluster()))
+}
+
 /// Makes a keyspace. Its groups begin with those who vote in the system keyspace's; where not every member knows how to have a shard on some
 /// nodes only, with all of them.
 pub(crate) async fn create(db: &RuntimeDb, first: &[BootMember], wish: Wish) -> Result<Keyspace, Error> {
@@ -56,6 +64,11 @@ pub(crate) async fn create(db: &RuntimeDb, first: &[BootMember], wish: Wish) -> 
     let deadline = Instant::now() + PATIENCE;
     let mut sent = false;
     while Instant::now() < deadline {
+        // A new cluster is not taken for one of an older release: what is asked of it early waits for the level, and would then be made everywhere.
+        let Some(level) = level(db).await? else {
+            tokio::time::sleep(LOOK).await;
+            continue;
+        };
         let (roster, (keyspaces, placements)) = (roster(db).await?, rows(db).await?);
         let made = keyspaces.made().find(|row| row.keyspace.name == name);
         if let Some(row) = made.filter(|_| sent) {
@@ -71,7 +84,7 @@ pub(crate) async fn create(db: &RuntimeDb, first: &[BootMember], wish: Wish) -> 
         let founders = roster.founders(first.iter().map(|member| member.id));
         let nodes = founders.iter().map(|founder| NodeId(founder.0)).collect();
         let (keyspace, mut txn) = keyspaces.create(&name, kind, &starts, founders)?;
-        if db.feature_level() >= Level::PLACED {
+        if level >= Level::PLACED {
             let none = BTreeSet::new();
             let landscape = Landscape { nodes: &nodes, dead: &none, placements: &placements };
             let places = landscape.begin(keyspace.shards.iter().map(|(_, shard)| *shard), replicas);

@@ -1,7 +1,12 @@
 //! Chaos in short: what `cargo xtask chaos` does at length, on the binary of this build.
 
-use quorate_chaos::{Failure, Length, nemesis};
+use crate::support;
+use quorate_chaos::{Failure, Length, bank, nemesis};
 use std::path::Path;
+use std::time::Duration;
+
+/// Of the bank's clients: longer than elsewhere, since all stories run at once, on what may be a debug build.
+const PATIENCE: Duration = support::PATIENCE.saturating_mul(3);
 
 async fn harm(name: &str, times: u64) {
     let listed = nemesis::find(name).expect("it is on the list");
@@ -25,4 +30,12 @@ async fn a_node_whose_disk_fails_ends_and_says_so_and_the_others_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_nobody_hears_is_replaced() {
     harm("cut-one-way", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bank_conserves_money_while_everything_happens_to_its_nodes_and_shards() {
+    match bank::run(Path::new(env!("CARGO_BIN_EXE_quorate")), 10, PATIENCE, 1).await {
+        Ok(report) => println!("{report}"),
+        Err(failure) => panic!("{failure}"),
+    }
 }

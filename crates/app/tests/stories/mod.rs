@@ -10,6 +10,7 @@ mod connections;
 mod diagrams;
 mod directories;
 mod doctor;
+mod first_moments;
 mod freshness;
 mod full_disk;
 mod growing;

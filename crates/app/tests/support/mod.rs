@@ -75,20 +75,33 @@ impl Cluster {
         Self::start_flagged(dir, nodes, &[]).await
     }
 
+    /// Does not wait until anybody serves.
+    pub fn start_at_once(nodes: usize) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut cluster = Self::unstarted(folder.path(), nodes, &[]);
+        cluster.folder = Some(folder);
+        (0..nodes).for_each(|node| cluster.restart(node));
+        cluster
+    }
+
     async fn start_flagged(dir: &Path, nodes: usize, flags: &[&str]) -> Self {
+        let mut cluster = Self::unstarted(dir, nodes, flags);
+        (0..nodes).for_each(|node| cluster.restart(node));
+        cluster.ready().await;
+        cluster
+    }
+
+    fn unstarted(dir: &Path, nodes: usize, flags: &[&str]) -> Self {
         let flags = flags.iter().map(ToString::to_string).collect();
         let ports = (0..nodes).map(|_| (free_port(), free_port())).collect();
-        let mut cluster = Self {
+        Self {
             dir: dir.to_path_buf(),
             folder: None,
             ports,
             flags,
             nodes: (0..nodes).map(|_| None).collect(),
             first: nodes,
-        };
-        (0..nodes).for_each(|node| cluster.restart(node));
-        cluster.ready().await;
-        cluster
+        }
     }
 
     fn args(&self, node: usize) -> Vec<String> {
