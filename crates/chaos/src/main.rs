@@ -85,7 +85,8 @@ async fn run(args: &Args) -> Result<(), Failure> {
         }
     }
     if with_bank {
-        match bank::run(&binary, args.seconds.unwrap_or(bank::SECONDS), bank::PATIENCE, args.seed).await {
+        let seconds = args.seconds.unwrap_or(bank::SECONDS);
+        match Box::pin(bank::run(&binary, seconds, bank::PATIENCE, args.seed)).await {
             Ok(report) => println!("{report}\n"),
             Err(failure) => {
                 println!("{} (seed {}): FAILED: {failure}\n", bank::NAME, args.seed);

@@ -34,7 +34,8 @@ async fn a_leader_that_nobody_hears_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bank_conserves_money_while_everything_happens_to_its_nodes_and_shards() {
-    match bank::run(Path::new(env!("CARGO_BIN_EXE_quorate")), 10, PATIENCE, 1).await {
+    let binary = Path::new(env!("CARGO_BIN_EXE_quorate"));
+    match Box::pin(bank::run(binary, 10, PATIENCE, 1)).await {
         Ok(report) => println!("{report}"),
         Err(failure) => panic!("{failure}"),
     }
