@@ -138,11 +138,15 @@ impl Building {
             return Ok(Some(value.clone()));
         }
         let (range, until): (&KeyRange, _) = (&self.birth.range, self.birth.revision);
-        let when = rows::decode_when(value)?;
+        let mut when = rows::decode_when(value)?;
         let mut events = rows::decode_events(value.clone())?;
         events.retain(|event| event.revision <= until && range.contains(&event.key));
         let reaches = self.birth.compacted.is_none_or(|compacted| rows::parse_events(key) >= Some(compacted));
-        let first = reaches && !self.history_begun && when.at != Timestamp::ZERO;
+        let first = reaches && !self.history_begun && self.birth.since != Timestamp::ZERO;
+        if first && events.is_empty() {
+            // Of what happened before there were timestamps it is known that it was before.
+            when.at = when.at.max(Timestamp::ZERO.next());
+        }
         self.history_begun |= reaches;
         Ok((first || !events.is_empty()).then(|| rows::encode_events(&when, &events).into()))
     }
