@@ -32,10 +32,11 @@ pub fn run(args: &SimArgs) -> Result<(), Failure> {
             Failure::Usage(format!("no planted bug is called {name:?}; there are: {}", names.join(", ")))
         })?),
     };
+    let options = Options { planted, ground: args.ground, storm: args.storm.map(Duration::from_secs), trace: false };
     match args.seed {
-        Some(seed) if args.minimise => shorten(seed, args, Options { planted, trace: true, ground: args.ground }),
-        Some(seed) => replay(seed, args, Options { planted, trace: true, ground: args.ground }),
-        None => campaign(args, Options { planted, trace: false, ground: args.ground }),
+        Some(seed) if args.minimise => shorten(seed, args, Options { trace: true, ..options }),
+        Some(seed) => replay(seed, args, Options { trace: true, ..options }),
+        None => campaign(args, options),
     }
 }
 
@@ -74,11 +75,13 @@ fn shorten(seed: u64, args: &SimArgs, options: Options) -> Result<(), Failure> {
 
 /// What else a command must say so that a seed does the same again.
 fn besides(options: Options) -> String {
-    match options {
-        Options { planted: Some(planted), .. } => format!(" --break {}", planted.name),
-        Options { ground: Ground::Anywhere, .. } => String::new(),
-        Options { ground, .. } => format!(" --ground {}", ground.name()),
-    }
+    let planted = options.planted.map_or_else(String::new, |planted| format!(" --break {}", planted.name));
+    let ground = match options.ground {
+        Ground::Anywhere => String::new(),
+        ground => format!(" --ground {}", ground.name()),
+    };
+    let storm = options.storm.map_or_else(String::new, |storm| format!(" --storm {}", storm.as_secs()));
+    format!("{planted}{ground}{storm}")
 }
 
 /// Writes a traced run where it is wanted.
@@ -166,7 +169,8 @@ fn campaign(args: &SimArgs, options: Options) -> Result<(), Failure> {
                     }
                     let report = run_seed(seed, &options);
                     // A campaign without a planted bug also proves that each seed is the same twice.
-                    let again = options.planted.is_none().then(|| run_seed(seed, &options));
+                    let twice = options.planted.is_none() && !args.once && report.violation.is_none();
+                    let again = twice.then(|| run_seed(seed, &options));
                     tally.lock().expect("no worker panics").add(seed, &report, again.as_ref(), options);
                     bar.inc(1);
                 }
@@ -236,7 +240,7 @@ fn print(summary: &Summary, args: &SimArgs, real: f64) -> Result<(), Failure> {
     if summary.violation.is_none() {
         println!(
             "no rule was broken{}",
-            if args.sabotage.is_none() { ", and every seed gave the same outputs twice" } else { "" }
+            if args.sabotage.is_none() && !args.once { ", and every seed gave the same outputs twice" } else { "" }
         );
     }
     Ok(())

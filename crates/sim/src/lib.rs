@@ -48,6 +48,8 @@ pub use trace::{
     About, Lane, Loss, MessageId, Outcome, Part, Record, Said, TRACE_VERSION, Trace, TraceError, TraceEvent, Way,
 };
 
+use std::time::Duration;
+
 /// What to run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -55,6 +57,8 @@ pub struct Options {
     pub planted: Option<&'static Planted>,
     /// What the plan has more of; a planted bug has its own.
     pub ground: Ground,
+    /// How long faults last, if not as long as the seed draws.
+    pub storm: Option<Duration>,
     /// Keep what happens, for people to read.
     pub trace: bool,
 }

@@ -60,11 +60,13 @@ pub enum Ground {
     Splits,
     /// Shards that live on some nodes, and move.
     Moves,
+    /// A bank of a thousand accounts over many shards, with some of everything, for as long as is asked for.
+    Bank,
 }
 
 impl Ground {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Anywhere,
         Self::StaleLeaders,
         Self::Rot,
@@ -73,6 +75,7 @@ impl Ground {
         Self::Upgrades,
         Self::Splits,
         Self::Moves,
+        Self::Bank,
     ];
 
     /// Its name for `--ground`.
@@ -87,6 +90,22 @@ impl Ground {
             Self::Upgrades => "upgrades",
             Self::Splits => "splits",
             Self::Moves => "moves",
+            Self::Bank => "bank",
+        }
+    }
+
+    /// What a run on it must have seen to be worth anything: each a name, and the marks that count for it.
+    #[must_use]
+    pub const fn demands(self) -> &'static [(&'static str, &'static [&'static str])] {
+        match self {
+            Self::Bank => &[
+                ("splits", &["shard split"]),
+                ("moves", &["replica moved away"]),
+                ("member changes", &["learner promoted", "member removed", "wiped node returned"]),
+                ("audits", &["audit"]),
+                ("transactions done", &["transaction over shards"]),
+            ],
+            _ => &[],
         }
     }
 }

@@ -95,6 +95,7 @@ pub const MARKS: &[&str] = &[
     "member removed",
     "leader removed",
     "crash in a joint configuration",
+    "audit",
     "transaction over shards",
     "transaction found a change",
     "transaction given up",
