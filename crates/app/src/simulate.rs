@@ -4,7 +4,9 @@ use crate::cli::SimArgs;
 use crate::diagram::write_file;
 use crate::failure::Failure;
 use indicatif::{ProgressBar, ProgressStyle};
-use quorate_sim::{Ground, MARKS, Only, Options, PLANTED, Report, minimise, planted, run_only, run_seed};
+use quorate_sim::{
+    Ground, MARKS, Only, Options, PLANTED, Report, faults_by_kind, minimise, planted, run_only, run_seed,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -114,7 +116,13 @@ fn show(seed: u64, args: &SimArgs, report: Report) -> Result<(), Failure> {
 struct Summary {
     seeds: u64,
     operations: u64,
+    /// Those of each seed's first run, which the checks judged; and for how many of them one order, over all shards, was found.
+    judged: u64,
+    explained: u64,
     faults: u64,
+    faults_by_kind: BTreeMap<&'static str, u64>,
+    /// What the ground counts.
+    counts: BTreeMap<&'static str, u64>,
     simulated_seconds: f64,
     simulated_seconds_per_second: f64,
     seeds_per_hour: f64,
@@ -143,6 +151,8 @@ impl Tally {
             self.simulated += run.simulated;
         }
         self.summary.seeds += 1;
+        self.summary.judged += report.operations;
+        self.summary.explained += report.explained;
         report.marks.iter().for_each(|(mark, count)| *self.summary.marks.entry(mark).or_default() += count);
         if let Some(failure) = judge(seed, report, again, options)
             && self.failure.as_ref().is_none_or(|(lowest, _)| seed < *lowest)
@@ -187,6 +197,8 @@ fn campaign(args: &SimArgs, options: Options) -> Result<(), Failure> {
     summary.seconds_between_faults = simulated / (summary.faults.max(1)) as f64;
     summary.operations_per_simulated_second = summary.operations as f64 / simulated.max(0.001);
     summary.unreached = MARKS.iter().copied().filter(|mark| !summary.marks.contains_key(mark)).collect();
+    summary.faults_by_kind = faults_by_kind(&summary.marks);
+    summary.counts = args.ground.counts().iter().map(|count| (count.name, count.of(&summary.marks))).collect();
     summary.violation.clone_from(&failure);
     print(&summary, args, real)?;
     match (failure, options.planted) {
@@ -205,6 +217,10 @@ fn judge(seed: u64, report: &Report, again: Option<&Report>, options: Options) -
             "seed {seed} at {:.6} s: {violation}\n  replay it: quorate sim --seed {seed}{besides}\n  see it:    quorate sim --seed {seed}{besides} --diagram run.html",
             *at as f64 / 1e6
         ));
+    }
+    let lacks = options.ground.counts().iter().find(|count| options.planted.is_none() && count.lacks(&report.marks));
+    if let Some(count) = lacks {
+        return Some(format!("seed {seed} has seen none of its {}: it shows nothing", count.name));
     }
     let differs = again.is_some_and(|again| again.output_hash != report.output_hash);
     differs.then(|| format!("seed {seed} gave different outputs when it was run twice"))
@@ -231,8 +247,19 @@ fn print(summary: &Summary, args: &SimArgs, real: f64) -> Result<(), Failure> {
         "{} operations ({:.0} per simulated s), {} faults (one each {:.1} s)",
         summary.operations, summary.operations_per_simulated_second, summary.faults, summary.seconds_between_faults
     );
+    println!(
+        "{} operations judged, each once; one order was found for {} over many shards",
+        summary.judged, summary.explained
+    );
     for (mark, count) in &summary.marks {
         println!("  {mark:<40} {count}");
+    }
+    if !summary.counts.is_empty() {
+        let list = |counts: &BTreeMap<&'static str, u64>| {
+            counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+        };
+        println!("faults of the first runs: {}", list(&summary.faults_by_kind));
+        println!("in the first runs: {}", list(&summary.counts));
     }
     if !summary.unreached.is_empty() {
         println!("never seen: {}", summary.unreached.join(", "));

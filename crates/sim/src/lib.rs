@@ -19,6 +19,7 @@ mod diagram;
 mod disk;
 mod driver;
 mod fault;
+mod ground;
 mod history;
 mod lies;
 mod minimise;
@@ -37,11 +38,12 @@ pub mod witness;
 
 pub use diagram::diagram;
 pub use driver::run_seed;
+pub use ground::{Count, Ground};
 pub use history::Violation;
 pub use minimise::{Minimised, Only, minimise, run_only};
 pub use numbers::Numbers;
-pub use planted::{Ground, PLANTED, Planted, planted};
-pub use report::{MARKS, Report};
+pub use planted::{PLANTED, Planted, planted};
+pub use report::{MARKS, Report, faults_by_kind};
 pub use rules::explain;
 pub use scenarios::{Finding, Play, SCENARIOS, Scenario, scenario};
 pub use trace::{

@@ -4,8 +4,8 @@ mod bank;
 
 use crate::Options;
 use crate::fault::Fault;
+use crate::ground::Ground;
 use crate::net::{CALM, Weather};
-use crate::planted::Ground;
 use crate::teller::Accounts;
 use quorate_cluster::bounds;
 use quorate_env::Rng;
@@ -63,6 +63,8 @@ pub(crate) struct BankPlan {
     pub accounts: Accounts,
     pub shards: u64,
     pub tellers: u64,
+    /// Of a hundred operations of a teller, those that look at all accounts.
+    pub audits_percent: u64,
     /// Mean time between splits.
     pub split_every_us: Option<u64>,
     /// Splits in one run.
@@ -79,9 +81,10 @@ pub(crate) struct BankPlan {
     pub look_us: (u64, u64),
 }
 
-/// See [`Plan::comers_max`], [`BankPlan::splits_max`] and [`BankPlan::look_us`], where nothing else is said.
+/// See [`Plan::comers_max`] and [`BankPlan`], where nothing else is said.
 const COMERS_MAX: usize = 6;
 const SPLITS_MAX: usize = 6;
+pub(crate) const AUDITS_PERCENT: u64 = 20;
 const LOOK_US: (u64, u64) = (1_000, 60_000);
 
 impl BankPlan {
@@ -92,6 +95,7 @@ impl BankPlan {
             accounts: Accounts::default(),
             shards: rng.between(2, 6),
             tellers: rng.between(2, 5),
+            audits_percent: AUDITS_PERCENT,
             split_every_us,
             splits_max: SPLITS_MAX,
             replicas: None,

@@ -1,5 +1,6 @@
 //! Planted bugs: each switches one safety mechanism off, and some check must notice.
 
+use crate::ground::Ground;
 use Bug::{Driver, Node};
 use quorate_cluster::Sabotage;
 use quorate_shard::Flaw;
@@ -38,76 +39,6 @@ pub(crate) enum Bug {
     SecondNode(Sabotage),
     /// The world around the nodes.
     Driver(DriverBug),
-}
-
-/// Where a bug is hunted: what the plans drawn for it have more of than others. All of it is drawn for some seeds without a bug too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ground {
-    /// Whatever the seed draws.
-    #[default]
-    Anywhere,
-    /// Leaders that do not notice that they are none, and leases.
-    StaleLeaders,
-    /// Logs that rot and stores that are damaged, while some replicas lag behind.
-    Rot,
-    /// Disks that forget.
-    Forgetfulness,
-    /// Transactions over shards.
-    Transactions,
-    /// Two releases side by side, and transactions.
-    Upgrades,
-    /// Shards that split under transactions.
-    Splits,
-    /// Shards that live on some nodes, and move.
-    Moves,
-    /// A bank of a thousand accounts over many shards, with some of everything, for as long as is asked for.
-    Bank,
-}
-
-impl Ground {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::Anywhere,
-        Self::StaleLeaders,
-        Self::Rot,
-        Self::Forgetfulness,
-        Self::Transactions,
-        Self::Upgrades,
-        Self::Splits,
-        Self::Moves,
-        Self::Bank,
-    ];
-
-    /// Its name for `--ground`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Anywhere => "anywhere",
-            Self::StaleLeaders => "stale-leaders",
-            Self::Rot => "rot",
-            Self::Forgetfulness => "forgetfulness",
-            Self::Transactions => "transactions",
-            Self::Upgrades => "upgrades",
-            Self::Splits => "splits",
-            Self::Moves => "moves",
-            Self::Bank => "bank",
-        }
-    }
-
-    /// What a run on it must have seen to be worth anything: each a name, and the marks that count for it.
-    #[must_use]
-    pub const fn demands(self) -> &'static [(&'static str, &'static [&'static str])] {
-        match self {
-            Self::Bank => &[
-                ("splits", &["shard split"]),
-                ("moves", &["replica moved away"]),
-                ("member changes", &["learner promoted", "member removed", "wiped node returned"]),
-                ("audits", &["audit"]),
-                ("transactions done", &["transaction over shards"]),
-            ],
-            _ => &[],
-        }
-    }
 }
 
 /// A planted bug.

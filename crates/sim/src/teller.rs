@@ -1,6 +1,7 @@
 //! Tellers: clients that move money between accounts on many shards, and write to registers on many shards, in single transactions. Every value
 //! names the operation that wrote it, so that whoever reads it tells whom it has seen.
 
+use crate::plan::{AUDITS_PERCENT, BankPlan};
 use bytes::Bytes;
 use quorate_cluster::Request;
 use quorate_env::{Rng, ShardId};
@@ -105,6 +106,7 @@ pub(crate) enum Deed {
 pub(crate) struct Teller {
     rng: Rng,
     accounts: Accounts,
+    audits_percent: u64,
     /// What it knows of accounts: amount and revision.
     known: BTreeMap<Bytes, (i64, u64)>,
     pub in_flight: Option<(u64, TellerFlight)>,
@@ -123,8 +125,9 @@ pub(crate) struct TellerFlight {
 }
 
 impl Teller {
-    pub fn new(rng: Rng, accounts: Accounts) -> Self {
-        Self { rng, accounts, known: BTreeMap::new(), in_flight: None, completed: 0 }
+    pub fn new(rng: Rng, plan: &BankPlan) -> Self {
+        let (accounts, audits_percent) = (plan.accounts, plan.audits_percent);
+        Self { rng, accounts, audits_percent, known: BTreeMap::new(), in_flight: None, completed: 0 }
     }
 
     pub fn pick(&mut self, below: usize) -> usize {
@@ -144,9 +147,11 @@ impl Teller {
         }
     }
 
-    /// What it knows has turned out to be old.
+    /// What it knows has turned out to be old. Where audits are rare it goes on with the rest, and learns from each transaction that finds a change.
     pub fn forget(&mut self) {
-        self.known.clear();
+        if self.audits_percent >= AUDITS_PERCENT {
+            self.known.clear();
+        }
     }
 
     /// The first transaction of all.
@@ -160,7 +165,7 @@ impl Teller {
     /// The next operation. `shard_of` tells where a key lives, for those that go there directly.
     pub fn next(&mut self, bank: KeyspaceId, operation: u64, shard_of: impl Fn(&[u8]) -> ShardId) -> (Deed, Request) {
         match self.rng.below(100) {
-            0..45 if self.known.len() > 1 => self.transfer(bank, operation),
+            drawn if drawn + self.audits_percent < 65 && self.known.len() > 1 => self.transfer(bank, operation),
             0..65 => {
                 let looks = vec![Look { keyspace: bank, range: accounts(), limit: 0 }];
                 (Deed::Audit, Request::Transact(Transaction { looks, ..Transaction::default() }))
@@ -225,5 +230,33 @@ impl Teller {
         let key = self.rng.chance(500).then(|| u128::from(operation));
         let request = Request::Transact(Transaction { looks, success, key, ..Transaction::default() });
         (Deed::Write { keys, reads: vec![range] }, request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_sort_as_their_numbers_do_and_shards_begin_among_them() {
+        let range = accounts();
+        for accounts in [1, 24, 100, 101, 1_000].map(Accounts) {
+            let keys: Vec<Bytes> = accounts.keys().collect();
+            assert!(keys.is_sorted() && keys.len() as u64 == accounts.0, "{keys:?}");
+            assert!(keys.iter().all(|key| range.contains(key)));
+        }
+        assert_eq!(Accounts::default().key(7), "a/07");
+        assert_eq!(Accounts(1_000).key(7), "a/007");
+        let starts = Accounts(1_000).starts(16);
+        assert!(starts.is_sorted() && starts.iter().all(|key| range.contains(key)), "{starts:?}");
+        assert_eq!(starts.len(), 15);
+    }
+
+    #[test]
+    fn money_that_is_missing_or_in_one_account_less_is_noticed() {
+        let accounts = Accounts(3);
+        assert!(accounts.hold_all(&[90, 110, 100]));
+        assert!(!accounts.hold_all(&[90, 110, 99]));
+        assert!(!accounts.hold_all(&[150, 150]));
     }
 }

@@ -88,13 +88,7 @@ impl DialCheck {
         Ok(self.sights.len() as u64)
     }
 
-    fn judge_key(
-        &self,
-        sight: &Sight,
-        key: &Bytes,
-        history: &History<'_>,
-        timely: bool,
-    ) -> Result<(), Violation> {
+    fn judge_key(&self, sight: &Sight, key: &Bytes, history: &History<'_>, timely: bool) -> Result<(), Violation> {
         let History { versions, places, ended_us } = history;
         let Sight { operation, freshness, token, .. } = sight;
         let tell = |what: String| format!("operation {operation}, {freshness:?}, {what} of {}", key.escape_ascii());

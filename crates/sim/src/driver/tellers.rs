@@ -63,8 +63,9 @@ pub(super) struct Bank {
 
 impl Bank {
     pub fn new(plan: Option<BankPlan>, rng: &Rng) -> Self {
-        let Some(BankPlan { shards, tellers, accounts, .. }) = plan else { return Self::default() };
-        let tellers = (0..tellers).map(|n| Teller::new(rng.split(200 + n), accounts)).collect();
+        let Some(plan) = plan else { return Self::default() };
+        let tellers = (0..plan.tellers).map(|n| Teller::new(rng.split(200 + n), &plan)).collect();
+        let BankPlan { shards, accounts, .. } = plan;
         Self { tellers, shards, accounts, rng: Some(rng.split(52)), ..Self::default() }
     }
 
@@ -200,8 +201,11 @@ impl World<'_> {
         self.next_request += 1;
         flight.asked += 1;
         let (client, operation, node) = (self.teller_lane(teller), flight.operation, flight.node);
-        let (text, asked) = (words::teller_asked(&flight.deed), flight.asked);
-        self.trace(|| TraceEvent::Ask { client, node: node_lane(node), operation, text });
+        let asked = flight.asked;
+        self.trace(|| {
+            let text = words::teller_asked(&flight.deed);
+            TraceEvent::Ask { client, node: node_lane(node), operation, text }
+        });
         self.bank.tellers[teller].in_flight = Some((id, flight));
         self.bank.requests.insert(id, teller);
         // Who has a name for what it wants asks again soon, while the first may still be under way.

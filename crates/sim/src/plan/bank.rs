@@ -38,7 +38,9 @@ pub(super) fn plan(seed: u64, storm_us: Option<u64>) -> Plan {
     let bank = BankPlan {
         accounts: Accounts(ACCOUNTS),
         shards: SHARDS,
-        tellers: 8,
+        tellers: 6,
+        // Each goes over all shards.
+        audits_percent: 3,
         split_every_us: Some(often(SPLITS_MAX as u64, u64::MAX)),
         splits_max: SPLITS_MAX,
         replicas: Some(3),
@@ -46,7 +48,7 @@ pub(super) fn plan(seed: u64, storm_us: Option<u64>) -> Plan {
         zones: None,
         answers_lost_per_mille: 100,
         // All accounts are much to look at.
-        look_us: (20_000, 600_000),
+        look_us: (50_000, 1_000_000),
     };
     Plan {
         watchers: 2,
@@ -68,9 +70,12 @@ pub(super) fn plan(seed: u64, storm_us: Option<u64>) -> Plan {
         promise_rot_per_mille: 50,
         sync_us: (100, rng.between(1_000, 5_000)),
         flush_us: (1_000, rng.between(10_000, 200_000)),
-        think_us: (1_000, 100_000),
+        think_us: (1_000, 200_000),
         lease_per_mille: 100,
+        // All shards of a node are flushed together.
+        flush_bytes: 256 << 10,
+        unflushed_bytes_max: 1 << 20,
         bank: Some(bank),
-        ..Plan::quiet(5, 4)
+        ..Plan::quiet(5, 3)
     }
 }
