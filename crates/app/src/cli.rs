@@ -274,9 +274,15 @@ pub struct SimArgs {
     /// Hunt every planted bug with as many seeds as it takes, from --first on.
     #[arg(long, conflicts_with_all = ["seeds", "seed", "sabotage"])]
     pub mutants: bool,
-    /// Draw more of something into every plan: anywhere, stale-leaders, rot, forgetfulness, transactions, upgrades, splits.
-    #[arg(long, value_name = "NAME", default_value = "anywhere", conflicts_with_all = ["mutants", "sabotage", "scenario"], value_parser = ground)]
+    /// Draw more of something into every plan: anywhere, stale-leaders, rot, forgetfulness, transactions, upgrades, splits, moves; or play another plan: bank.
+    #[arg(long, value_name = "NAME", default_value = "anywhere", conflicts_with_all = ["mutants", "scenario"], value_parser = ground)]
     pub ground: quorate_sim::Ground,
+    /// Let faults come for so many simulated seconds, rather than for as long as the seed draws.
+    #[arg(long, value_name = "SECONDS", conflicts_with_all = ["mutants", "scenario"], value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub storm: Option<u64>,
+    /// Run each seed once, not twice.
+    #[arg(long, conflicts_with_all = ["seed", "mutants", "scenario"])]
+    pub once: bool,
     /// Switch one safety mechanism off; "list" names them.
     #[arg(long = "break", value_name = "NAME")]
     pub sabotage: Option<String>,

@@ -4,7 +4,9 @@ use crate::cli::SimArgs;
 use crate::diagram::write_file;
 use crate::failure::Failure;
 use indicatif::{ProgressBar, ProgressStyle};
-use quorate_sim::{Ground, MARKS, Only, Options, PLANTED, Report, minimise, planted, run_only, run_seed};
+use quorate_sim::{
+    Ground, MARKS, Only, Options, PLANTED, Report, faults_by_kind, minimise, planted, run_only, run_seed,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -32,10 +34,11 @@ pub fn run(args: &SimArgs) -> Result<(), Failure> {
             Failure::Usage(format!("no planted bug is called {name:?}; there are: {}", names.join(", ")))
         })?),
     };
+    let options = Options { planted, ground: args.ground, storm: args.storm.map(Duration::from_secs), trace: false };
     match args.seed {
-        Some(seed) if args.minimise => shorten(seed, args, Options { planted, trace: true, ground: args.ground }),
-        Some(seed) => replay(seed, args, Options { planted, trace: true, ground: args.ground }),
-        None => campaign(args, Options { planted, trace: false, ground: args.ground }),
+        Some(seed) if args.minimise => shorten(seed, args, Options { trace: true, ..options }),
+        Some(seed) => replay(seed, args, Options { trace: true, ..options }),
+        None => campaign(args, options),
     }
 }
 
@@ -74,11 +77,13 @@ fn shorten(seed: u64, args: &SimArgs, options: Options) -> Result<(), Failure> {
 
 /// What else a command must say so that a seed does the same again.
 fn besides(options: Options) -> String {
-    match options {
-        Options { planted: Some(planted), .. } => format!(" --break {}", planted.name),
-        Options { ground: Ground::Anywhere, .. } => String::new(),
-        Options { ground, .. } => format!(" --ground {}", ground.name()),
-    }
+    let planted = options.planted.map_or_else(String::new, |planted| format!(" --break {}", planted.name));
+    let ground = match options.ground {
+        Ground::Anywhere => String::new(),
+        ground => format!(" --ground {}", ground.name()),
+    };
+    let storm = options.storm.map_or_else(String::new, |storm| format!(" --storm {}", storm.as_secs()));
+    format!("{planted}{ground}{storm}")
 }
 
 /// Writes a traced run where it is wanted.
@@ -111,7 +116,13 @@ fn show(seed: u64, args: &SimArgs, report: Report) -> Result<(), Failure> {
 struct Summary {
     seeds: u64,
     operations: u64,
+    /// Those of each seed's first run, which the checks judged; and for how many of them one order, over all shards, was found.
+    judged: u64,
+    explained: u64,
     faults: u64,
+    faults_by_kind: BTreeMap<&'static str, u64>,
+    /// What the ground counts.
+    counts: BTreeMap<&'static str, u64>,
     simulated_seconds: f64,
     simulated_seconds_per_second: f64,
     seeds_per_hour: f64,
@@ -140,6 +151,8 @@ impl Tally {
             self.simulated += run.simulated;
         }
         self.summary.seeds += 1;
+        self.summary.judged += report.operations;
+        self.summary.explained += report.explained;
         report.marks.iter().for_each(|(mark, count)| *self.summary.marks.entry(mark).or_default() += count);
         if let Some(failure) = judge(seed, report, again, options)
             && self.failure.as_ref().is_none_or(|(lowest, _)| seed < *lowest)
@@ -166,7 +179,8 @@ fn campaign(args: &SimArgs, options: Options) -> Result<(), Failure> {
                     }
                     let report = run_seed(seed, &options);
                     // A campaign without a planted bug also proves that each seed is the same twice.
-                    let again = options.planted.is_none().then(|| run_seed(seed, &options));
+                    let twice = options.planted.is_none() && !args.once && report.violation.is_none();
+                    let again = twice.then(|| run_seed(seed, &options));
                     tally.lock().expect("no worker panics").add(seed, &report, again.as_ref(), options);
                     bar.inc(1);
                 }
@@ -183,6 +197,8 @@ fn campaign(args: &SimArgs, options: Options) -> Result<(), Failure> {
     summary.seconds_between_faults = simulated / (summary.faults.max(1)) as f64;
     summary.operations_per_simulated_second = summary.operations as f64 / simulated.max(0.001);
     summary.unreached = MARKS.iter().copied().filter(|mark| !summary.marks.contains_key(mark)).collect();
+    summary.faults_by_kind = faults_by_kind(&summary.marks);
+    summary.counts = args.ground.counts().iter().map(|count| (count.name, count.of(&summary.marks))).collect();
     summary.violation.clone_from(&failure);
     print(&summary, args, real)?;
     match (failure, options.planted) {
@@ -201,6 +217,10 @@ fn judge(seed: u64, report: &Report, again: Option<&Report>, options: Options) -
             "seed {seed} at {:.6} s: {violation}\n  replay it: quorate sim --seed {seed}{besides}\n  see it:    quorate sim --seed {seed}{besides} --diagram run.html",
             *at as f64 / 1e6
         ));
+    }
+    let lacks = options.ground.counts().iter().find(|count| options.planted.is_none() && count.lacks(&report.marks));
+    if let Some(count) = lacks {
+        return Some(format!("seed {seed} has seen none of its {}: it shows nothing", count.name));
     }
     let differs = again.is_some_and(|again| again.output_hash != report.output_hash);
     differs.then(|| format!("seed {seed} gave different outputs when it was run twice"))
@@ -227,8 +247,19 @@ fn print(summary: &Summary, args: &SimArgs, real: f64) -> Result<(), Failure> {
         "{} operations ({:.0} per simulated s), {} faults (one each {:.1} s)",
         summary.operations, summary.operations_per_simulated_second, summary.faults, summary.seconds_between_faults
     );
+    println!(
+        "{} operations judged, each once; one order was found for {} over many shards",
+        summary.judged, summary.explained
+    );
     for (mark, count) in &summary.marks {
         println!("  {mark:<40} {count}");
+    }
+    if !summary.counts.is_empty() {
+        let list = |counts: &BTreeMap<&'static str, u64>| {
+            counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+        };
+        println!("faults of the first runs: {}", list(&summary.faults_by_kind));
+        println!("in the first runs: {}", list(&summary.counts));
     }
     if !summary.unreached.is_empty() {
         println!("never seen: {}", summary.unreached.join(", "));
@@ -236,7 +267,7 @@ fn print(summary: &Summary, args: &SimArgs, real: f64) -> Result<(), Failure> {
     if summary.violation.is_none() {
         println!(
             "no rule was broken{}",
-            if args.sabotage.is_none() { ", and every seed gave the same outputs twice" } else { "" }
+            if args.sabotage.is_none() && !args.once { ", and every seed gave the same outputs twice" } else { "" }
         );
     }
     Ok(())

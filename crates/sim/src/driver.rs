@@ -1,7 +1,7 @@
 //! The world of one run: a heap of events, the nodes, and what connects them. Nothing here depends on anything but the seed.
 
 mod chronicle;
-pub(crate) mod churn;
+mod churn;
 mod clients;
 mod disks;
 mod faults;
@@ -11,7 +11,7 @@ mod moves;
 mod network;
 mod releases;
 pub(crate) mod script;
-pub(crate) mod splits;
+mod splits;
 pub(crate) mod stage;
 mod tellers;
 mod twins;

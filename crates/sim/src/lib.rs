@@ -19,6 +19,7 @@ mod diagram;
 mod disk;
 mod driver;
 mod fault;
+mod ground;
 mod history;
 mod lies;
 mod minimise;
@@ -37,16 +38,19 @@ pub mod witness;
 
 pub use diagram::diagram;
 pub use driver::run_seed;
+pub use ground::{Count, Ground};
 pub use history::Violation;
 pub use minimise::{Minimised, Only, minimise, run_only};
 pub use numbers::Numbers;
-pub use planted::{Ground, PLANTED, Planted, planted};
-pub use report::{MARKS, Report};
+pub use planted::{PLANTED, Planted, planted};
+pub use report::{MARKS, Report, faults_by_kind};
 pub use rules::explain;
 pub use scenarios::{Finding, Play, SCENARIOS, Scenario, scenario};
 pub use trace::{
     About, Lane, Loss, MessageId, Outcome, Part, Record, Said, TRACE_VERSION, Trace, TraceError, TraceEvent, Way,
 };
+
+use std::time::Duration;
 
 /// What to run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,6 +59,8 @@ pub struct Options {
     pub planted: Option<&'static Planted>,
     /// What the plan has more of; a planted bug has its own.
     pub ground: Ground,
+    /// How long faults last, if not as long as the seed draws.
+    pub storm: Option<Duration>,
     /// Keep what happens, for people to read.
     pub trace: bool,
 }

@@ -1,9 +1,12 @@
 //! What a seed does: every seed draws its own mix of faults, rates and sizes (swarm testing, Groce et al., ISSTA 2012).
 
+mod bank;
+
 use crate::Options;
 use crate::fault::Fault;
+use crate::ground::Ground;
 use crate::net::{CALM, Weather};
-use crate::planted::Ground;
+use crate::teller::Accounts;
 use quorate_cluster::bounds;
 use quorate_env::Rng;
 use quorate_kv::Level;
@@ -27,6 +30,8 @@ pub(crate) struct Plan {
     pub old_release: Option<Level>,
     /// Mean time between changes of the members.
     pub churn_every_us: Option<u64>,
+    /// Nodes that may come in one run.
+    pub comers_max: usize,
     /// Of a thousand restarts, those at which the log has rotted, and those at which the store is damaged.
     pub rot_per_mille: u64,
     pub damage_per_mille: u64,
@@ -55,10 +60,15 @@ pub(crate) struct Plan {
 /// See [`Plan::bank`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BankPlan {
+    pub accounts: Accounts,
     pub shards: u64,
     pub tellers: u64,
+    /// Of a hundred operations of a teller, those that look at all accounts.
+    pub audits_percent: u64,
     /// Mean time between splits.
     pub split_every_us: Option<u64>,
+    /// Splits in one run.
+    pub splits_max: usize,
     /// How many replicas each shard has; `None` if one on every node.
     pub replicas: Option<usize>,
     /// Mean time between moves.
@@ -69,7 +79,15 @@ pub(crate) struct BankPlan {
     pub history_ms: Option<u64>,
     /// Of a thousand answers about what has a name of the client's own, those that are lost on their way to it.
     pub answers_lost_per_mille: u64,
+    /// How long an onlooker waits between two operations.
+    pub look_us: (u64, u64),
 }
+
+/// See [`Plan::comers_max`] and [`BankPlan`], where nothing else is said.
+const COMERS_MAX: usize = 6;
+const SPLITS_MAX: usize = 6;
+pub(crate) const AUDITS_PERCENT: u64 = 20;
+const LOOK_US: (u64, u64) = (1_000, 60_000);
 
 impl BankPlan {
     fn draw(seed: u64) -> Self {
@@ -77,14 +95,18 @@ impl BankPlan {
         let mut histories = Rng::new(seed).split(69);
         let split_every_us = splits.chance(600).then(|| splits.between(1_000_000, 5_000_000));
         Self {
+            accounts: Accounts::default(),
             shards: rng.between(2, 6),
             tellers: rng.between(2, 5),
+            audits_percent: AUDITS_PERCENT,
             split_every_us,
+            splits_max: SPLITS_MAX,
             replicas: None,
             move_every_us: None,
             zones: None,
             history_ms: histories.chance(400).then(|| histories.between(1_000, 5_000)),
             answers_lost_per_mille: 0,
+            look_us: LOOK_US,
         }
     }
 }
@@ -108,6 +130,7 @@ impl Plan {
             faults: BTreeMap::new(),
             old_release: None,
             churn_every_us: None,
+            comers_max: COMERS_MAX,
             rot_per_mille: 0,
             damage_per_mille: 0,
             rot_several: false,
@@ -135,11 +158,20 @@ impl Plan {
 
     /// The plan of a run.
     pub fn of(seed: u64, options: &Options) -> Self {
-        Self::on(options.planted.map_or(options.ground, |planted| planted.ground), seed)
+        let ground = match options {
+            Options { planted: Some(planted), ground: Ground::Anywhere, .. } => planted.ground,
+            Options { ground, .. } => *ground,
+        };
+        let storm_us = options.storm.map(|storm| storm.as_micros() as u64);
+        if ground == Ground::Bank {
+            return bank::plan(seed, storm_us);
+        }
+        let plan = Self::on(ground, seed);
+        Self { storm_us: storm_us.unwrap_or(plan.storm_us), ..plan }
     }
 
     /// What a seed draws, and more of what there is on this ground.
-    pub fn on(ground: Ground, seed: u64) -> Self {
+    fn on(ground: Ground, seed: u64) -> Self {
         let mut plan = Self::draw(seed);
         let second = 1_000_000;
         let mut rng = Rng::new(seed).split(61);
@@ -149,7 +181,7 @@ impl Plan {
             });
         };
         match ground {
-            Ground::Anywhere => {}
+            Ground::Anywhere | Ground::Bank => {}
             Ground::StaleLeaders => {
                 often(&[Fault::Freeze, Fault::Cut]);
                 plan.lease_per_mille = rng.between(500, 900);
@@ -271,6 +303,7 @@ impl Plan {
             faults,
             old_release: Rng::new(seed).split(62).chance(350).then(|| old_release(seed)),
             churn_every_us: None,
+            comers_max: COMERS_MAX,
             rot_per_mille: 0,
             damage_per_mille: 0,
             rot_several: false,

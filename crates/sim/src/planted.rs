@@ -1,5 +1,6 @@
 //! Planted bugs: each switches one safety mechanism off, and some check must notice.
 
+use crate::ground::Ground;
 use Bug::{Driver, Node};
 use quorate_cluster::Sabotage;
 use quorate_shard::Flaw;
@@ -38,57 +39,6 @@ pub(crate) enum Bug {
     SecondNode(Sabotage),
     /// The world around the nodes.
     Driver(DriverBug),
-}
-
-/// Where a bug is hunted: what the plans drawn for it have more of than others. All of it is drawn for some seeds without a bug too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ground {
-    /// Whatever the seed draws.
-    #[default]
-    Anywhere,
-    /// Leaders that do not notice that they are none, and leases.
-    StaleLeaders,
-    /// Logs that rot and stores that are damaged, while some replicas lag behind.
-    Rot,
-    /// Disks that forget.
-    Forgetfulness,
-    /// Transactions over shards.
-    Transactions,
-    /// Two releases side by side, and transactions.
-    Upgrades,
-    /// Shards that split under transactions.
-    Splits,
-    /// Shards that live on some nodes, and move.
-    Moves,
-}
-
-impl Ground {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Anywhere,
-        Self::StaleLeaders,
-        Self::Rot,
-        Self::Forgetfulness,
-        Self::Transactions,
-        Self::Upgrades,
-        Self::Splits,
-        Self::Moves,
-    ];
-
-    /// Its name for `--ground`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Anywhere => "anywhere",
-            Self::StaleLeaders => "stale-leaders",
-            Self::Rot => "rot",
-            Self::Forgetfulness => "forgetfulness",
-            Self::Transactions => "transactions",
-            Self::Upgrades => "upgrades",
-            Self::Splits => "splits",
-            Self::Moves => "moves",
-        }
-    }
 }
 
 /// A planted bug.

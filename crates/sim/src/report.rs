@@ -1,5 +1,6 @@
 //! What is left of a run.
 
+use crate::fault::Fault;
 use crate::history::Violation;
 use crate::trace::Trace;
 use std::collections::BTreeMap;
@@ -26,6 +27,17 @@ pub struct Report {
     pub marks: BTreeMap<&'static str, u64>,
     /// Everything that happened, if asked for.
     pub trace: Option<Trace>,
+}
+
+/// Faults that come at a start or with the members, beside those that come by the clock.
+const OTHER_FAULTS: [&str; 5] =
+    [Fault::Struck(0).mark(), "entry rotted", "store damaged", "promises rotted", "disk wiped"];
+
+/// What failed, by kind, and how often. Power cuts and crashes count once for each node that was up.
+#[must_use]
+pub fn faults_by_kind(marks: &BTreeMap<&'static str, u64>) -> BTreeMap<&'static str, u64> {
+    let kinds = Fault::ALL.into_iter().map(Fault::mark).chain(OTHER_FAULTS);
+    kinds.filter_map(|kind| Some((kind, *marks.get(kind)?))).collect()
 }
 
 /// Interesting things that a campaign should have seen at least once.
@@ -95,6 +107,7 @@ pub const MARKS: &[&str] = &[
     "member removed",
     "leader removed",
     "crash in a joint configuration",
+    "audit",
     "transaction over shards",
     "transaction found a change",
     "transaction given up",

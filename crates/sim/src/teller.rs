@@ -1,6 +1,7 @@
 //! Tellers: clients that move money between accounts on many shards, and write to registers on many shards, in single transactions. Every value
 //! names the operation that wrote it, so that whoever reads it tells whom it has seen.
 
+use crate::plan::{AUDITS_PERCENT, BankPlan};
 use bytes::Bytes;
 use quorate_cluster::Request;
 use quorate_env::{Rng, ShardId};
@@ -13,34 +14,56 @@ use std::collections::BTreeMap;
 /// The keyspace's name.
 pub(crate) const BANK: &str = "bank";
 
-/// Accounts, each with this much at the beginning, and registers.
-pub(crate) const ACCOUNTS: u64 = 24;
-pub(crate) const START: i64 = 100;
+/// What is in each account at the beginning, and how many registers there are.
+const START: i64 = 100;
 const REGISTERS: u64 = 12;
+
+/// How many accounts there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Accounts(pub u64);
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self(24)
+    }
+}
+
+impl Accounts {
+    /// One of them. All names are of one length, so that they sort as their numbers do.
+    pub fn key(self, n: u64) -> Bytes {
+        let width = self.0.saturating_sub(1).checked_ilog10().map_or(1, |tens| tens as usize + 1).max(2);
+        format!("a/{n:0width$}").into()
+    }
+
+    pub fn keys(self) -> impl Iterator<Item = Bytes> {
+        (0..self.0).map(move |n| self.key(n))
+    }
+
+    /// Whether these are all of the accounts, with all of the money.
+    pub fn hold_all(self, amounts: &[i64]) -> bool {
+        amounts.len() as u64 == self.0 && amounts.iter().sum::<i64>() == START * self.0 as i64
+    }
+
+    /// Where the shards begin: cut through accounts and registers alike.
+    pub fn starts(self, shards: u64) -> Vec<Bytes> {
+        let keys: Vec<Bytes> = self.keys().chain((0..REGISTERS).map(register)).collect();
+        (1..shards).map(|n| keys[(n as usize * keys.len()) / shards as usize].clone()).collect()
+    }
+
+    /// Some account or, in one of three cases, some register.
+    pub fn any_key(self, rng: &mut Rng) -> Bytes {
+        let n = rng.below(self.0 + self.0 / 2);
+        if n < self.0 { self.key(n) } else { register((n - self.0) % REGISTERS) }
+    }
+}
 
 /// Everything that an audit reads.
 pub(crate) fn accounts() -> KeyRange {
     KeyRange::prefix("a/")
 }
 
-fn account(n: u64) -> Bytes {
-    format!("a/{n:02}").into()
-}
-
 fn register(n: u64) -> Bytes {
     format!("r/{n:02}").into()
-}
-
-/// Where the shards begin: cut through accounts and registers alike.
-pub(crate) fn starts(shards: u64) -> Vec<Bytes> {
-    let keys: Vec<Bytes> = (0..ACCOUNTS).map(account).chain((0..REGISTERS).map(register)).collect();
-    (1..shards).map(|n| keys[(n as usize * keys.len()) / shards as usize].clone()).collect()
-}
-
-/// Some account or register.
-pub(crate) fn any_key(rng: &mut Rng) -> Bytes {
-    let n = rng.below(ACCOUNTS + REGISTERS);
-    if n < ACCOUNTS { account(n) } else { register(n - ACCOUNTS) }
 }
 
 /// Some register.
@@ -82,6 +105,8 @@ pub(crate) enum Deed {
 #[derive(Debug)]
 pub(crate) struct Teller {
     rng: Rng,
+    accounts: Accounts,
+    audits_percent: u64,
     /// What it knows of accounts: amount and revision.
     known: BTreeMap<Bytes, (i64, u64)>,
     pub in_flight: Option<(u64, TellerFlight)>,
@@ -100,8 +125,9 @@ pub(crate) struct TellerFlight {
 }
 
 impl Teller {
-    pub fn new(rng: Rng) -> Self {
-        Self { rng, known: BTreeMap::new(), in_flight: None, completed: 0 }
+    pub fn new(rng: Rng, plan: &BankPlan) -> Self {
+        let (accounts, audits_percent) = (plan.accounts, plan.audits_percent);
+        Self { rng, accounts, audits_percent, known: BTreeMap::new(), in_flight: None, completed: 0 }
     }
 
     pub fn pick(&mut self, below: usize) -> usize {
@@ -121,23 +147,25 @@ impl Teller {
         }
     }
 
-    /// What it knows has turned out to be old.
+    /// What it knows has turned out to be old. Where audits are rare it goes on with the rest, and learns from each transaction that finds a change.
     pub fn forget(&mut self) {
-        self.known.clear();
+        if self.audits_percent >= AUDITS_PERCENT {
+            self.known.clear();
+        }
     }
 
     /// The first transaction of all.
-    pub fn open(bank: KeyspaceId, operation: u64) -> (Deed, Request) {
+    pub fn open(&self, bank: KeyspaceId, operation: u64) -> (Deed, Request) {
         let check = |key: Bytes| Check { keyspace: bank, key, op: CompareOp::Equal, expected: Expected::Version(0) };
-        let put = |n| (bank, Write::Put { key: account(n), value: value(operation, START) });
-        let (checks, success) = (vec![check(account(0))], (0..ACCOUNTS).map(put).collect());
+        let put = |key| (bank, Write::Put { key, value: value(operation, START) });
+        let (checks, success) = (vec![check(self.accounts.key(0))], self.accounts.keys().map(put).collect());
         (Deed::Open, Request::Transact(Transaction { checks, success, ..Transaction::default() }))
     }
 
     /// The next operation. `shard_of` tells where a key lives, for those that go there directly.
     pub fn next(&mut self, bank: KeyspaceId, operation: u64, shard_of: impl Fn(&[u8]) -> ShardId) -> (Deed, Request) {
         match self.rng.below(100) {
-            0..45 if self.known.len() > 1 => self.transfer(bank, operation),
+            drawn if drawn + self.audits_percent < 65 && self.known.len() > 1 => self.transfer(bank, operation),
             0..65 => {
                 let looks = vec![Look { keyspace: bank, range: accounts(), limit: 0 }];
                 (Deed::Audit, Request::Transact(Transaction { looks, ..Transaction::default() }))
@@ -153,7 +181,7 @@ impl Teller {
                 let key = if self.rng.chance(500) {
                     register(self.rng.below(REGISTERS))
                 } else {
-                    account(self.rng.below(ACCOUNTS))
+                    self.accounts.key(self.rng.below(self.accounts.0))
                 };
                 let shard = shard_of(&key);
                 let op = RangeOp::of(KeyRange::single(key));
@@ -202,5 +230,33 @@ impl Teller {
         let key = self.rng.chance(500).then(|| u128::from(operation));
         let request = Request::Transact(Transaction { looks, success, key, ..Transaction::default() });
         (Deed::Write { keys, reads: vec![range] }, request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_sort_as_their_numbers_do_and_shards_begin_among_them() {
+        let range = accounts();
+        for accounts in [1, 24, 100, 101, 1_000].map(Accounts) {
+            let keys: Vec<Bytes> = accounts.keys().collect();
+            assert!(keys.is_sorted() && keys.len() as u64 == accounts.0, "{keys:?}");
+            assert!(keys.iter().all(|key| range.contains(key)));
+        }
+        assert_eq!(Accounts::default().key(7), "a/07");
+        assert_eq!(Accounts(1_000).key(7), "a/007");
+        let starts = Accounts(1_000).starts(16);
+        assert!(starts.is_sorted() && starts.iter().all(|key| range.contains(key)), "{starts:?}");
+        assert_eq!(starts.len(), 15);
+    }
+
+    #[test]
+    fn money_that_is_missing_or_in_one_account_less_is_noticed() {
+        let accounts = Accounts(3);
+        assert!(accounts.hold_all(&[90, 110, 100]));
+        assert!(!accounts.hold_all(&[90, 110, 99]));
+        assert!(!accounts.hold_all(&[150, 150]));
     }
 }

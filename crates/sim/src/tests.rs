@@ -1,7 +1,8 @@
 //! The fixed seeds, twice each, and every planted bug.
 
-use crate::{Ground, MARKS, MessageId, Options, PLANTED, Report, Trace, TraceEvent, planted, run_seed};
+use crate::{Ground, MARKS, MessageId, Options, PLANTED, Planted, Report, Trace, TraceEvent, planted, run_seed};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Seeds that every build runs, by their grounds. Together they see every mark, most of them many times: a change of the core changes what each of
 /// them sees.
@@ -54,6 +55,26 @@ const REGRESSIONS: [(Ground, &[u64]); 7] = [
     (Ground::Splits, &[1, 15, 32, 42, 65]),
     (Ground::Moves, &[17, 19, 55, 62]),
 ];
+
+/// The plan of the long run, for less than an hour.
+fn bank(storm_s: u64, planted: Option<&'static Planted>) -> Report {
+    let storm = Some(Duration::from_secs(storm_s));
+    run_seed(1, &Options { ground: Ground::Bank, storm, planted, ..Options::default() })
+}
+
+#[test]
+fn a_bank_of_a_thousand_accounts_keeps_its_money() {
+    let report = bank(40, None);
+    assert_eq!(report.violation, None, "replay it with: quorate sim --seed 1 --ground bank --storm 40");
+    let lacking: Vec<_> = Ground::Bank.counts().iter().filter(|count| count.lacks(&report.marks)).collect();
+    assert!(lacking.is_empty(), "{lacking:?} of {:?}", report.marks);
+}
+
+#[test]
+fn a_bank_with_a_bug_does_not() {
+    let broken = bank(20, planted("decide-unprepared")).violation;
+    assert!(broken.is_some(), "decide-unprepared was not found");
+}
 
 #[test]
 fn what_once_broke_a_rule_does_so_no_more() {

@@ -31,6 +31,27 @@ pub(crate) struct Sight {
     pub token: Timestamp,
 }
 
+/// A key's versions, oldest first, and what is asked of them again and again.
+struct History<'a> {
+    versions: &'a [Version],
+    /// Where each writer is among them, first.
+    places: BTreeMap<u64, usize>,
+    /// For each, when the first of it and those after it was acknowledged. These ascend: as many as lie before a time, up to so many versions somebody then knew.
+    ended_us: Vec<u64>,
+}
+
+impl<'a> History<'a> {
+    fn of(versions: &'a [Version], acknowledged: &BTreeMap<u64, u64>) -> Self {
+        let places = versions.iter().enumerate().rev().map(|(at, version)| (version.writer, at)).collect();
+        let ended = |version: &Version| acknowledged.get(&version.writer).copied().unwrap_or(u64::MAX);
+        let mut ended_us: Vec<u64> = versions.iter().map(ended).collect();
+        for at in (1..ended_us.len()).rev() {
+            ended_us[at - 1] = ended_us[at - 1].min(ended_us[at]);
+        }
+        Self { versions, places, ended_us }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct DialCheck {
@@ -51,11 +72,12 @@ impl DialCheck {
         timely: bool,
     ) -> Result<u64, Violation> {
         self.judge_stamps(versions)?;
+        let histories: BTreeMap<&Bytes, History> =
+            versions.iter().map(|(key, versions)| (key, History::of(versions, acknowledged))).collect();
         for sight in &self.sights {
-            for (key, versions) in
-                versions.range(sight.looked.start.clone()..).filter(|(key, _)| sight.looked.contains(key))
-            {
-                self.judge_key(sight, key, versions, acknowledged, timely)?;
+            let keys = histories.range::<Bytes, _>(&sight.looked.start..);
+            for (key, history) in keys.take_while(|(key, _)| sight.looked.contains(key)) {
+                self.judge_key(sight, key, history, timely)?;
             }
             for key in sight.saw.keys() {
                 demand(versions.contains_key(key), "reads see what was committed", || {
@@ -66,26 +88,20 @@ impl DialCheck {
         Ok(self.sights.len() as u64)
     }
 
-    fn judge_key(
-        &self,
-        sight: &Sight,
-        key: &Bytes,
-        versions: &[Version],
-        acknowledged: &BTreeMap<u64, u64>,
-        timely: bool,
-    ) -> Result<(), Violation> {
+    fn judge_key(&self, sight: &Sight, key: &Bytes, history: &History<'_>, timely: bool) -> Result<(), Violation> {
+        let History { versions, places, ended_us } = history;
         let Sight { operation, freshness, token, .. } = sight;
         let tell = |what: String| format!("operation {operation}, {freshness:?}, {what} of {}", key.escape_ascii());
         // How many versions it has seen; those before the last one are overwritten.
         let seen = match sight.saw.get(key) {
             None => 0,
             Some(writer) => {
-                let at = versions.iter().position(|version| version.writer == *writer);
+                let at = places.get(writer).copied();
                 demand(at.is_some(), "reads see what was committed", || tell(format!("saw {writer}")))?;
                 at.unwrap_or_default() + 1
             }
         };
-        let by = |moment: Timestamp| versions.iter().take_while(|version| version.at <= moment).count();
+        let by = |moment: Timestamp| versions.partition_point(|version| version.at <= moment);
         demand(seen <= by(*token), "a token stands for all that was seen", || {
             tell(format!("got {token} and saw {:?}", versions[seen - 1]))
         })?;
@@ -98,11 +114,8 @@ impl DialCheck {
             }),
             Freshness::Within(age) if timely => {
                 let age = age.as_micros() as u64;
-                let old = |version: &Version| {
-                    let ended = acknowledged.get(&version.writer).copied().unwrap_or(u64::MAX);
-                    ended.saturating_add(age + age / CLOCK_SLACK) < sight.began_us
-                };
-                let least = versions.iter().rposition(old).map_or(0, |at| at + 1);
+                let old = |ended: &u64| ended.saturating_add(age + age / CLOCK_SLACK) < sight.began_us;
+                let least = ended_us.partition_point(old);
                 demand(seen >= least, "no read is staler than it may be", || {
                     tell(format!("saw {seen} versions and not {least}"))
                 })

@@ -281,9 +281,9 @@ impl RaftCheck {
             })?;
             // What was committed in a later term says nothing about this leader: it may be deposed and not know it.
             let earlier = |term: &Term| *term < now.term;
-            let by_term = self.by_term.get(&shard);
+            let by_term = self.by_term.get(&shard).filter(|_| elected);
             let known = by_term.and_then(|terms| terms.iter().rposition(earlier)).map_or(0, |at| at as u64 + 1);
-            demand(!elected || now.last.0 >= known, "leader completeness", || {
+            demand(now.last.0 >= known, "leader completeness", || {
                 format!(
                     "{name} leads {shard} in {} with a log up to {}, {known} entries are committed",
                     now.term, now.last

@@ -28,9 +28,6 @@ const PATIENCE_US: u64 = 2_500_000;
 /// Voters beyond which nobody is added, and below which nobody is removed.
 const MEMBERS: (usize, usize) = (3, 6);
 
-/// Nodes that may come in one run.
-pub(crate) const COMERS_MAX: usize = 6;
-
 /// What the operator is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
@@ -56,7 +53,7 @@ pub(super) struct Churn {
     rng: Rng,
     pending: Option<Pending>,
     retired: BTreeSet<usize>,
-    came: usize,
+    pub came: usize,
     /// Whether the node that is to go led when that was decided.
     led: bool,
 }
@@ -123,7 +120,7 @@ impl World<'_> {
             return Ok(());
         }
         let members: Vec<usize> = self.lasting().into_iter().collect();
-        let comes = members.len() < MEMBERS.1 && self.churn.came < COMERS_MAX;
+        let comes = members.len() < MEMBERS.1 && self.churn.came < self.plan.comers_max;
         let chosen = members[self.churn.rng.below(members.len() as u64) as usize];
         let doing = match self.churn.rng.below(3) {
             0 if comes => Doing::Add { node: self.come() },
@@ -135,7 +132,7 @@ impl World<'_> {
                 self.churn.led = leads(&node);
                 Doing::Remove { node }
             }
-            _ if self.churn.came < COMERS_MAX && self.wounds.is_none() && !self.is_rotten() => {
+            _ if self.churn.came < self.plan.comers_max && self.wounds.is_none() && !self.is_rotten() => {
                 self.mark("disk wiped");
                 if self.driver_bug() == Some(DriverBug::ReturnAsOld) {
                     self.crash(chosen, "disk wiped");
@@ -174,11 +171,14 @@ impl World<'_> {
     fn retire(&mut self, node: usize, what: &'static str) {
         self.churn.retired.insert(node);
         self.crash(node, what);
+        // Nobody reads its disk again.
+        let this = &mut self.nodes[node];
+        (this.disk, this.store, this.twin) = (Disk::default(), StoreKind::new(&self.plan), None);
     }
 
     /// Whether nothing else is about to change, so that a node may be replaced by another.
     pub(super) fn may_come_back_as_another(&self, node: usize) -> bool {
-        self.churn.pending.is_none() && self.churn.came < COMERS_MAX && !self.churn.is_retired(node)
+        self.churn.pending.is_none() && self.churn.came < self.plan.comers_max && !self.churn.is_retired(node)
     }
 
     /// What a node has promised is lost. It puts its disk aside and joins anew, as a server does by itself.

@@ -4,7 +4,7 @@ use super::{CLIENT_PATIENCE_US, Event, REQUEST_TIMEOUT, Step, World};
 use crate::checks::dial::{DialCheck, Sight, Version};
 use crate::checks::serial::Done;
 use crate::history::{Violation, demand};
-use crate::teller::{ACCOUNTS, START, accounts, any_register, parse, register_range, value};
+use crate::teller::{accounts, any_register, parse, register_range, value};
 use crate::trace::recorder::node_lane;
 use crate::trace::{Lane, TraceEvent, words};
 use bytes::Bytes;
@@ -20,9 +20,6 @@ use std::time::Duration;
 const HISTORY_MS: u64 = 60 * 60 * 1_000;
 
 const LOOKERS: usize = 2;
-
-/// How long one waits between two operations, in microseconds.
-const THINK_US: (u64, u64) = (1_000, 60_000);
 
 /// Tokens that are handed on.
 const TOKENS_MAX: usize = 16;
@@ -126,7 +123,8 @@ impl World<'_> {
     }
 
     fn looker_goes_on(&mut self, looker: usize) {
-        let wait = self.lookers.draw(THINK_US.0, THINK_US.1);
+        let (low, high) = self.plan.bank.map_or((1, 1), |bank| bank.look_us);
+        let wait = self.lookers.draw(low, high);
         self.after(wait, Event::Looker { looker });
     }
 
@@ -287,10 +285,11 @@ impl World<'_> {
             amounts.push(amount);
         }
         if *range == accounts() && matches!(freshness, Freshness::At(_) | Freshness::Strict) && !amounts.is_empty() {
-            let (count, sum) = (amounts.len() as u64, amounts.iter().sum::<i64>());
-            demand(count == ACCOUNTS && sum == START * ACCOUNTS as i64, "money is conserved", || {
+            demand(self.bank.accounts.hold_all(&amounts), "money is conserved", || {
+                let (count, sum) = (amounts.len(), amounts.iter().sum::<i64>());
                 format!("operation {operation}, {freshness:?}, saw {count} accounts with {sum} in all")
             })?;
+            self.mark("audit");
         }
         if freshness == Freshness::Strict {
             self.note_done(operation, Done { began_us: flight.began_us, ..Done::default() });

@@ -91,8 +91,8 @@ impl World<'_> {
     /// Replicas that are not there any more have gone because they were to.
     pub(super) fn look_at_the_gone(&mut self, node: usize) -> Step {
         let Some(core) = &self.nodes[node].node else { return Ok(()) };
-        let here: BTreeSet<ShardId> = core.shards().into_iter().collect();
-        let gone: Vec<ShardId> = self.nodes[node].opened.difference(&here).copied().collect();
+        let here = core.shards();
+        let gone: Vec<ShardId> = self.nodes[node].opened.iter().filter(|it| !here.contains(it)).copied().collect();
         for shard in &gone {
             let wanted = core.placements().of(*shard).is_none_or(|at| at.wanted.contains(&id_of(node)));
             demand(!wanted, "replicas go when nobody wants them", || format!("{} of {shard}", id_of(node)))?;

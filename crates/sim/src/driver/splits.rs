@@ -2,7 +2,6 @@
 
 use super::{Event, REQUEST_TIMEOUT, SHARDS, Step, World};
 use crate::history::{Violation, demand};
-use crate::teller::any_key;
 use bytes::Bytes;
 use quorate_cluster::keyspaces::KeyspaceRow;
 use quorate_cluster::{Input, Request, RequestId};
@@ -11,9 +10,6 @@ use quorate_env::{Rng, ShardId};
 use quorate_kv::{Command, Error, KeyRange, RangeEnd, Unavailable};
 use quorate_shard::Birth;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Splits in one run.
-pub(crate) const SPLITS_MAX: usize = 6;
 
 /// See the top of this file.
 #[derive(Default)]
@@ -43,16 +39,15 @@ impl World<'_> {
 
     /// Somebody asks some node to split the bank's keyspace somewhere.
     pub(super) fn split(&mut self) -> Step {
-        let Some(every) = self.plan.bank.and_then(|bank| bank.split_every_us).filter(|_| !self.calm) else {
-            return Ok(());
-        };
+        let Some(plan) = self.plan.bank.filter(|_| !self.calm) else { return Ok(()) };
+        let Some(every) = plan.split_every_us else { return Ok(()) };
         let there = self.not_retired();
         let Some(rng) = &mut self.splits.rng else { return Ok(()) };
-        let (wait, key, node) = (rng.between(1, 2 * every), any_key(rng), rng.pick(&there).copied());
+        let (wait, key, node) = (rng.between(1, 2 * every), plan.accounts.any_key(rng), rng.pick(&there).copied());
         self.after(wait, Event::Split);
         let (Some(node), Some(bank)) = (node, node.and_then(|node| self.bank_of(node))) else { return Ok(()) };
         let core = self.nodes[node].node.as_ref().expect("it knows the bank");
-        if core.keyspaces().splits() >= SPLITS_MAX || bank.shards.iter().any(|(start, _)| *start == key) {
+        if core.keyspaces().splits() >= plan.splits_max || bank.shards.iter().any(|(start, _)| *start == key) {
             return Ok(());
         }
         let split = core.keyspaces().split(core.placements(), bank.id, &key);

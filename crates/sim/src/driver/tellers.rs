@@ -5,7 +5,7 @@ use super::{CLIENT_PATIENCE_US, Event, REQUEST_TIMEOUT, SHARDS, Step, World, id_
 use crate::checks::serial::{Done, SerialCheck};
 use crate::history::{Violation, demand};
 use crate::plan::BankPlan;
-use crate::teller::{ACCOUNTS, BANK, Deed, START, Teller, TellerFlight, accounts, parse, starts};
+use crate::teller::{Accounts, BANK, Deed, Teller, TellerFlight, accounts, parse};
 use crate::trace::recorder::node_lane;
 use crate::trace::{Lane, TraceEvent, words};
 use bytes::Bytes;
@@ -46,6 +46,7 @@ const ASKED_MAX: u32 = 4;
 pub(super) struct Bank {
     pub tellers: Vec<Teller>,
     shards: u64,
+    pub accounts: Accounts,
     check: SerialCheck,
     requests: BTreeMap<RequestId, usize>,
     /// The founder's request, and when it was sent.
@@ -62,9 +63,10 @@ pub(super) struct Bank {
 
 impl Bank {
     pub fn new(plan: Option<BankPlan>, rng: &Rng) -> Self {
-        let Some(BankPlan { shards, tellers, .. }) = plan else { return Self::default() };
-        let tellers = (0..tellers).map(|n| Teller::new(rng.split(200 + n))).collect();
-        Self { tellers, shards, rng: Some(rng.split(52)), ..Self::default() }
+        let Some(plan) = plan else { return Self::default() };
+        let tellers = (0..plan.tellers).map(|n| Teller::new(rng.split(200 + n), &plan)).collect();
+        let BankPlan { shards, accounts, .. } = plan;
+        Self { tellers, shards, accounts, rng: Some(rng.split(52)), ..Self::default() }
     }
 
     pub fn exists(&self) -> bool {
@@ -143,7 +145,7 @@ impl World<'_> {
         let (keyspaces, roster): (&Keyspaces, &Roster) = (core.keyspaces(), core.roster());
         let founders = roster.founders((0..self.plan.nodes).map(id_of));
         let nodes = founders.iter().map(|founder| NodeId(founder.0)).collect();
-        let made = keyspaces.create(BANK, KeyspaceKind::Ranged, &starts(self.bank.shards), founders);
+        let made = keyspaces.create(BANK, KeyspaceKind::Ranged, &self.bank.accounts.starts(self.bank.shards), founders);
         let (keyspace, mut txn) = made.map_err(|e| Violation { rule: "answers fit", detail: e.to_string() })?;
         if let Some(replicas) =
             self.plan.bank.and_then(|bank| bank.replicas).filter(|_| core.levels().cluster() >= Level::PLACED)
@@ -176,7 +178,7 @@ impl World<'_> {
         self.next_operation += 1;
         let opened = self.bank_is_open();
         let (deed, request) = match opened {
-            false => Teller::open(bank.id, operation),
+            false => self.bank.tellers[teller].open(bank.id, operation),
             true => self.bank.tellers[teller].next(bank.id, operation, |key| bank.shard_of(key)),
         };
         if self.script.and_then(|script| script.operations).is_some_and(|asked| !asked.contains(operation)) {
@@ -188,7 +190,7 @@ impl World<'_> {
         let wrote = match &deed {
             Deed::Write { keys, .. } => keys.clone(),
             Deed::Put { key } => vec![key.clone()],
-            Deed::Open => (0..ACCOUNTS).map(|n| format!("a/{n:02}").into()).collect(),
+            Deed::Open => self.bank.accounts.keys().collect(),
             Deed::Audit | Deed::Read { .. } => Vec::new(),
         };
         self.bank.check.done.insert(operation, Done { began_us: self.now, wrote, ..Done::default() });
@@ -203,8 +205,11 @@ impl World<'_> {
         self.next_request += 1;
         flight.asked += 1;
         let (client, operation, node) = (self.teller_lane(teller), flight.operation, flight.node);
-        let (text, asked) = (words::teller_asked(&flight.deed), flight.asked);
-        self.trace(|| TraceEvent::Ask { client, node: node_lane(node), operation, text });
+        let asked = flight.asked;
+        self.trace(|| {
+            let text = words::teller_asked(&flight.deed);
+            TraceEvent::Ask { client, node: node_lane(node), operation, text }
+        });
         self.bank.tellers[teller].in_flight = Some((id, flight));
         self.bank.requests.insert(id, teller);
         // Who has a name for what it wants asks again soon, while the first may still be under way.
@@ -411,10 +416,11 @@ impl World<'_> {
         }
         if matches!(deed, Deed::Audit) {
             let amounts: Vec<i64> = kvs.iter().filter_map(|kv| parse(&kv.value).map(|(_, amount)| amount)).collect();
-            let (count, sum) = (amounts.len() as u64, amounts.iter().sum::<i64>());
-            demand(count == ACCOUNTS && sum == START * ACCOUNTS as i64, "money is conserved", || {
+            demand(self.bank.accounts.hold_all(&amounts), "money is conserved", || {
+                let (count, sum) = (amounts.len(), amounts.iter().sum::<i64>());
                 format!("operation {operation} saw {count} accounts with {sum} in all")
             })?;
+            self.mark("audit");
         }
         self.teller_saw(teller, operation, looked, &kvs)
     }

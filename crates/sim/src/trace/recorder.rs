@@ -1,8 +1,6 @@
 //! Writes a trace while the world turns.
 
 use super::{About, Lane, Loss, MessageId, Record, TRACE_VERSION, Trace, TraceEvent};
-use crate::driver::churn::COMERS_MAX;
-use crate::driver::splits::SPLITS_MAX;
 use crate::plan::{BankPlan, Plan};
 use crate::planted::Planted;
 use quorate_cluster::{Inspection, PeerMessage};
@@ -24,7 +22,7 @@ pub(crate) struct Recorder {
 impl Recorder {
     pub fn new(seed: u64, planted: Option<&Planted>, plan: &Plan) -> Self {
         let sabotage = planted.map_or_else(String::new, |planted| format!(" --break {}", planted.name));
-        let comers = if plan.replaces() { COMERS_MAX } else { 0 };
+        let comers = if plan.replaces() { plan.comers_max } else { 0 };
         let nodes = (0..plan.nodes + comers).map(node_lane);
         let tellers = plan.bank.map_or(0, |bank| bank.tellers);
         let clients = (0..plan.clients as u64 + tellers).map(Lane::Client);
@@ -32,9 +30,9 @@ impl Recorder {
         let made = KeyspaceId::FIRST_MADE.0;
         let splits = |bank: BankPlan| match (plan.split_bytes, bank.split_every_us) {
             (u64::MAX, None) => 0,
-            (u64::MAX, Some(_)) => SPLITS_MAX as u64,
+            (u64::MAX, Some(_)) => bank.splits_max as u64,
             // Those that come by themselves.
-            _ => 4 * SPLITS_MAX as u64,
+            _ => 4 * bank.splits_max as u64,
         };
         let shards = plan.bank.map_or(0, |bank| bank.shards + splits(bank));
         let shards = [KeyspaceId::SYSTEM.0, KeyspaceId::DEFAULT.0].into_iter().chain(made + 1..=made + shards);
