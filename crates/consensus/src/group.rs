@@ -144,7 +144,7 @@ impl Group {
 
     /// One tick of time passed.
     pub fn tick(&mut self) {
-        if self.installing.is_some() {
+        if self.installing.is_some() || self.waits_for_disk() {
             return;
         }
         if self.role() != Role::Leader && self.node.raft.election_elapsed + 1 >= self.wait() {
@@ -155,13 +155,21 @@ impl Group {
         self.set_timeout();
     }
 
+    /// Alone in its group, a candidate has its majority at once; and whatever is in its log when it leads must be durable (the engine asserts it). So it
+    /// does not stand before it is.
+    fn waits_for_disk(&self) -> bool {
+        let log = &self.node.raft.raft_log;
+        let alone = || self.membership().all_voters() == [ReplicaId(self.node.raft.id)];
+        self.role() != Role::Leader && log.last_index() > log.persisted && alone()
+    }
+
     /// A message arrived.
     pub fn step(&mut self, message: &Message) -> Result<(), StepError> {
         if !message.is_plausible() {
             return Err(StepError(format!("implausible {:?}", message.kind)));
         }
-        if self.installing.is_some() && message.kind == MessageKind::TimeoutNow {
-            return Err(StepError("a snapshot is being installed".into()));
+        if message.kind == MessageKind::TimeoutNow && (self.installing.is_some() || self.waits_for_disk()) {
+            return Err(StepError("what it has is not durable yet".into()));
         }
         let result = self.node.step(message.to_engine()).map_err(|e| StepError(e.to_string()));
         self.set_timeout();
@@ -198,7 +206,8 @@ impl Group {
 
     /// Starts an election now. Who has no vote, or waits for a snapshot, does not; the engine would let a learner.
     pub fn campaign(&mut self) {
-        if self.installing.is_some() || !self.membership().is_voter(ReplicaId(self.node.raft.id)) {
+        let votes = self.membership().is_voter(ReplicaId(self.node.raft.id));
+        if self.installing.is_some() || self.waits_for_disk() || !votes {
             return;
         }
         let _ = self.node.campaign();
