@@ -150,6 +150,11 @@ impl Plan {
         }
     }
 
+    /// Whether more nodes come and go than in most runs, so that most that ever were are gone in the end.
+    pub fn is_long(&self) -> bool {
+        self.comers_max > COMERS_MAX
+    }
+
     /// Whether nodes may have to come back as others.
     pub fn replaces(&self) -> bool {
         let forgets = self.faults.keys().any(|fault| fault.needs_twin());

@@ -50,6 +50,8 @@ pub struct Decided {
 pub(crate) struct Ledger {
     prepared: BTreeMap<TxId, Prepared>,
     decided: BTreeMap<TxId, Decided>,
+    /// Those of them that some shard has yet to carry out: few of very many, and asked for at every step.
+    unresolved: BTreeSet<TxId>,
     /// What was committed under clients' names.
     keys: BTreeMap<u128, TxId>,
     /// Decisions that everybody has carried out, by the entry behind which they are forgotten.
@@ -93,7 +95,7 @@ impl Ledger {
 
     /// Decisions that some shard has yet to carry out.
     pub fn unresolved(&self) -> impl Iterator<Item = (TxId, &Decided)> + '_ {
-        self.decided.iter().filter(|(_, decided)| !decided.unresolved.is_empty()).map(|(tx, decided)| (*tx, decided))
+        self.unresolved.iter().filter_map(|tx| Some((*tx, self.decided.get(tx)?)))
     }
 
     /// What was committed under a client's name.
@@ -134,6 +136,9 @@ impl Ledger {
         }
         if decided.unresolved.is_empty() {
             self.fences.insert((decided.fence, tx));
+            self.unresolved.remove(&tx);
+        } else {
+            self.unresolved.insert(tx);
         }
         self.decided.insert(tx, decided);
     }
@@ -145,6 +150,7 @@ impl Ledger {
             return None;
         }
         self.fences.pop_first();
+        self.unresolved.remove(&tx);
         if let Some(key) = self.decided.remove(&tx).and_then(|decided| decided.key)
             && self.keys.get(&key) == Some(&tx)
         {
@@ -200,5 +206,30 @@ impl Decided {
         let key = if r.bool("key")? { Some(TxId::decode(&mut r)?.0) } else { None };
         r.end("decision")?;
         Ok(Self { decision, fence, unresolved, key })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided(fence: u64, unresolved: &[u64]) -> Decided {
+        let unresolved = unresolved.iter().copied().map(ShardId).collect();
+        Decided { decision: Decision::Aborted, fence: LogIndex(fence), unresolved, key: None }
+    }
+
+    #[test]
+    fn what_some_shard_has_yet_to_carry_out_is_found_among_many_and_no_longer_when_it_has() {
+        let mut ledger = Ledger::default();
+        (1..=1_000).for_each(|n| ledger.decide(TxId(n), decided(n as u64, &[])));
+        ledger.decide(TxId(500), decided(500, &[3, 4]));
+        ledger.decide(TxId(7_000), decided(7_000, &[3]));
+        let found =
+            |ledger: &Ledger| ledger.unresolved().map(|(tx, it)| (tx.0, it.unresolved.len())).collect::<Vec<_>>();
+        assert_eq!(found(&ledger), [(500, 2), (7_000, 1)]);
+        ledger.decide(TxId(500), decided(500, &[]));
+        assert_eq!(found(&ledger), [(7_000, 1)]);
+        while ledger.pop_forgotten(LogIndex(9_000)).is_some() {}
+        assert_eq!(found(&ledger), [(7_000, 1)], "it is kept until it is carried out");
     }
 }

@@ -53,7 +53,7 @@ pub(super) struct Churn {
     rng: Rng,
     pending: Option<Pending>,
     retired: BTreeSet<usize>,
-    pub came: usize,
+    came: usize,
     /// Whether the node that is to go led when that was decided.
     led: bool,
 }
@@ -171,6 +171,10 @@ impl World<'_> {
     fn retire(&mut self, node: usize, what: &'static str) {
         self.churn.retired.insert(node);
         self.crash(node, what);
+        if self.plan.is_long() {
+            // What it lacked is of no interest any more: else no disk could ever forget again.
+            self.wounds.mended(node);
+        }
         // Nobody reads its disk again.
         let this = &mut self.nodes[node];
         (this.disk, this.store, this.twin) = (Disk::default(), StoreKind::new(&self.plan), None);

@@ -12,9 +12,6 @@ use crate::trace::{TraceEvent, Way};
 use quorate_cluster::Input;
 use std::sync::Arc;
 
-/// Nodes that have come, beyond which faults hit only those that are there.
-const GONE_MAX: usize = 6;
-
 impl World<'_> {
     pub(super) fn schedule_fault(&mut self, fault: Fault) {
         if let Some(every) = self.plan.faults.get(&fault).copied()
@@ -132,7 +129,7 @@ impl World<'_> {
     /// Whom a fault hits. Who leads has most to lose.
     fn victim(&mut self) -> usize {
         // Of a few that are gone some may be hit, in vain. In a long run most of all that ever were are gone.
-        let there = if self.churn.came > GONE_MAX { self.not_retired() } else { (0..self.nodes.len()).collect() };
+        let there = if self.plan.is_long() { self.not_retired() } else { (0..self.nodes.len()).collect() };
         let anybody = there[self.rng.below(there.len() as u64) as usize];
         if self.rng.chance(300) { self.leading().unwrap_or(anybody) } else { anybody }
     }

@@ -105,6 +105,13 @@ impl World<'_> {
         Ok(())
     }
 
+    /// Whether a shard has left a node, which does not know that it is to come back.
+    pub(super) fn has_moved_away(&self, node: usize, shard: ShardId) -> bool {
+        let core = self.nodes[node].node.as_ref();
+        let at = core.and_then(|core| core.placements().of(shard));
+        self.places.has_left(node, shard) && at.is_some_and(|at| !at.wanted.contains(&id_of(node)))
+    }
+
     /// The nodes on which a shard is to live in the end.
     pub(super) fn homes(&self, shard: ShardId) -> BTreeSet<usize> {
         let lasting = self.lasting();

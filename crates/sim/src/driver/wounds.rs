@@ -199,8 +199,11 @@ impl World<'_> {
                 let mended = |shard| core.inspect(shard).is_some_and(|look| look.rotted == 0);
                 core.is_whole() && core.shards().into_iter().all(mended)
             };
-            // What of its log belongs to shards that it does not know of yet, it could not have mended.
-            if this.logs.is_subset(&this.opened) && this.node.as_ref().is_some_and(whole) {
+            // What of its log belongs to shards that it does not know of yet, it could not have mended. In a long run nearly every node has the log of some shard that has moved away for good.
+            let left = |shard: &ShardId| self.plan.is_long() && self.has_moved_away(node, *shard);
+            if this.logs.iter().all(|shard| this.opened.contains(shard) || left(shard))
+                && this.node.as_ref().is_some_and(whole)
+            {
                 self.wounds.mended(node);
             }
         }

@@ -68,7 +68,7 @@ pub(super) fn plan(seed: u64, storm_us: Option<u64>) -> Plan {
         faults: faults.into_iter().collect(),
         churn_every_us: Some(often(10, CHURN_US)),
         comers_max: (storm_us / COMER_US) as usize + 6,
-        rot_per_mille: 100,
+        rot_per_mille: 40,
         damage_per_mille: 50,
         rot_several: true,
         promise_rot_per_mille: 50,
