@@ -7,6 +7,7 @@
 mod clients;
 mod differential;
 mod failure;
+mod native;
 mod programs;
 mod server;
 mod transactions;

@@ -1,11 +1,9 @@
 //! What transactions over shards cost, and what a split does to those who work meanwhile: figures for docs/performance.md.
 
-mod client;
-
 use crate::failure::Failure;
+use crate::native::Client;
 use crate::programs::{self, Profile};
 use crate::server::Server;
-use client::Client;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;

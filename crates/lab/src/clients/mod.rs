@@ -1,12 +1,14 @@
-//! Clients that others wrote, each against a cluster of three real processes of its own.
+//! Clients that others wrote, each against a cluster of three real processes of its own, in which shards of another keyspace split meanwhile.
 
 mod aetcd;
 mod etcd_client;
 mod etcdctl;
+mod neighbours;
 
 use crate::failure::Failure;
 use crate::programs::{self, Profile};
 use crate::server::Server;
+use neighbours::Neighbours;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
@@ -33,9 +35,12 @@ pub async fn run() -> Result<(), Failure> {
     let mut not_content = Vec::new();
     for Client { name, work } in clients {
         let cluster = Server::quorate(&quorate, NODES).await?;
-        let began = Instant::now();
-        match work(&cluster.endpoints) {
-            Ok(()) => println!("{name}: content after {:.1} s", began.elapsed().as_secs_f64()),
+        let (began, around) = (Instant::now(), Neighbours::move_in(&cluster.endpoints[0]));
+        let worked = work(&cluster.endpoints);
+        let took = began.elapsed().as_secs_f64();
+        let splits = around.move_out().await?;
+        match worked.and_then(|()| if splits > 0 { Ok(()) } else { Err("nothing was split around it".into()) }) {
+            Ok(()) => println!("{name}: content after {took:.1} s, while {splits} shards were split around it"),
             Err(why) => {
                 println!("{name}: NOT CONTENT: {why}");
                 not_content.push(name);
