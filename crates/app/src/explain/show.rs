@@ -19,6 +19,7 @@ pub fn lines(keyspace: &Keyspace, nodes: usize, measured: &[Measured]) -> Vec<St
             "A shard goes on where {} of its {replicas} replicas reach each other; elsewhere a node is cut off from it.",
             replicas / 2 + 1
         ),
+        format!("Reads that do not say are {}. History: {}.", keyspace.freshness, keyspace.history),
     ];
     for promise in &PROMISES {
         let way = match promise.way {
