@@ -1,6 +1,6 @@
 //! A long run: a bank of a thousand accounts over many shards, in which some of everything happens, however long it lasts.
 //!
-//! The rates follow from the length. In an hour something fails every ten seconds or so, members change every half minute, and shards split until there are forty; in a minute
+//! The rates follow from the length. In an hour some fault comes by the clock every ten seconds or so, members change every half minute, and shards split until there are forty; in a minute
 //! the same happens closer together.
 
 use super::{BankPlan, Plan};
