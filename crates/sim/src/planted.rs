@@ -233,8 +233,7 @@ pub const PLANTED: &[Planted] = &[
         .on(Ground::Transactions),
     bug("ignore-tokens", "a read takes no notice of what its client saw before", Node(Sabotage::IgnoreTokens))
         .on(Ground::Transactions),
-    bug("fresh-for-ever", "what was once confirmed is taken for fresh", Node(Sabotage::FreshForEver))
-        .on(Ground::Transactions),
+    bug("fresh-for-ever", "what was once confirmed is taken for fresh", Node(Sabotage::FreshForEver)).on(Ground::Moves),
     // Splits.
     flaw("keep-split-off", "a shard goes on serving keys that it has given away", Flaw::KeepSplitOff)
         .on(Ground::Splits),
