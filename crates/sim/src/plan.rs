@@ -188,7 +188,9 @@ impl Plan {
         match ground {
             Ground::Anywhere | Ground::Bank => {}
             Ground::StaleLeaders => {
-                [Fault::Freeze, Fault::Cut].map(|fault| plan.faults.insert(fault, rng.between(second, 2 * second)));
+                for fault in [Fault::Freeze, Fault::Cut] {
+                    plan.faults.insert(fault, rng.between(second, 2 * second));
+                }
                 plan.lease_per_mille = rng.between(500, 900);
                 plan.think_us = (1_000, 10_000);
             }
