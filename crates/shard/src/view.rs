@@ -119,7 +119,8 @@ impl View {
     /// # Errors
     /// If rows cannot be read.
     pub fn history_before(&self, at: Timestamp) -> Result<Option<Revision>, MachineError> {
-        if at < self.meta.since || at > self.closed {
+        // Without timestamps nothing is known to be old.
+        if self.meta.since == Timestamp::ZERO || at < self.meta.since || at > self.closed {
             return Ok(None);
         }
         let revision = Moment::find(&self.source, self.slot, self.meta.revision, at)?.revision();

@@ -45,6 +45,10 @@ impl Chronicle {
     pub fn note(&mut self, shard: ShardId, view: &View) -> Step {
         let (since, clock) = self.clocks.entry(shard).or_default();
         (*since, *clock) = (view.since().max(*since), view.clock().max(*clock));
+        let young = view.since() == Timestamp::ZERO && view.compacted().is_some_and(|at| at > Revision(0));
+        demand(!young, "history lasts as long as it is to", || {
+            format!("{shard} has no timestamps, and is compacted at {:?}", view.compacted())
+        })?;
         let noted = self.noted.entry(shard).or_default();
         if view.revision() <= *noted {
             return Ok(());
