@@ -7,7 +7,7 @@ mod tidy;
 use std::process::{Command, ExitCode};
 
 /// Verbs that `quorate-lab` knows.
-const EXPERIMENTS: &[&str] = &["differential", "clients", "transactions"];
+const EXPERIMENTS: &[&str] = &["differential", "clients", "transactions", "idle"];
 
 /// Where `crash-states` lives: beside the log, whose insides it looks at.
 const CRASH_STATES: &[&str] = &["quorate-storage", "--features", "enumerate", "--example", "crash_states"];

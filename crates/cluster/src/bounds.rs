@@ -113,11 +113,12 @@ pub const ROWS_WEIGHED_PER_TICK: usize = 200;
 /// A shard that has changed is weighed again after this long.
 pub const WEIGH_REST: Duration = Duration::from_secs(10);
 
-/// Between two looks for a shard that is to be weighed, where there was none: a node may have thousands.
-pub const WEIGH_LOOK: Duration = Duration::from_secs(1);
+/// Between two looks at all shards of a node that has up to [`SHARDS_PER_LOOK`] of them: for one that is to be weighed, or whose history reaches back further than
+/// it is to. Each look costs some 100 ns for each shard.
+pub const SHARDS_LOOK: Duration = Duration::from_secs(1);
 
-/// Between two looks for shards whose history reaches back further than it is to.
-pub const HISTORY_LOOK: Duration = Duration::from_secs(1);
+/// A node that has more looks at them less often: so many in each [`SHARDS_LOOK`].
+pub const SHARDS_PER_LOOK: usize = 500;
 
 /// Shards whose history is looked at in one step: each costs some ten reads.
 pub const HISTORIES_PER_TICK: usize = 8;
@@ -141,6 +142,9 @@ pub const GUEST_BYTES_MAX: usize = 32 << 20;
 /// Bytes of one answer to a session of another node, and of the answers in one message: with what else is in its frame it stays below what a frame may be. Of a larger
 /// one only that it was done is said.
 pub const GUEST_ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of answers that a replica keeps for other nodes while it sleeps: nobody forgets them meanwhile, and there may be thousands that sleep.
+pub const GUEST_BYTES_ASLEEP_MAX: usize = 16 << 10;
 
 /// A session of another node that was silent for this long is forgotten, with the answers that are kept for it: longer than anybody waits for one.
 pub const GUEST_IDLE: Duration = Duration::from_secs(30);

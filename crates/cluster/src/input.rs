@@ -403,4 +403,6 @@ pub struct Inspection {
     pub membership: u64,
     /// Entries of its log that rotted and are being fetched; until none is left it takes no part in anything else.
     pub rotted: usize,
+    /// Whether it sleeps: nobody asks its group for anything.
+    pub asleep: bool,
 }

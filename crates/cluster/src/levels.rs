@@ -105,6 +105,11 @@ impl Levels {
         news.then(|| Txn::just(Op::Put(PutOp::of(Self::key(id), encode(own)))))
     }
 
+    /// Whether somebody knows more than the cluster is at: then all might.
+    pub(crate) fn may_rise(&self) -> bool {
+        self.cluster.is_none_or(|cluster| self.told.values().any(|told| *told > cluster))
+    }
+
     /// What the leader writes, if the cluster is new, or if all of its members know more than it has been at.
     pub(crate) fn raise(&self, members: impl IntoIterator<Item = NodeId>, own: Level) -> Option<Txn> {
         let put = |level| vec![Op::Put(PutOp::of(CLUSTER, encode(level)))];

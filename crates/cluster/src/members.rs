@@ -191,6 +191,11 @@ impl Roster {
         })
     }
 
+    /// Whether somebody is on its way in or out.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.rows.values().any(|(row, _)| matches!(row.state, MemberState::Joining | MemberState::Leaving))
+    }
+
     /// Holds as long as nobody has written a row about members after these were read.
     #[must_use]
     pub fn unchanged(&self) -> Vec<Compare> {

@@ -226,6 +226,9 @@ impl Mending {
             | PeerBody::LookAsk { .. }
             | PeerBody::LookAnswer { .. }
             | PeerBody::CloseAsk { .. }
+            | PeerBody::Sleep { .. }
+            | PeerBody::Rouse
+            | PeerBody::Beat
             | PeerBody::Answers { .. }
             | PeerBody::NotHere => {}
         }
@@ -546,6 +549,7 @@ impl Mending {
         let readable = self.restored.entries.last().map_or(self.restored.start.index, |entry| entry.index);
         let last = self.rotted.last().map_or(readable, |rotted| rotted.index.max(readable));
         Inspection {
+            asleep: false,
             replica: self.id,
             role: Role::Follower,
             term: self.restored.hard_state.term,

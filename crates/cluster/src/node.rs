@@ -4,6 +4,7 @@ mod forgetting;
 mod looking;
 mod outposts;
 mod placing;
+mod sleeping;
 mod splitting;
 #[cfg(test)]
 mod tests;
@@ -11,7 +12,7 @@ mod weighing;
 
 use crate::across::{Across, Ask, OWN_REQUESTS, Surroundings};
 use crate::boot::{self, BootError};
-use crate::bounds::{DEAD_ROWS_PER_TICK, PENDING_READS_MAX, RETRY};
+use crate::bounds::{DEAD_ROWS_PER_TICK, PENDING_READS_MAX, RETRY, SHARDS_LOOK, SHARDS_PER_LOOK};
 use crate::config::{NodeConfig, Sabotage};
 use crate::input::{
     FlushTask, Input, Inspection, Lost, Mended, Outputs, Persist, Request, RequestId, WatchOutput, WatchRequest,
@@ -28,16 +29,18 @@ use crate::slots::Slots;
 use crate::wire::{PeerBody, PeerMessage, node_of};
 use forgetting::Forgetting;
 use outposts::Outposts;
-use placing::{Goodbye, Sayings};
+use placing::{Goodbye, Landmarks, Sayings};
 use quorate_consensus::{Config, Group, Membership, Restored};
-use quorate_env::{Instant, LogIndex, ReplicaId, Rng, ShardId, WallMs};
+use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, Rng, ShardId, WallMs};
 use quorate_kv::{Command, Error, KeyspaceId, Level, Refusal, Unavailable};
 use quorate_shard::{Birth, Machine, Procedures, Remains, View};
 use quorate_storage::store::Store;
 use quorate_storage::wal::{LogRecord, Recovered, RecoveredLog};
+use sleeping::Sleepers;
 use splitting::Nursery;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use weighing::Scales;
 
 /// The shards that every cluster begins with: the system keyspace and the default one.
@@ -74,6 +77,7 @@ const LOOKING_PURPOSE: u64 = (1 << 32) + 2;
 pub struct Node {
     shared: Shared,
     replicas: BTreeMap<ShardId, Replica>,
+    sleepers: Sleepers,
     /// Shards whose replica here cannot start yet: its log has rotted.
     mending: BTreeMap<ShardId, Mending>,
     /// While this node asks what others have seen of it: its replicas wait.
@@ -91,6 +95,8 @@ pub struct Node {
     forgetting: Forgetting,
     outposts: Outposts,
     sayings: Sayings,
+    /// Where nothing is to live elsewhere.
+    placed_well: Option<Landmarks>,
     /// Replicas that are to go.
     goodbyes: BTreeMap<ShardId, Goodbye>,
     across: Across,
@@ -118,6 +124,8 @@ struct Shared {
     ticked: Instant,
     no_space: bool,
     timed: bool,
+    /// Nodes that share sleeping groups with this one and were not heard from for long.
+    silent: BTreeSet<NodeId>,
     ticket: u64,
     records: Vec<LogRecord>,
     out: Outputs,
@@ -137,6 +145,7 @@ impl Shared {
             ticket: self.ticket,
             no_space: self.no_space,
             timed: self.timed,
+            silent: &self.silent,
         }
     }
 }
@@ -165,6 +174,7 @@ impl Node {
             ticked: now,
             no_space: false,
             timed: false,
+            silent: BTreeSet::new(),
             ticket: 1,
             records: Vec::new(),
             out: Outputs::default(),
@@ -177,6 +187,7 @@ impl Node {
         let mut node = Self {
             shared,
             replicas: BTreeMap::new(),
+            sleepers: Sleepers::default(),
             mending: BTreeMap::new(),
             recalling: Some(recall),
             witness: Witness::default(),
@@ -188,6 +199,7 @@ impl Node {
             forgetting: Forgetting::default(),
             outposts: Outposts::default(),
             sayings: Sayings::default(),
+            placed_well: None,
             goodbyes: BTreeMap::new(),
             across: Across::new(rng.split(ACROSS_RNG)),
             looking: Looking::new(rng.split(LOOKING_PURPOSE).next_u64()),
@@ -273,8 +285,7 @@ impl Node {
         records.extend(found.repair.clone());
         if found.rotted.is_empty() && found.hole.is_none() {
             let replica = start_replica(config, shard, &found.restored, found.machine, now, rng);
-            self.replicas.insert(shard, replica);
-            self.dirty.insert(shard);
+            self.let_begin(shard, replica);
             for (key, request) in watches {
                 self.one(now, shard, |replica, cx| replica.watch(key, request, cx));
             }
@@ -286,12 +297,19 @@ impl Node {
         Ok(())
     }
 
+    fn let_begin(&mut self, shard: ShardId, replica: Replica) {
+        self.replicas.insert(shard, replica);
+        self.dirty.insert(shard);
+        self.sleepers.wakes(shard);
+    }
+
     /// Takes one input. Nothing leaves the node before [`Node::drain`].
     pub fn step(&mut self, now: Instant, input: Input) {
         match input {
             Input::Tick { wall } => {
                 (self.shared.wall, self.shared.ticked) = (self.shared.wall.max(wall), now);
-                self.each(now, Replica::tick);
+                self.tick_sleepers(now);
+                self.each_awake(now, Replica::tick);
                 self.reshape(now);
                 self.tend_children(now);
                 self.try_to(now, |node, _| node.build_children());
@@ -305,15 +323,17 @@ impl Node {
                 self.recall(now, Recall::tick);
                 self.expire_early(now);
                 self.mend_each(now, |_, _| {});
-                let orphans = self.replicas.values().filter_map(Replica::orphans).collect();
+                let orphans = self.awake().filter_map(|(_, replica)| replica.orphans()).collect();
                 self.with_across(now, |across, at| across.tick(orphans, at));
                 self.looking.tick(now);
                 if let Err(e) = self.shared.slots.clear_some(DEAD_ROWS_PER_TICK) {
                     self.shared.out.fatal.get_or_insert(e.to_string());
                 }
+                self.settle_down(now);
             }
             Input::Peer { from, message } => {
                 let known = node_of(message.from) == from && message.to == ReplicaId(self.shared.config.node.0);
+                self.hear_of(from);
                 if known && self.is_here(message.shard) {
                     self.witness.see(message.shard, message.from, &message.body);
                     match &message.body {
@@ -341,13 +361,16 @@ impl Node {
                 }
                 self.one(now, message.shard, |replica, cx| replica.receive(message.from, message.body, cx));
             }
-            Input::PeerUp(node) => self.recall(now, |recall, cx| recall.peer_up(node, cx)),
+            Input::PeerUp(node) => {
+                self.recall(now, |recall, cx| recall.peer_up(node, cx));
+                self.greet(now, node);
+            }
             Input::PeerDown(node) => {
-                self.each(now, |replica, _| replica.peer_down(node));
+                self.each(now, |replica, cx| replica.peer_down(node, cx));
                 self.outposts_lose(now, node);
             }
             Input::Persisted { ticket } => {
-                self.each(now, |replica, cx| replica.persisted(ticket, cx));
+                self.each_awake(now, |replica, cx| replica.persisted(ticket, cx));
                 self.mend_each(now, |mending, _| mending.persisted(ticket));
             }
             Input::Flushed { ticket } => {
@@ -369,7 +392,10 @@ impl Node {
                 self.shared.out.replies.extend(early.map(|(id, ..)| (id, Err(Unavailable::Stopping.into()))));
                 self.each(now, Replica::stop);
             }
-            Input::Space { exhausted } => self.shared.no_space = exhausted,
+            Input::Space { exhausted } => {
+                self.shared.no_space = exhausted;
+                self.each(now, |replica, cx| replica.wake(None, cx));
+            }
             Input::Request { id, timeout, request } => self.request(now, id, request, now + timeout),
             Input::Watch { key, shard, request } => {
                 if self.replicas.contains_key(&shard) {
@@ -479,30 +505,47 @@ impl Node {
     /// Lets the groups that this node leads take a step towards what the members' rows ask for.
     fn reshape(&mut self, now: Instant) {
         let (roster, placements) = (self.system.roster.clone(), self.system.placements.clone());
-        // A node learns from the system keyspace that it is to go. So that is the last group that it leaves: a leader elsewhere that missed its own
-        // removal would lead there for ever.
-        let elsewhere: Vec<Membership> =
-            self.replicas.iter().filter(|(shard, _)| **shard != FIRST_SHARDS[0]).map(|(_, r)| r.membership()).collect();
         let whole = self.is_whole();
+        let elsewhere = self.groups_of_leavers(&roster);
         let needed = |id: ReplicaId| {
             !whole || elsewhere.iter().any(|group| group.contains(id)) || placements.may_use(node_of(id))
         };
-        for shard in self.replicas.keys().copied().collect::<Vec<_>>() {
+        for shard in self.sleepers.awake().collect::<Vec<_>>() {
             let last = shard == FIRST_SHARDS[0] && self.shared.config.sabotage != Some(Sabotage::LeaveSystemFirst);
             let stays = |id: ReplicaId| last && needed(id);
             let wishes = placements.wishes(shard, &roster);
             self.one(now, shard, |replica, cx| replica.reshape(&wishes, &stays, cx));
         }
+        self.move_on(now);
+    }
+
+    /// A node learns from the system keyspace that it is to go. So that is the last group that it leaves: a leader elsewhere that missed its own
+    /// removal would lead there for ever. These are all others, if anybody is to go.
+    fn groups_of_leavers(&self, roster: &Roster) -> Vec<Membership> {
+        let system = self.replicas.get(&FIRST_SHARDS[0]).map(Replica::membership).unwrap_or_default();
+        if !system.all().into_iter().any(|id| roster.wanted(id) == Some(Wanted::Gone)) {
+            return Vec::new();
+        }
+        let others = self.replicas.iter().filter(|(shard, _)| **shard != FIRST_SHARDS[0]);
+        others.map(|(_, replica)| replica.membership()).collect()
+    }
+
+    /// As the one who leads the system keyspace: moves on the rows of members, and the level, when what they say has come true everywhere.
+    fn move_on(&mut self, now: Instant) {
+        let system = &self.system;
+        let due = system.roster.is_moving() || system.levels.may_rise();
+        let leads = self.replicas.get(&FIRST_SHARDS[0]).is_some_and(Replica::leads);
+        if !due || !leads || !self.is_whole() || !self.replicas.values().all(Replica::remembers_members) {
+            return;
+        }
+        let (roster, placements, levels) = (system.roster.clone(), system.placements.clone(), system.levels.clone());
         let everywhere = self.replicas.iter().filter(|(shard, _)| placements.of(**shard).is_none());
         let groups: Vec<Membership> = everywhere.map(|(_, replica)| replica.membership()).collect();
         let members = groups.iter().flat_map(Membership::all).map(node_of).chain(placements.nodes()).collect();
-        if whole && self.replicas.values().all(Replica::remembers_members) {
-            let levels = self.system.levels.clone();
-            self.one(now, FIRST_SHARDS[0], |replica, cx| {
-                replica.move_rows(&roster, &groups, &placements, cx);
-                replica.raise_level(&levels, members, cx);
-            });
-        }
+        self.one(now, FIRST_SHARDS[0], |replica, cx| {
+            replica.move_rows(&roster, &groups, &placements, cx);
+            replica.raise_level(&levels, members, cx);
+        });
     }
 
     /// What fails here ends the process.
@@ -517,7 +560,10 @@ impl Node {
         let system = self.replicas.get(&FIRST_SHARDS[0]);
         let Some(rows) = system.and_then(|replica| replica.system_rows(self.system.revision())) else { return };
         match rows {
-            Ok(rows) => self.system = rows,
+            Ok(rows) => {
+                self.system = rows;
+                self.wake_for_news(now);
+            }
             Err(e) => {
                 self.shared.out.fatal.get_or_insert(format!("the system keyspace's rows cannot be read: {e}"));
                 return;
@@ -566,7 +612,7 @@ impl Node {
     }
 
     fn start_flush(&mut self) {
-        let wanted = self.replicas.values().any(Replica::wants_flush)
+        let wanted = self.awake().any(|(_, replica)| replica.wants_flush())
             || self.mending.values().any(Mending::wants_flush)
             || self.nursery.wants_flush();
         if self.flushing.is_some() || !(wanted || self.shared.store.memory_bytes() >= self.shared.config.flush_bytes) {
@@ -588,6 +634,10 @@ impl Node {
         let Some(replica) = self.replicas.get_mut(&shard) else { return };
         f(replica, &mut self.shared.context(now));
         self.dirty.insert(shard);
+        match replica.is_asleep() {
+            true => self.sleepers.sleeps(shard, replica),
+            false => self.sleepers.wakes(shard),
+        }
     }
 
     /// Lets a replica whose log has rotted go on, and starts it when its log is whole.
@@ -605,8 +655,7 @@ impl Node {
         let (restored, machine, watches) = mending.finish(&mut cx);
         let rng = self.rng_of(shard);
         let replica = start_replica(&self.shared.config, shard, &restored, machine, now, rng);
-        self.replicas.insert(shard, replica);
-        self.dirty.insert(shard);
+        self.let_begin(shard, replica);
         if self.is_whole() {
             self.remains = None;
         }
@@ -677,6 +726,17 @@ impl Node {
         }
     }
 
+    /// Those that do not sleep: only they have anything to do by themselves.
+    fn awake(&self) -> impl Iterator<Item = (ShardId, &Replica)> {
+        self.sleepers.awake().filter_map(|shard| Some((shard, self.replicas.get(&shard)?)))
+    }
+
+    fn each_awake(&mut self, now: Instant, mut f: impl FnMut(&mut Replica, &mut Context<'_>)) {
+        for shard in self.sleepers.awake().collect::<Vec<_>>() {
+            self.one(now, shard, &mut f);
+        }
+    }
+
     fn each(&mut self, now: Instant, mut f: impl FnMut(&mut Replica, &mut Context<'_>)) {
         let shards: Vec<ShardId> = self.replicas.keys().copied().collect();
         for shard in shards {
@@ -695,6 +755,11 @@ impl Node {
     pub fn may_stop(&self, now: Instant) -> bool {
         let heard = replica::heard_lately(&self.shared.config, now);
         self.replicas.values().all(|replica| replica.may_stop(heard)) && !self.outposts.is_needed()
+    }
+
+    /// Between two looks at all shards that are here, so that many cost no more than few.
+    fn pause_between_looks(&self) -> Duration {
+        SHARDS_LOOK * (1 + self.replicas.len() / SHARDS_PER_LOOK) as u32
     }
 
     /// Whether every replica here has all that it should have.
@@ -738,6 +803,12 @@ impl Node {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect()
+    }
+
+    /// How many replicas are here, and how many of them sleep.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.replicas.len(), self.sleepers.count())
     }
 
     /// Messages that reached the wrong node or replica.

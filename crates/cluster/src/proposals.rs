@@ -217,6 +217,11 @@ impl Proposals {
         }
     }
 
+    /// Whether nothing waits to be proposed, and nobody for an outcome.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.queue.is_empty()
+    }
+
     /// How many commands have no outcome yet.
     pub fn outstanding_count(&self) -> u64 {
         self.pending.len() as u64

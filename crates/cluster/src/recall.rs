@@ -170,6 +170,7 @@ impl Opened {
             voter: restored.membership.is_voter(id),
             membership: membership_hash(&restored.membership),
             waits_for_newcomer: false,
+            asleep: false,
             rotted: if whole { 0 } else { self.found.rotted.len().max(1) },
         }
     }

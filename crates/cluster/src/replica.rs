@@ -12,6 +12,7 @@ mod looking;
 mod moving;
 mod reshaping;
 mod sabotage;
+mod sleeping;
 mod splitting;
 mod standings;
 mod system;
@@ -50,9 +51,10 @@ use quorate_shard::{Attach, Chunk, Grant, Import, Machine, MachineError, Procedu
 use quorate_storage::store::Store;
 use quorate_storage::wal::{self, LogRecord};
 use reshaping::Reshaping;
+use sleeping::Sleeping;
 use splitting::Splitting;
 use standings::StandingAsks;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 pub(crate) use system::SystemRows;
 
@@ -72,6 +74,8 @@ pub(crate) struct Context<'a> {
     pub no_space: bool,
     /// Whether entries have timestamps: every member knows what they are.
     pub timed: bool,
+    /// Nodes that share sleeping groups with this one and were not heard from for long.
+    pub silent: &'a BTreeSet<NodeId>,
 }
 
 impl Context<'_> {
@@ -163,6 +167,7 @@ pub(crate) struct Replica {
     reshaping: Reshaping,
     splitting: Splitting,
     handing: Handing,
+    sleeping: Sleeping,
     catching: Catching,
     awaiting: VecDeque<Awaiting>,
     hold: Option<Hold>,
@@ -219,6 +224,7 @@ impl Replica {
             reshaping: Reshaping::default(),
             splitting: Splitting::default(),
             handing: Handing::default(),
+            sleeping: Sleeping::new(now),
             catching: Catching::default(),
             awaiting: VecDeque::new(),
             hold: None,
@@ -344,11 +350,9 @@ impl Replica {
     }
 
     /// The connection to a peer closed.
-    pub fn peer_down(&mut self, node: NodeId) {
+    pub fn peer_down(&mut self, node: NodeId, cx: &Context<'_>) {
         match self.group.leader() {
-            Some(leader) if node_of(leader) == node => {
-                self.group.leader_lost();
-            }
+            Some(leader) if node_of(leader) == node => self.lose_leader(cx),
             _ if self.group.role() == Role::Leader => self.group.unreachable(ReplicaId(node.0)),
             _ => {}
         }
@@ -415,6 +419,8 @@ impl Replica {
             PeerBody::LeaveAsk { index } => self.answer_goodbye(from, index, cx),
             PeerBody::StandingAsk { ask } => self.answer_standings(from, ask, cx),
             PeerBody::StandingAnswer { ask, standings } => self.accept_standings(ask, standings, cx),
+            PeerBody::Sleep { term, end } => self.hear_sleep(from, term, end, cx),
+            PeerBody::Rouse => self.wake(Some(from), cx),
             // To a former life, whose log had rotted, or to this one before it took part; the node itself says what it saw, and hears what it is told
             // of shards that it has no replicas of.
             PeerBody::EntryAnswer { .. }
@@ -425,6 +431,7 @@ impl Replica {
             | PeerBody::Answers { .. }
             | PeerBody::LeaveAnswer { .. }
             | PeerBody::LookAnswer { .. }
+            | PeerBody::Beat
             | PeerBody::NotHere => {}
         }
     }
@@ -472,6 +479,7 @@ impl Replica {
                 .get_or_insert(format!("this replica acknowledged entries up to {told}, and its disk has only {last}"));
             return;
         }
+        self.stir_by(&message, cx);
         self.hear(&message, cx.now);
         // What the engine refuses (a stale or strange message) is dropped, as the network might have done.
         let _ = self.group.step(&message);
@@ -485,6 +493,9 @@ impl Replica {
     // ---- what clients ask
 
     pub fn request(&mut self, id: RequestId, request: Request, deadline: Instant, cx: &mut Context<'_>) {
+        if !sleeping::is_quiet(&request) {
+            self.wake(None, cx);
+        }
         let header = self.header();
         let answer = match request {
             Request::View { consistency: Consistency::Serializable, .. } => {
@@ -603,6 +614,7 @@ impl Replica {
                 break;
             }
         }
+        self.wake_if_busy(cx);
         if let Some(why) = self.fatal.take() {
             cx.out.lost = cx.out.lost.or(self.lost);
             cx.out.fatal.get_or_insert(format!("{} of {}: {why}", self.id, self.shard));
@@ -733,6 +745,7 @@ impl Replica {
         let Some(last) = entries.last().map(|entry| SnapshotPoint { index: entry.index, term: entry.term }) else {
             return;
         };
+        self.stir(cx.now);
         for entry in entries {
             if entry.index <= self.machine.meta().applied {
                 continue;
@@ -1114,6 +1127,7 @@ impl Replica {
             voter: membership.is_voter(self.id),
             membership: membership_hash(&membership),
             rotted: 0,
+            asleep: self.is_asleep(),
         }
     }
 

@@ -108,6 +108,10 @@ impl OutgoingSet {
         self.by_replica.contains_key(&to)
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.by_replica.is_empty()
+    }
+
     pub fn clear(&mut self) {
         self.by_replica.clear();
     }

@@ -201,6 +201,17 @@ pub enum PeerBody {
         /// The moment.
         at: Timestamp,
     },
+    /// The sender leads, nobody asks for anything, and all have all of the log: let the group sleep.
+    Sleep {
+        /// In which it leads.
+        term: Term,
+        /// Where the log ends.
+        end: LogIndex,
+    },
+    /// To a leader that may be asleep: somebody of its group is awake.
+    Rouse,
+    /// The sender's node is there: the one message for all groups that sleep on both nodes.
+    Beat,
 }
 
 /// What became of a command of a petition.
@@ -406,6 +417,13 @@ impl PeerMessage {
                 w.u8(26);
                 w.u64(at.0);
             }
+            PeerBody::Sleep { term, end } => {
+                w.u8(27);
+                w.varint(term.0);
+                w.varint(end.0);
+            }
+            PeerBody::Rouse => w.u8(28),
+            PeerBody::Beat => w.u8(29),
             PeerBody::LeaveAnswer { index } => {
                 w.u8(23);
                 w.varint(index.0);
@@ -499,6 +517,9 @@ impl PeerMessage {
             }
             25 => PeerBody::LookAnswer { ask: r.varint("ask")?, sight: decode_sight(r)? },
             26 => PeerBody::CloseAsk { at: Timestamp(r.u64("moment")?) },
+            27 => PeerBody::Sleep { term: Term(r.varint("term")?), end: LogIndex(r.varint("end of the log")?) },
+            28 => PeerBody::Rouse,
+            29 => PeerBody::Beat,
             _ => return Err(r.error("message body")),
         };
         Ok(Self { shard, from, to, body })
@@ -661,6 +682,9 @@ mod tests {
             PeerBody::LookAnswer { ask: 300, sight: Ok(PartResult { at: Timestamp(7), ..PartResult::default() }) },
             PeerBody::LookAnswer { ask: 300, sight: Err(Refusal::MomentForgotten { at: Timestamp(7) }) },
             PeerBody::CloseAsk { at: Timestamp(7) },
+            PeerBody::Sleep { term: Term(5), end: LogIndex(300) },
+            PeerBody::Rouse,
+            PeerBody::Beat,
             PeerBody::LeaseAsk { ask: 1, lease: LeaseId(-2), renew: true, with_keys: false },
             PeerBody::LeaseAnswer { ask: 1, answer: Err(Refusal::LeaseNotFound.into()) },
             PeerBody::ChunkAsk { transfer: 5, cursor: "here".into() },

@@ -351,6 +351,31 @@ impl Group {
         self.node.raft.has_pending_conf()
     }
 
+    /// Whether nothing is under way: the log ends with what is committed and applied, who follows knows its leader, and who leads knows that every member
+    /// has all of it. Ticks would change nothing then, and heartbeats would say nothing new.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let raft = &self.node.raft;
+        let log = &raft.raft_log;
+        let ends = log.last_index();
+        let whole = log.committed == ends && log.applied == ends && log.persisted == ends;
+        let settled = match self.role() {
+            Role::Leader => {
+                let free = !self.is_changing() && raft.lead_transferee.is_none() && raft.pending_read_count() == 0;
+                free && self.leads_settled() && raft.prs().iter().all(|(_, progress)| progress.matched == ends)
+            }
+            Role::Follower => self.leader().is_some(),
+            Role::PreCandidate | Role::Candidate => false,
+        };
+        whole && settled && self.installing.is_none() && !self.node.has_ready()
+    }
+
+    /// Time goes on after a while in which there were no ticks: who follows begins to wait anew, and who leads says so.
+    pub fn go_on(&mut self) {
+        self.node.raft.election_elapsed = 0;
+        self.node.ping();
+    }
+
     /// As a leader: how far `id` is known to have the log.
     #[must_use]
     pub fn matched(&self, id: ReplicaId) -> LogIndex {

@@ -38,6 +38,12 @@ pub fn ticks(role: Role, place: u32, election_ticks: u32) -> u32 {
     wait.max(1) + GAP_TICKS * place
 }
 
+/// Ticks of silence after which the first in line would begin an election.
+#[must_use]
+pub fn ticks_until_missed(election_ticks: u32) -> u32 {
+    ticks(Role::Follower, 0, election_ticks)
+}
+
 /// The same when the leader's process is known to be gone.
 pub fn ticks_after_loss(place: u32) -> u32 {
     1 + GAP_TICKS * place

@@ -1,7 +1,7 @@
 //! Counters, in Prometheus' text form, under etcd's names where the meaning is the same.
 
 use crate::compat::CALLS;
-use quorate_kv::{Consistency, Db, KeyspaceId, Repairs};
+use quorate_kv::{Consistency, Db, KeyspaceId, Repairs, ShardCounts};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -143,6 +143,9 @@ pub(crate) async fn page(db: &Arc<dyn Db>, metrics: &Metrics) -> String {
     }
     let level = u64::from(db.feature_level().0);
     line("quorate_feature_level", "gauge", "What all members of the cluster know how to do.", level);
+    let ShardCounts { here, asleep } = db.shard_counts();
+    line("quorate_shards", "gauge", "Shards with a replica on this node.", here);
+    line("quorate_shards_asleep", "gauge", "Those of them that nobody asks for anything: they cost no time.", asleep);
     let Repairs { bits, pages, files, failures, entries, fetched_bytes } = db.repairs();
     for (what, help, count) in [
         ("pages_by_bit", "Pages of the store in which a bit was flipped back.", bits),

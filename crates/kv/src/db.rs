@@ -150,6 +150,15 @@ pub struct Repairs {
     pub fetched_bytes: u64,
 }
 
+/// How many shards this node has replicas of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardCounts {
+    /// All of them.
+    pub here: u64,
+    /// Those that sleep, because nobody asks for anything.
+    pub asleep: u64,
+}
+
 /// Where a shard lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardHomes {
@@ -251,6 +260,9 @@ pub trait Db: Send + Sync + 'static {
 
     /// What was repaired on this node's disk.
     fn repairs(&self) -> Repairs;
+
+    /// How many shards are here, as of the last tick.
+    fn shard_counts(&self) -> ShardCounts;
 
     /// Changes the members, and returns the id of the one that was meant. A member that goes is gone when this returns.
     fn change_members(&self, change: MemberChange) -> BoxFuture<'_, Result<NodeId, Error>>;

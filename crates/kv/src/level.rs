@@ -19,8 +19,10 @@ impl Level {
     pub const PLACED: Self = Self(4);
     /// Entries and transactions with timestamps, and reads of a moment.
     pub const TIMED: Self = Self(5);
+    /// Groups that sleep while nobody asks for anything.
+    pub const ASLEEP: Self = Self(6);
     /// What this release knows.
-    pub const LATEST: Self = Self::TIMED;
+    pub const LATEST: Self = Self::ASLEEP;
 }
 
 impl fmt::Display for Level {

@@ -1,12 +1,14 @@
 //! Looks at Quorate from outside, as its users do: real processes, real sockets, and beside them what Quorate is measured against.
 //!
 //! `cargo xtask differential` sends one stream of random requests to Quorate and to etcd and compares the answers; `cargo xtask clients`
-//! lets clients that others wrote work against clusters; `cargo xtask transactions` measures what transactions over shards cost. None knows anything of
+//! lets clients that others wrote work against clusters; `cargo xtask transactions` measures what transactions over shards cost, and
+//! `cargo xtask idle` what shards cost that nobody uses. None knows anything of
 //! Quorate but its port and its command line.
 
 mod clients;
 mod differential;
 mod failure;
+mod idle;
 mod native;
 mod programs;
 mod server;
@@ -29,6 +31,8 @@ enum Verb {
     Differential(differential::Args),
     /// Let clients that others wrote work against clusters of three.
     Clients,
+    /// Measure what many shards cost that nobody asks for anything.
+    Idle(idle::Args),
     /// Measure transactions over one shard and over two, and a split under load.
     Transactions(transactions::Args),
 }
@@ -38,6 +42,7 @@ async fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Differential(args) => differential::run(&args).await,
         Verb::Clients => clients::run().await,
+        Verb::Idle(args) => idle::run(&args).await,
         Verb::Transactions(args) => transactions::run(&args).await,
     };
     match outcome {

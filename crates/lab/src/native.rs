@@ -25,8 +25,18 @@ impl Client {
 
     /// Asks, and insists on an answer that says that it was done.
     pub async fn done(&mut self, method: &str, path: &str, body: &Value) -> Result<Value, Failure> {
+        let told = self.told(method, path, body.to_string()).await?;
+        serde_json::from_slice(&told).map_err(|e| Failure::Http(e.to_string()))
+    }
+
+    /// A page of text.
+    pub async fn page(&mut self, path: &str) -> Result<String, Failure> {
+        Ok(String::from_utf8_lossy(&self.told("GET", path, String::new()).await?).into_owned())
+    }
+
+    async fn told(&mut self, method: &str, path: &str, body: String) -> Result<Bytes, Failure> {
         let request = Request::builder().method(method).uri(path).header("host", &self.host);
-        let request = request.body(Full::from(body.to_string())).expect("words without line ends");
+        let request = request.body(Full::from(body)).expect("words without line ends");
         let failed = |e: hyper::Error| Failure::Http(e.to_string());
         self.send.ready().await.map_err(failed)?;
         let answer = self.send.send_request(request).await.map_err(failed)?;
@@ -35,6 +45,6 @@ impl Client {
         if !code.is_success() {
             return Err(Failure::Http(format!("{path} was answered with {code}: {}", String::from_utf8_lossy(&told))));
         }
-        serde_json::from_slice(&told).map_err(|e| Failure::Http(e.to_string()))
+        Ok(told)
     }
 }

@@ -17,8 +17,8 @@ use quorate_kv::across::{Decision, Look, Transaction, TransactionResult, TxId};
 use quorate_kv::{
     Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Freshness, Identity, KeyRange, KeyValue, Keyspace,
     KeyspaceHash, KeyspaceId, KeyspaceKind, LeaseId, LeaseInfo, Level, Looked, Member, MemberChange, MoveRefusal,
-    NodeInfo, Op, PolicyChange, RangeOp, RangeResult, Read, Refusal, Repairs, Revision, ShardHomes, Status, Txn,
-    Unavailable, WatchSession, limits,
+    NodeInfo, Op, PolicyChange, RangeOp, RangeResult, Read, Refusal, Repairs, Revision, ShardCounts, ShardHomes,
+    Status, Txn, Unavailable, WatchSession, limits,
 };
 use quorate_shard::MachineError;
 use quorate_storage::store::{Healed, LsmStore};
@@ -489,6 +489,11 @@ impl Db for RuntimeDb {
         let entries = self.disk.stats.mended.load(Ordering::Relaxed);
         let fetched_bytes = self.disk.stats.mended_bytes.load(Ordering::Relaxed);
         Repairs { bits, pages, files: versions + sums, failures, entries, fetched_bytes }
+    }
+
+    fn shard_counts(&self) -> ShardCounts {
+        let LaneStats { shards, asleep, .. } = &*self.disk.stats;
+        ShardCounts { here: shards.load(Ordering::Relaxed), asleep: asleep.load(Ordering::Relaxed) }
     }
 
     fn feature_level(&self) -> Level {

@@ -122,6 +122,10 @@ pub struct LaneStats {
     pub mended_bytes: AtomicU64,
     /// The cluster's feature level.
     pub level: AtomicU64,
+    /// Replicas here.
+    pub shards: AtomicU64,
+    /// Those of them that sleep.
+    pub asleep: AtomicU64,
 }
 
 /// What reaches the lane.
@@ -375,6 +379,9 @@ impl Lane {
             let now = self.clock.now();
             if now >= next_tick {
                 self.node.step(now, Input::Tick { wall: self.clock.wall() });
+                let (here, asleep) = self.node.counts();
+                self.stats.shards.store(here as u64, Ordering::Relaxed);
+                self.stats.asleep.store(asleep as u64, Ordering::Relaxed);
                 // Woken late, it ticks sooner the next time, so that waits of many ticks last what they should; but what a process that stood still has
                 // missed is not made up for: nobody must be taken for silent who was not listened to.
                 next_tick = (next_tick + self.tick).max(now + self.tick / 2);

@@ -50,6 +50,10 @@ impl Leases {
         self.table.get(&id)
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
     pub fn contains(&self, id: LeaseId) -> bool {
         self.table.contains_key(&id)
     }

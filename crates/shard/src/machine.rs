@@ -238,6 +238,13 @@ impl Machine {
         !self.births.is_empty()
     }
 
+    /// Whether nothing that it holds asks for anything to be done by itself: no lease may run out, no transaction waits to be settled, and no shard that was split
+    /// off to be weaned.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.leases.is_empty() && self.births.is_empty() && self.ledger.is_settled()
+    }
+
     /// Whether something of a range is prepared for a transaction.
     #[must_use]
     pub fn has_prepared_in(&self, range: &KeyRange) -> bool {

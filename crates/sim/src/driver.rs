@@ -11,6 +11,7 @@ mod moves;
 mod network;
 mod releases;
 pub(crate) mod script;
+mod sleep;
 mod splits;
 pub(crate) mod stage;
 mod tellers;
@@ -321,6 +322,7 @@ struct World<'a> {
     splits: splits::Splits,
     lookers: lookers::Lookers,
     places: moves::Moves,
+    sleep: sleep::Sleep,
     raft: RaftCheck,
     seen: Seen,
     order: OrderCheck,
@@ -398,6 +400,7 @@ impl World<'_> {
             splits: splits::Splits::new(root.split(54)),
             lookers: lookers::Lookers::new(root.split(68)),
             places: moves::Moves::new(root.split(55)),
+            sleep: sleep::Sleep::default(),
             raft: RaftCheck::new(plan.nodes),
             seen: Seen::default(),
             order: OrderCheck::new(),
@@ -675,7 +678,7 @@ impl World<'_> {
                 .and_then(|bank| bank.zones)
                 .map_or_else(String::new, |zones| format!("z{}", node as u64 % zones)),
             evict_after: quorate_cluster::bounds::EVICT_AFTER,
-            timing: Timing::default(),
+            timing: Timing { sleep_ticks: self.plan.sleep_ticks, ..Timing::default() },
             flush_bytes: self.plan.flush_bytes,
             unflushed_bytes_max: self.plan.unflushed_bytes_max,
             log_keep_bytes: self.plan.log_keep_bytes,
@@ -803,6 +806,7 @@ impl World<'_> {
         }
         let now = this.clock.monotonic(self.now);
         let Some(core) = &mut this.node else { return Ok(()) };
+        let ticked = matches!(input, Input::Tick { .. });
         core.step(now, input);
         let outputs = core.drain(now);
         let (lost, forgotten) = (outputs.lost == Some(Lost::Acknowledged), self.wounds.has_forgotten(node));
@@ -831,6 +835,7 @@ impl World<'_> {
             }
         }
         self.look_for_mended(node);
+        self.look_at_sleepers(node, &looks, ticked)?;
         let system = looks[0].1;
         for (shard, look) in looks {
             if let Some(recorder) = &mut self.recorder {

@@ -7,7 +7,7 @@ use crate::fault::Fault;
 use crate::ground::Ground;
 use crate::net::{CALM, Weather};
 use crate::teller::Accounts;
-use quorate_cluster::bounds;
+use quorate_cluster::{Timing, bounds};
 use quorate_env::Rng;
 use quorate_kv::Level;
 use std::collections::BTreeMap;
@@ -51,6 +51,8 @@ pub(crate) struct Plan {
     pub chunk_bytes: usize,
     /// What a shard may hold.
     pub split_bytes: u64,
+    /// After how many idle ticks groups sleep.
+    pub sleep_ticks: u32,
     /// The real engine, or the model of a store.
     pub real_store: bool,
     /// A keyspace of many shards, and clients whose transactions go over all of them.
@@ -145,6 +147,7 @@ impl Plan {
             log_hold_bytes: bounds::LOG_HOLD_BYTES,
             chunk_bytes: 16 << 10,
             split_bytes: u64::MAX,
+            sleep_ticks: Timing::default().sleep_ticks,
             real_store: false,
             bank: None,
         }
@@ -325,6 +328,7 @@ impl Plan {
             log_hold_bytes: bounds::LOG_HOLD_BYTES,
             chunk_bytes: rng.between(256, 16 << 10) as usize,
             split_bytes: u64::MAX,
+            sleep_ticks: Rng::new(seed).split(85).between(2, 40) as u32,
             real_store: seed.is_multiple_of(8),
             bank: None,
         };

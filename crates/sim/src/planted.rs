@@ -142,6 +142,15 @@ pub const PLANTED: &[Planted] = &[
     bug("raise-early", "the cluster's level is raised before all members know it", Node(Sabotage::RaiseEarly))
         .on(Ground::Upgrades),
     bug("ignore-level", "what not all members know is proposed", Node(Sabotage::IgnoreLevel)).on(Ground::Upgrades),
+    // Sleep.
+    bug(
+        "sleep-behind",
+        "a group sleeps whatever there is to do, and whoever lacks something",
+        Node(Sabotage::SleepBehind),
+    )
+    .on(Ground::Moves),
+    bug("sleep-through", "who sleeps does not miss a leader whose node is gone", Node(Sabotage::SleepThrough))
+        .on(Ground::Moves),
     // Reads.
     bug("read-without-quorum", "linearizable reads are served from local state", Node(Sabotage::ReadWithoutQuorum)),
     bug(

@@ -64,6 +64,8 @@ pub const MARKS: &[&str] = &[
     "refused for want of room",
     "disk error",
     "planned stop",
+    "group fell asleep",
+    "sleeper missed its leader",
     "leader asked to hand over",
     "leadership handed over before a stop",
     "leadership moved on request",

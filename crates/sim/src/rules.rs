@@ -130,6 +130,10 @@ const RULES: &[(&str, &str)] = &[
     ("leases end", "When nobody renews them, all leases run out and their keys go."),
     ("every node serves again", "Once all faults have ended, every node completes a write for a client."),
     (
+        "who sleeps misses its leader",
+        "A group that nobody asks for anything sleeps, but its members notice when their leader's node is gone: whoever asks next shall not have to wait for that.",
+    ),
+    (
         "messages do not multiply",
         "An answer that comes twice is not followed by two questions: what the network doubles must die out, or the cluster drowns in it.",
     ),

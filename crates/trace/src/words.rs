@@ -48,6 +48,9 @@ pub fn said(body: &PeerBody) -> Said {
             },
         ),
         PeerBody::CloseAsk { at } => other("CloseAsk", format!("{at}")),
+        PeerBody::Sleep { term, end } => other("Sleep", format!("behind {end} of {term}")),
+        PeerBody::Rouse => other("Rouse", String::new()),
+        PeerBody::Beat => other("Beat", String::new()),
         PeerBody::LeaveAnswer { index } => other("LeaveAnswer", format!("behind {index}")),
         PeerBody::Forward(envelopes) => {
             other("Forward", list(envelopes.iter().map(|envelope| command(&envelope.command))))

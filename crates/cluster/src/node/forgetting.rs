@@ -3,7 +3,7 @@
 //! What is old is told by the shard's own timestamps. Where nothing is written time stands still, so an idle shard is compacted once and then left alone.
 
 use super::{FORGOTTEN, Node};
-use crate::bounds::{HISTORIES_PER_TICK, HISTORY_LOOK, HISTORY_PARTS, HISTORY_REST};
+use crate::bounds::{HISTORIES_PER_TICK, HISTORY_PARTS, HISTORY_REST, RETRY};
 use crate::config::Sabotage;
 use crate::input::{Lost, Request};
 use quorate_env::{Instant, LogIndex, ShardId, Timestamp, WallMs};
@@ -27,7 +27,7 @@ impl Node {
     /// Looks at some histories, and asks for them to be compacted.
     pub(super) fn forget_history(&mut self, now: Instant) {
         if self.forgetting.due.is_empty() && self.forgetting.look_again.is_none_or(|when| when <= now) {
-            self.forgetting.look_again = Some(now + HISTORY_LOOK);
+            self.forgetting.look_again = Some(now + self.pause_between_looks());
             let due =
                 self.system.keyspaces.histories().filter(|(shard, kept)| self.is_due(now, *shard, *kept)).collect();
             self.forgetting.due = due;
@@ -59,7 +59,7 @@ impl Node {
             Ok(Some(revision)) => {
                 self.forgetting.asked += 1;
                 let request = Request::Submit { shard, command: Command::Compact { revision } };
-                self.request(now, FORGOTTEN, request, now + HISTORY_LOOK);
+                self.request(now, FORGOTTEN, request, now + 2 * RETRY);
             }
             Err(e) => {
                 let lost = self.shared.out.lost.or_else(|| e.is_damage().then_some(Lost::Rows));

@@ -11,7 +11,7 @@ use crate::placing::Landscape;
 use crate::replica::Replica;
 use crate::wire::{PeerBody, PeerMessage, node_of};
 use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, ShardId};
-use quorate_kv::{Command, Level, Txn};
+use quorate_kv::{Command, Level, Revision, Txn};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,6 +37,14 @@ pub(super) struct Goodbye {
     asked: Option<Instant>,
 }
 
+/// What decides where shards are to live. As long as it is the same, so is the decision.
+#[derive(PartialEq, Eq)]
+pub(super) struct Landmarks {
+    rows: Revision,
+    nodes: BTreeSet<NodeId>,
+    dead: BTreeSet<NodeId>,
+}
+
 impl Node {
     fn own(&self) -> NodeId {
         self.shared.config.node
@@ -55,7 +63,8 @@ impl Node {
     /// Lets go of replicas that are not wanted here, and whose groups go on without them.
     pub(super) fn let_go(&mut self, now: Instant) -> Result<(), BootError> {
         let (placements, own) = (self.system.placements.clone(), self.own());
-        let here: Vec<ShardId> = self.replicas.keys().chain(self.mending.keys()).copied().collect();
+        let goes = self.goodbyes.keys().chain(self.mending.keys()).copied();
+        let here: BTreeSet<ShardId> = self.sleepers.awake().chain(goes).collect();
         for shard in here {
             let outside = placements.group(shard).filter(|group| !group.has(own));
             let unwanted = placements.of(shard).is_some_and(|placement| !placement.wanted.contains(&own));
@@ -104,6 +113,7 @@ impl Node {
             (None, None) => return Ok(()),
         };
         self.goodbyes.remove(&shard);
+        self.sleepers.forget(shard);
         self.logs.insert(shard, left.log);
         self.shared.slots.let_go(shard)?;
         self.dirty.remove(&shard);
@@ -123,11 +133,8 @@ impl Node {
             return;
         }
         let placements = self.system.placements.clone();
-        let news: Vec<(ShardId, Txn)> = self
-            .replicas
-            .iter()
-            .filter_map(|(shard, replica)| Some((*shard, replica.news_of_group(&placements)?)))
-            .collect();
+        let news: Vec<(ShardId, Txn)> =
+            self.awake().filter_map(|(shard, replica)| Some((shard, replica.news_of_group(&placements)?))).collect();
         self.sayings.said.retain(|shard, when| now.since(*when) < RETRY && news.iter().any(|(it, _)| it == shard));
         for (shard, txn) in news {
             if let Entry::Vacant(place) = self.sayings.said.entry(shard) {
@@ -147,6 +154,12 @@ impl Node {
         let (roster, placements) = (self.system.roster.clone(), self.system.placements.clone());
         let first = self.shared.config.members.iter().map(|member| member.id);
         let nodes: BTreeSet<NodeId> = roster.founders(first).into_iter().map(node_of).collect();
+        let mut dead = system.silent(&nodes, &self.shared.context(now));
+        dead.extend(placements.drained());
+        let landmarks = Landmarks { rows: self.system.revision(), nodes, dead };
+        if self.placed_well.as_ref() == Some(&landmarks) {
+            return;
+        }
         let keyspaces = self.system.keyspaces.made();
         let replicas: BTreeMap<ShardId, usize> = keyspaces
             .flat_map(|row| {
@@ -154,14 +167,11 @@ impl Node {
                 row.keyspace.shards.iter().map(move |(_, shard)| (*shard, replicas))
             })
             .collect();
-        self.one(now, FIRST_SHARDS[0], |system, cx| {
-            let mut dead = system.silent(&nodes, cx);
-            dead.extend(placements.drained());
-            let landscape = Landscape { nodes: &nodes, dead: &dead, placements: &placements };
-            let next = landscape.next(&|shard| replicas.get(&shard).copied().unwrap_or(1));
-            if let Some(txn) = next.and_then(|(shard, wanted)| placements.place(shard, wanted)) {
-                system.place(txn, cx);
-            }
-        });
+        let landscape = Landscape { nodes: &landmarks.nodes, dead: &landmarks.dead, placements: &placements };
+        let next = landscape.next(&|shard| replicas.get(&shard).copied().unwrap_or(1));
+        match next.and_then(|(shard, wanted)| placements.place(shard, wanted)) {
+            Some(txn) => self.one(now, FIRST_SHARDS[0], |system, cx| system.place(txn, cx)),
+            None => self.placed_well = Some(landmarks),
+        }
     }
 }

@@ -185,7 +185,7 @@ impl Node {
     /// What the leaders here do about children: have the log say what the map says, and let go of what is no longer needed.
     pub(super) fn tend_children(&mut self, now: Instant) {
         let (keyspaces, placements) = (self.system.keyspaces.clone(), self.system.placements.clone());
-        let parents = self.replicas.iter().filter(|(_, replica)| replica.leads()).map(|(shard, _)| *shard);
+        let parents = self.awake().filter(|(_, replica)| replica.leads()).map(|(shard, _)| shard);
         for shard in parents.collect::<Vec<_>>() {
             let births = self.replicas[&shard].machine().births();
             let births: Vec<_> = births.map(|birth| (birth.child, birth.index)).collect();

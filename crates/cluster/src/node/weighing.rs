@@ -4,7 +4,7 @@
 //! shard map, as anybody else would.
 
 use super::{Node, WEIGHED};
-use crate::bounds::{ROWS_WEIGHED_PER_TICK, WEIGH_LOOK, WEIGH_REST};
+use crate::bounds::{ROWS_WEIGHED_PER_TICK, WEIGH_REST};
 use crate::input::Request;
 use crate::node::FIRST_SHARDS;
 use crate::replica::Replica;
@@ -33,7 +33,7 @@ impl Node {
         }
         if self.scales.on.is_none() && self.scales.look_again.is_none_or(|when| when <= now) {
             let due = self.due(now).and_then(|shard| Some((shard, Weighing::new(&self.replicas.get(&shard)?.view()))));
-            self.scales.look_again = due.is_none().then(|| now + WEIGH_LOOK);
+            self.scales.look_again = due.is_none().then(|| now + self.pause_between_looks());
             self.scales.on = due;
         }
         let Some((shard, weighing)) = &mut self.scales.on else { return };

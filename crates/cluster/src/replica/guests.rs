@@ -48,6 +48,11 @@ impl Guests {
         self.fresh.entry(guest.from).or_default().push((id, answer));
     }
 
+    /// Bytes of answers that are kept.
+    pub fn bytes(&self) -> usize {
+        self.sessions.values().map(|guest| guest.bytes).sum()
+    }
+
     /// Whoever has been silent for long is forgotten.
     pub fn tick(&mut self, now: Instant) {
         self.sessions.retain(|_, guest| now.since(guest.heard) < GUEST_IDLE);

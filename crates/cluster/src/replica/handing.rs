@@ -32,9 +32,15 @@ pub(super) struct Handing {
 
 impl Replica {
     /// The node is about to stop: another is to lead before that.
-    pub fn leave(&mut self, cx: &Context<'_>) {
+    pub fn leave(&mut self, cx: &mut Context<'_>) {
+        self.wake(None, cx);
         self.handing.leaving = true;
         self.hand_over(cx);
+    }
+
+    /// Whether the node is about to stop.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.handing.leaving
     }
 
     /// Whether somebody waits until another leads.

@@ -37,6 +37,11 @@ impl Closing {
         self.waiting.len()
     }
 
+    /// Whether somebody waits for a moment to be closed, here or, where this leads, elsewhere.
+    pub(super) fn is_wanted(&self, leads: bool, clock: Timestamp) -> bool {
+        !self.waiting.is_empty() || (leads && self.wanted > clock)
+    }
+
     /// What the next entry is stamped with, and whether there must be one even if nobody wants anything else done.
     pub(super) fn stamp(&self, now: Timestamp, clock: Timestamp, term: Term) -> (Timestamp, bool) {
         let stamped = if self.stamped.0 == term { self.stamped.1 } else { Timestamp::ZERO };
@@ -57,6 +62,7 @@ impl Replica {
     /// Answers as soon as it is fresh enough here.
     pub fn look(&mut self, glance: Glance, cx: &mut Context<'_>) {
         let full = self.reads.len() + self.closing.len() >= PENDING_READS_MAX;
+        self.stir(cx.now);
         match glance.freshness {
             _ if full => self.turn_down(&glance, Unavailable::Overloaded, cx),
             Freshness::Any => self.sight(glance, cx),

@@ -43,6 +43,11 @@ impl Replica {
         }
     }
 
+    /// Something else says that a replica is there.
+    pub(super) fn heard_now(&mut self, id: ReplicaId, now: Instant) {
+        self.reshaping.heard.insert(id, now);
+    }
+
     /// Leadership was won or lost.
     pub(super) fn forget_standings(&mut self) {
         self.reshaping = Reshaping::default();

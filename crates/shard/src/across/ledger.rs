@@ -98,6 +98,11 @@ impl Ledger {
         self.unresolved.iter().filter_map(|tx| Some((*tx, self.decided.get(tx)?)))
     }
 
+    /// Whether nothing is prepared, and what was decided is carried out everywhere.
+    pub fn is_settled(&self) -> bool {
+        self.prepared.is_empty() && self.unresolved.is_empty()
+    }
+
     /// What was committed under a client's name.
     pub fn of_key(&self, key: u128) -> Option<&Decided> {
         self.keys.get(&key).and_then(|tx| self.decided.get(tx))

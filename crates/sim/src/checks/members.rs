@@ -220,6 +220,7 @@ mod tests {
             voter: true,
             membership,
             rotted: 0,
+            asleep: false,
         }
     }
 

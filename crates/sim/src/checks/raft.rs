@@ -391,6 +391,7 @@ mod tests {
             voter: true,
             membership: first_of_three(),
             rotted: 0,
+            asleep: false,
         }
     }
 

@@ -262,6 +262,7 @@ impl World<'_> {
         }
         self.set_clock_right(node);
         self.seen.forget(node);
+        self.forget_sleepers(node);
         let this = &mut self.nodes[node];
         this.life += 1;
         this.paused = false;
