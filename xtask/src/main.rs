@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Some(verb) if EXPERIMENTS.contains(&verb) => run(&["quorate-lab"], &args),
         _ => {
             eprintln!(
-                "usage: cargo xtask tidy | crash-states [--states N] [--seed S] | differential [--seeds N] [--ops M] [--seed S] | clients | transactions \
+                "usage: cargo xtask tidy | crash-states [--states N] [--seed S] | differential [--seeds N] [--ops M] [--seed S] | clients | transactions | idle [--shards N] [--nodes N] \
                  | chaos list|all|bank|NAME [--seconds N | --times N] [--seed S] [--binary PATH]"
             );
             ExitCode::from(64)

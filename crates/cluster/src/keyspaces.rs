@@ -127,6 +127,8 @@ pub struct Keyspaces {
     made: BTreeMap<KeyspaceId, KeyspaceRow>,
     /// What was split off each shard, by first keys: leaders look at it all the time.
     children: BTreeMap<ShardId, BTreeMap<Bytes, ShardId>>,
+    /// The keyspace of each shard that somebody made.
+    owners: BTreeMap<ShardId, KeyspaceId>,
     next_id: u64,
     /// When it was read.
     revision: Revision,
@@ -137,8 +139,8 @@ impl Default for Keyspaces {
         let (id, kind) = (KeyspaceId::DEFAULT, KeyspaceKind::Ordered);
         let (shards, policy) = (vec![(Bytes::new(), ShardId(id.0))], Policy::OF_DEFAULT);
         let default = Keyspace { id, name: "default".into(), kind, shards, policy };
-        let (made, children, next_id) = (BTreeMap::new(), BTreeMap::new(), KeyspaceId::FIRST_MADE.0);
-        Self { default, made, children, next_id, revision: Revision::default() }
+        let (made, children, owners) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { default, made, children, owners, next_id: KeyspaceId::FIRST_MADE.0, revision: Revision::default() }
     }
 }
 
@@ -167,6 +169,7 @@ impl Keyspaces {
             } else {
                 let row = KeyspaceRow::decode(kv.value)?;
                 for (start, shard) in &row.keyspace.shards {
+                    keyspaces.owners.insert(*shard, row.keyspace.id);
                     if let Some(parent) = row.parents.get(shard) {
                         keyspaces.children.entry(*parent).or_default().insert(start.clone(), *shard);
                     }
@@ -201,6 +204,12 @@ impl Keyspaces {
     #[must_use]
     pub fn get(&self, id: KeyspaceId) -> Option<&Keyspace> {
         if id == self.default.id { Some(&self.default) } else { self.made.get(&id).map(|row| &row.keyspace) }
+    }
+
+    /// The one that somebody made of which this is a shard.
+    #[must_use]
+    pub fn of_shard(&self, shard: ShardId) -> Option<&Keyspace> {
+        self.owners.get(&shard).and_then(|id| self.get(*id))
     }
 
     /// One of them, by name.

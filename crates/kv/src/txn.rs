@@ -10,6 +10,11 @@ use quorate_env::{DecodeError, Reader, Writer};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
 
+impl Revision {
+    /// Of what nobody has changed yet.
+    pub const FIRST: Self = Self(1);
+}
+
 /// One key as a reader sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {

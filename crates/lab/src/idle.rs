@@ -35,8 +35,8 @@ pub struct Args {
 pub async fn run(args: &Args) -> Result<(), Failure> {
     let binary = args.binary.clone().map_or_else(|| programs::quorate(Profile::Release), Ok)?;
     let server = Server::quorate(&binary, args.nodes).await?;
-    let mut client = Client::to(&server.endpoints[0]).await?;
     println!("{} nodes and no shards:  {}", args.nodes, cost(&server, args).await?);
+    let mut client = Client::to(&server.endpoints[0]).await?;
     let began = Instant::now();
     for keyspace in 0..args.shards.div_ceil(SHARDS_EACH) {
         let split_at: Vec<String> = (1..SHARDS_EACH).map(|shard| format!("{shard:04}")).collect();

@@ -65,7 +65,7 @@ impl Meta {
         Self {
             applied: LogIndex(0),
             applied_term: Term(0),
-            revision: Revision(1),
+            revision: Revision::FIRST,
             compacted: None,
             state_hash: 0,
             wall: WallMs(0),

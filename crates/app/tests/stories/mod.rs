@@ -27,6 +27,7 @@ mod placing;
 mod policies;
 mod releases;
 mod rot;
+mod sleeping;
 mod slow_watcher;
 mod splitting;
 mod stopping;

@@ -9,14 +9,17 @@ use crate::input::Request;
 use crate::node::FIRST_SHARDS;
 use crate::replica::Replica;
 use quorate_env::{Instant, ShardId};
-use quorate_kv::{Command, KeyspaceId, KeyspaceKind, Level, Revision};
+use quorate_kv::{Command, KeyspaceKind, Level, Revision};
 use quorate_shard::{MachineError, Weighing, Weight};
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 
 /// See the top of this file.
 #[derive(Default)]
 pub(super) struct Scales {
     on: Option<(ShardId, Weighing)>,
+    /// The last that was.
+    last: ShardId,
     /// When each shard was weighed, and at which revision.
     weighed: BTreeMap<ShardId, (Instant, Revision)>,
     /// When the next one is looked for, if there was none.
@@ -43,22 +46,28 @@ impl Node {
             Ok(Some(weight)) => {
                 self.scales.on = None;
                 self.scales.weighed.insert(shard, (now, weight.revision));
+                self.scales.last = shard;
                 self.split_if_heavy(now, shard, weight);
             }
             Err(e) => self.weighed_in_vain(&e),
         }
     }
 
-    /// A shard that this node leads and that has changed since it was last weighed, some time ago.
+    /// The next shard, in turn, that this node leads and that has changed since it was last weighed, some time ago.
     fn due(&self, now: Instant) -> Option<ShardId> {
-        let ranged = self.system.keyspaces.made().filter(|row| row.keyspace.kind == KeyspaceKind::Ranged);
-        let mut shards = ranged.flat_map(|row| row.keyspace.shards.iter().map(|(_, shard)| *shard));
-        shards.find(|shard| {
-            let Some(replica) = self.replicas.get(shard).filter(|replica| replica.leads()) else { return false };
+        let is_due = |(shard, replica): &(&ShardId, &Replica)| {
             let revision = replica.machine().meta().revision;
+            let kind = || self.system.keyspaces.of_shard(**shard).map(|keyspace| keyspace.kind);
             let weighed = self.scales.weighed.get(shard);
-            weighed.is_none_or(|(when, at)| now.since(*when) >= WEIGH_REST && *at != revision)
-        })
+            let changed = match weighed {
+                Some((when, at)) => *at != revision && now.since(*when) >= WEIGH_REST,
+                None => revision > Revision::FIRST,
+            };
+            changed && replica.leads() && kind() == Some(KeyspaceKind::Ranged)
+        };
+        let last = self.scales.last;
+        let (behind, before) = (self.replicas.range((Excluded(last), Unbounded)), self.replicas.range(..=last));
+        behind.chain(before).find(is_due).map(|(shard, _)| *shard)
     }
 
     fn split_if_heavy(&mut self, now: Instant, shard: ShardId, weight: Weight) {
@@ -66,18 +75,13 @@ impl Node {
         let Some(middle) = weight.middle.filter(|_| leads && weight.bytes > self.shared.config.split_bytes) else {
             return;
         };
-        let Some(keyspace) = self.keyspace_of(shard) else { return };
+        let Some(keyspace) = self.system.keyspaces.of_shard(shard).map(|keyspace| keyspace.id) else { return };
         // What is refused now, because it has too many shards or somebody was faster, is looked at again when it is next weighed.
         if let Ok((_, txn)) = self.system.keyspaces.split(&self.system.placements, keyspace, &middle) {
             let request = Request::Submit { shard: FIRST_SHARDS[0], command: Command::Transact(txn) };
             self.scales.asked = true;
             self.request(now, WEIGHED, request, now + WEIGH_REST);
         }
-    }
-
-    fn keyspace_of(&self, shard: ShardId) -> Option<KeyspaceId> {
-        let row = self.system.keyspaces.made().find(|row| row.keyspace.shards.iter().any(|(_, s)| *s == shard));
-        row.map(|row| row.keyspace.id)
     }
 
     fn weighed_in_vain(&mut self, e: &MachineError) {
