@@ -235,6 +235,7 @@ fn timing(heartbeat_ms: Option<u64>, election_ms: Option<u64>) -> Result<Timing,
         heartbeat_ticks: u32::try_from(heartbeat_ms / tick_ms).unwrap_or(u32::MAX),
         election_ticks: u32::try_from(election_ms / tick_ms).unwrap_or(u32::MAX),
         recall_ticks: default.recall_ticks,
+        prefer_ticks: default.prefer_ticks,
         sleep_ticks: default.sleep_ticks,
     })
 }

@@ -27,16 +27,19 @@ pub struct Timing {
     pub election_ticks: u32,
     /// Ticks that a replica which starts waits for what others have seen of it.
     pub recall_ticks: u32,
+    /// Ticks for which a leader leads before it offers its place to the voter that is to have it.
+    pub prefer_ticks: u32,
     /// Ticks in which nobody asks a group for anything until it sleeps.
     pub sleep_ticks: u32,
 }
 
 impl Default for Timing {
     /// Heartbeats each 100 ms, elections after 0.6 s of silence and, where those come to nothing, 80 ms after each other. A crashed process is
-    /// noticed much earlier, by its closed connection. Who starts waits at most 200 ms for answers. Whom nobody asks for 3 s falls asleep.
+    /// noticed much earlier, by its closed connection. Who starts waits at most 200 ms for answers. Whom nobody asks for 3 s falls asleep; who
+    /// leads in another's place does so for a minute.
     fn default() -> Self {
         let tick = Duration::from_millis(20);
-        Self { tick, heartbeat_ticks: 5, election_ticks: 25, recall_ticks: 10, sleep_ticks: 150 }
+        Self { tick, heartbeat_ticks: 5, election_ticks: 25, recall_ticks: 10, prefer_ticks: 3_000, sleep_ticks: 150 }
     }
 }
 
@@ -139,6 +142,8 @@ pub enum Sabotage {
     LeaveAtOnce,
     /// Have history compacted as soon as it is written.
     ForgetAtOnce,
+    /// As a leader, give way to nobody.
+    KeepLeading,
     /// Sleep whatever there is to do, and whoever lacks something.
     SleepBehind,
     /// Sleep on when the leader's node is gone.

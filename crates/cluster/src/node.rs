@@ -32,7 +32,7 @@ use outposts::Outposts;
 use placing::{Goodbye, Landmarks, Sayings};
 use quorate_consensus::{Config, Group, Membership, Restored};
 use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, Rng, ShardId, WallMs};
-use quorate_kv::{Command, Error, KeyspaceId, Level, Refusal, Unavailable};
+use quorate_kv::{Command, Error, KeyspaceId, Level, Refusal, ShardCounts, Unavailable};
 use quorate_shard::{Birth, Machine, Procedures, Remains, View};
 use quorate_storage::store::Store;
 use quorate_storage::wal::{LogRecord, Recovered, RecoveredLog};
@@ -77,6 +77,8 @@ const LOOKING_PURPOSE: u64 = (1 << 32) + 2;
 pub struct Node {
     shared: Shared,
     replicas: BTreeMap<ShardId, Replica>,
+    /// How many of them lead.
+    led: u64,
     sleepers: Sleepers,
     /// Shards whose replica here cannot start yet: its log has rotted.
     mending: BTreeMap<ShardId, Mending>,
@@ -187,6 +189,7 @@ impl Node {
         let mut node = Self {
             shared,
             replicas: BTreeMap::new(),
+            led: 0,
             sleepers: Sleepers::default(),
             mending: BTreeMap::new(),
             recalling: Some(recall),
@@ -298,6 +301,7 @@ impl Node {
     }
 
     fn let_begin(&mut self, shard: ShardId, replica: Replica) {
+        self.led += u64::from(replica.leads());
         self.replicas.insert(shard, replica);
         self.dirty.insert(shard);
         self.sleepers.wakes(shard);
@@ -333,7 +337,7 @@ impl Node {
             }
             Input::Peer { from, message } => {
                 let known = node_of(message.from) == from && message.to == ReplicaId(self.shared.config.node.0);
-                self.hear_of(from);
+                self.hear_of(now, from);
                 if known && self.is_here(message.shard) {
                     self.witness.see(message.shard, message.from, &message.body);
                     match &message.body {
@@ -632,8 +636,10 @@ impl Node {
 
     fn one(&mut self, now: Instant, shard: ShardId, f: impl FnOnce(&mut Replica, &mut Context<'_>)) {
         let Some(replica) = self.replicas.get_mut(&shard) else { return };
+        let led = replica.leads();
         f(replica, &mut self.shared.context(now));
         self.dirty.insert(shard);
+        self.led = self.led + u64::from(replica.leads()) - u64::from(led);
         match replica.is_asleep() {
             true => self.sleepers.sleeps(shard, replica),
             false => self.sleepers.wakes(shard),
@@ -805,10 +811,11 @@ impl Node {
             .collect()
     }
 
-    /// How many replicas are here, and how many of them sleep.
+    /// How many shards are here.
     #[must_use]
-    pub fn counts(&self) -> (usize, usize) {
-        (self.replicas.len(), self.sleepers.count())
+    pub fn counts(&self) -> ShardCounts {
+        let (here, asleep) = (self.replicas.len() as u64, self.sleepers.count() as u64);
+        ShardCounts { here, led: self.led, asleep }
     }
 
     /// Messages that reached the wrong node or replica.
@@ -854,6 +861,7 @@ fn start_replica(
     let id = ReplicaId(config.node.0);
     let group_config = Config {
         replica: id,
+        turn: shard.0,
         election_ticks: config.timing.election_ticks,
         heartbeat_ticks: config.timing.heartbeat_ticks,
         append_bytes_max: APPEND_BYTES_MAX,

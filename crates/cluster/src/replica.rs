@@ -10,6 +10,7 @@ mod handing;
 mod leasing;
 mod looking;
 mod moving;
+mod preferring;
 mod reshaping;
 mod sabotage;
 mod sleeping;

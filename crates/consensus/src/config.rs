@@ -7,6 +7,8 @@ use quorate_env::ReplicaId;
 pub struct Config {
     /// Which replica this is.
     pub replica: ReplicaId,
+    /// A number of the group's own: of many that begin together each voter is to lead some.
+    pub turn: u64,
     /// Ticks without a leader's message before an election, at the least; each replica waits a little longer than the one before it.
     pub election_ticks: u32,
     /// Ticks between a leader's heartbeats.

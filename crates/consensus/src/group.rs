@@ -81,6 +81,7 @@ impl Ready {
 pub struct Group {
     node: RawNode<Log>,
     election_ticks: u32,
+    turn: u64,
     /// As the log has it. What only the rows say is written before anything is promised on it.
     persisted_hard_state: HardState,
     /// As of the last ready.
@@ -117,6 +118,7 @@ impl Group {
         let mut group = Self {
             node,
             election_ticks: config.election_ticks,
+            turn: config.turn,
             persisted_hard_state: restored.hard_state,
             hard_state: restored.promises(),
             changes: changes_in(&restored.entries).collect(),
@@ -139,7 +141,7 @@ impl Group {
 
     fn place(&self) -> u32 {
         let own = ReplicaId(self.node.raft.id);
-        patience::place(own, &self.membership().all_voters(), self.leader(), self.term())
+        patience::place(own, &self.membership().all_voters(), self.leader(), self.term(), self.turn)
     }
 
     /// One tick of time passed.

@@ -18,11 +18,13 @@ pub fn ticks_max(election_ticks: u32) -> u32 {
     2 * election_ticks + GAP_TICKS * PLACES
 }
 
-/// The place of `own` among `voters` (ascending): after the leader they come in turn, and without one the term says who is first.
-pub fn place(own: ReplicaId, voters: &[ReplicaId], leader: Option<ReplicaId>, term: Term) -> u32 {
+/// The place of `own` among `voters` (ascending): after the leader they come in turn, and without one the term says who is first. In each group, by its `turn`, that is
+/// another: of many groups that begin together each voter leads some.
+pub fn place(own: ReplicaId, voters: &[ReplicaId], leader: Option<ReplicaId>, term: Term, turn: u64) -> u32 {
     let voters_count = voters.len().max(1);
     let at = |id: ReplicaId| voters.iter().position(|voter| *voter == id);
-    let first = leader.and_then(at).map_or(term.0 as usize % voters_count, |leader| leader + 1);
+    let first =
+        leader.and_then(at).map_or((term.0.wrapping_add(turn) % voters_count as u64) as usize, |leader| leader + 1);
     let place = at(own).map_or(0, |own| (own + 2 * voters_count - first % voters_count) % voters_count);
     (place as u32).min(PLACES - 1)
 }
@@ -56,7 +58,7 @@ mod tests {
     const VOTERS: [ReplicaId; 3] = [ReplicaId(2), ReplicaId(5), ReplicaId(7)];
 
     fn places(leader: Option<ReplicaId>, term: u64) -> [u32; 3] {
-        VOTERS.map(|own| place(own, &VOTERS, leader, Term(term)))
+        VOTERS.map(|own| place(own, &VOTERS, leader, Term(term), 0))
     }
 
     #[test]
@@ -65,8 +67,9 @@ mod tests {
         assert_eq!(places(Some(ReplicaId(7)), 4), [0, 1, 2]);
         assert_eq!([0, 1, 2, 3].map(|term| places(None, term)), [[0, 1, 2], [2, 0, 1], [1, 2, 0], [0, 1, 2]]);
         assert_eq!(places(Some(ReplicaId(9)), 1), [2, 0, 1], "a leader that is no voter any more");
-        assert_eq!(place(ReplicaId(3), &VOTERS, None, Term(1)), 0, "no voter, so it never asks");
-        assert_eq!(place(ReplicaId(3), &[], None, Term(1)), 0);
+        assert_eq!(VOTERS.map(|own| place(own, &VOTERS, None, Term(1), 4)), places(None, 5), "groups differ");
+        assert_eq!(place(ReplicaId(3), &VOTERS, None, Term(1), 0), 0, "no voter, so it never asks");
+        assert_eq!(place(ReplicaId(3), &[], None, Term(1), 0), 0);
     }
 
     #[test]

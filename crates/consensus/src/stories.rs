@@ -96,6 +96,7 @@ struct Teller {
 fn config(replica: u64) -> Config {
     Config {
         replica: ReplicaId(replica),
+        turn: 0,
         election_ticks: 10,
         heartbeat_ticks: 2,
         append_bytes_max: 1 << 20,

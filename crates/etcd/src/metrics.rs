@@ -143,8 +143,9 @@ pub(crate) async fn page(db: &Arc<dyn Db>, metrics: &Metrics) -> String {
     }
     let level = u64::from(db.feature_level().0);
     line("quorate_feature_level", "gauge", "What all members of the cluster know how to do.", level);
-    let ShardCounts { here, asleep } = db.shard_counts();
+    let ShardCounts { here, led, asleep } = db.shard_counts();
     line("quorate_shards", "gauge", "Shards with a replica on this node.", here);
+    line("quorate_shards_led", "gauge", "Those of them that it leads.", led);
     line("quorate_shards_asleep", "gauge", "Those of them that nobody asks for anything: they cost no time.", asleep);
     let Repairs { bits, pages, files, failures, entries, fetched_bytes } = db.repairs();
     for (what, help, count) in [

@@ -155,6 +155,8 @@ pub struct Repairs {
 pub struct ShardCounts {
     /// All of them.
     pub here: u64,
+    /// Those that it leads.
+    pub led: u64,
     /// Those that sleep, because nobody asks for anything.
     pub asleep: u64,
 }

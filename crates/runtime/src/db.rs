@@ -492,8 +492,9 @@ impl Db for RuntimeDb {
     }
 
     fn shard_counts(&self) -> ShardCounts {
-        let LaneStats { shards, asleep, .. } = &*self.disk.stats;
-        ShardCounts { here: shards.load(Ordering::Relaxed), asleep: asleep.load(Ordering::Relaxed) }
+        let LaneStats { shards, led, asleep, .. } = &*self.disk.stats;
+        let [here, led, asleep] = [shards, led, asleep].map(|count| count.load(Ordering::Relaxed));
+        ShardCounts { here, led, asleep }
     }
 
     fn feature_level(&self) -> Level {

@@ -20,7 +20,7 @@ use quorate_cluster::{
     WatchRequest, bounds,
 };
 use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
-use quorate_kv::{Db, Error, Identity, Level, Unavailable, limits};
+use quorate_kv::{Db, Error, Identity, Level, ShardCounts, Unavailable, limits};
 use quorate_shard::WatcherKey;
 use quorate_storage::wal::WalIdentity;
 use quorate_trace::TraceEvent;
@@ -124,6 +124,8 @@ pub struct LaneStats {
     pub level: AtomicU64,
     /// Replicas here.
     pub shards: AtomicU64,
+    /// Those of them that lead.
+    pub led: AtomicU64,
     /// Those of them that sleep.
     pub asleep: AtomicU64,
 }
@@ -379,9 +381,11 @@ impl Lane {
             let now = self.clock.now();
             if now >= next_tick {
                 self.node.step(now, Input::Tick { wall: self.clock.wall() });
-                let (here, asleep) = self.node.counts();
-                self.stats.shards.store(here as u64, Ordering::Relaxed);
-                self.stats.asleep.store(asleep as u64, Ordering::Relaxed);
+                let ShardCounts { here, led, asleep } = self.node.counts();
+                let LaneStats { shards: all, led: leaders, asleep: sleepers, .. } = &*self.stats;
+                [(all, here), (leaders, led), (sleepers, asleep)]
+                    .into_iter()
+                    .for_each(|(stat, count)| stat.store(count, Ordering::Relaxed));
                 // Woken late, it ticks sooner the next time, so that waits of many ticks last what they should; but what a process that stood still has
                 // missed is not made up for: nobody must be taken for silent who was not listened to.
                 next_tick = (next_tick + self.tick).max(now + self.tick / 2);

@@ -678,7 +678,11 @@ impl World<'_> {
                 .and_then(|bank| bank.zones)
                 .map_or_else(String::new, |zones| format!("z{}", node as u64 % zones)),
             evict_after: quorate_cluster::bounds::EVICT_AFTER,
-            timing: Timing { sleep_ticks: self.plan.sleep_ticks, ..Timing::default() },
+            timing: Timing {
+                prefer_ticks: self.plan.prefer_ticks,
+                sleep_ticks: self.plan.sleep_ticks,
+                ..Timing::default()
+            },
             flush_bytes: self.plan.flush_bytes,
             unflushed_bytes_max: self.plan.unflushed_bytes_max,
             log_keep_bytes: self.plan.log_keep_bytes,
@@ -966,6 +970,7 @@ impl World<'_> {
         self.churn_ended()?;
         self.levels_rose()?;
         self.judge_places()?;
+        self.judge_leaders()?;
         for shard in self.all_shards() {
             let homes = self.homes(shard);
             let nodes = homes.iter().map(|node| &self.nodes[*node]);

@@ -51,6 +51,8 @@ pub(crate) struct Plan {
     pub chunk_bytes: usize,
     /// What a shard may hold.
     pub split_bytes: u64,
+    /// After how many ticks leaders offer their places to those who are to have them.
+    pub prefer_ticks: u32,
     /// After how many idle ticks groups sleep.
     pub sleep_ticks: u32,
     /// The real engine, or the model of a store.
@@ -147,6 +149,7 @@ impl Plan {
             log_hold_bytes: bounds::LOG_HOLD_BYTES,
             chunk_bytes: 16 << 10,
             split_bytes: u64::MAX,
+            prefer_ticks: Timing::default().prefer_ticks,
             sleep_ticks: Timing::default().sleep_ticks,
             real_store: false,
             bank: None,
@@ -328,6 +331,7 @@ impl Plan {
             log_hold_bytes: bounds::LOG_HOLD_BYTES,
             chunk_bytes: rng.between(256, 16 << 10) as usize,
             split_bytes: u64::MAX,
+            prefer_ticks: Rng::new(seed).split(86).between(20, 200) as u32,
             sleep_ticks: Rng::new(seed).split(85).between(2, 40) as u32,
             real_store: seed.is_multiple_of(8),
             bank: None,

@@ -142,7 +142,9 @@ pub const PLANTED: &[Planted] = &[
     bug("raise-early", "the cluster's level is raised before all members know it", Node(Sabotage::RaiseEarly))
         .on(Ground::Upgrades),
     bug("ignore-level", "what not all members know is proposed", Node(Sabotage::IgnoreLevel)).on(Ground::Upgrades),
-    // Sleep.
+    // Leaders that take turns, and sleep.
+    bug("keep-leading", "a leader never gives way to the one that is to lead", Node(Sabotage::KeepLeading))
+        .on(Ground::Moves),
     bug(
         "sleep-behind",
         "a group sleeps whatever there is to do, and whoever lacks something",

@@ -134,6 +134,10 @@ const RULES: &[(&str, &str)] = &[
         "A group that nobody asks for anything sleeps, but its members notice when their leader's node is gone: whoever asks next shall not have to wait for that.",
     ),
     (
+        "voters take turns at leading",
+        "Each shard that lives on some nodes has one among its voters that is to lead it, so that none leads all. Once all faults have ended, it does.",
+    ),
+    (
         "messages do not multiply",
         "An answer that comes twice is not followed by two questions: what the network doubles must die out, or the cluster drowns in it.",
     ),

@@ -18,18 +18,18 @@ pub(super) struct Sleepers {
     awake: BTreeSet<ShardId>,
     /// The others, each with the nodes that it is shared with.
     asleep: BTreeMap<ShardId, Vec<NodeId>>,
-    /// Those nodes.
+    /// Every node that was heard of.
     neighbours: BTreeMap<NodeId, Neighbour>,
     /// Ticks until the next beat.
     until_beat: u32,
 }
 
-/// A node with which sleeping shards are shared.
+/// Another node.
 #[derive(Default)]
 struct Neighbour {
-    /// How many.
+    /// How many sleeping shards are shared with it.
     shards: usize,
-    /// Ticks since it was heard of.
+    /// Ticks since something came from it.
     silent: u32,
 }
 
@@ -74,13 +74,11 @@ impl Sleepers {
                 neighbour.shards -= 1;
             }
         }
-        self.neighbours.retain(|_, neighbour| neighbour.shards > 0);
     }
 
-    fn hear(&mut self, node: NodeId) {
-        if let Some(neighbour) = self.neighbours.get_mut(&node) {
-            neighbour.silent = 0;
-        }
+    /// Something came from a node. Returns for how many ticks nothing had.
+    fn hear(&mut self, node: NodeId) -> u32 {
+        std::mem::take(&mut self.neighbours.entry(node).or_default().silent)
     }
 
     /// A tick passed. Returns who has just been silent for `limit` ticks.
@@ -102,7 +100,8 @@ impl Sleepers {
             return Vec::new();
         }
         self.until_beat = every;
-        self.neighbours.keys().copied().collect()
+        let shared = self.neighbours.iter().filter(|(_, neighbour)| neighbour.shards > 0);
+        shared.map(|(node, _)| *node).collect()
     }
 }
 
@@ -129,11 +128,13 @@ impl Node {
     }
 
     /// Something came from a node.
-    pub(super) fn hear_of(&mut self, node: NodeId) {
-        self.sleepers.hear(node);
+    pub(super) fn hear_of(&mut self, now: Instant, node: NodeId) {
+        if self.sleepers.hear(node) >= ticks_until_missed(self.shared.config.timing.election_ticks) {
+            self.greet(now, node);
+        }
     }
 
-    /// A node is connected again: replicas there may have begun anew, and not know who leads.
+    /// A node is there again: replicas on it may have begun anew and not know who leads, or be those that are to lead.
     pub(super) fn greet(&mut self, now: Instant, node: NodeId) {
         for shard in self.sleepers.asleep() {
             let replica = &self.replicas[&shard];
@@ -148,9 +149,11 @@ impl Node {
         if self.system.levels.cluster() < Level::ASLEEP {
             return;
         }
+        let (roster, placements) = (self.system.roster.clone(), self.system.placements.clone());
         for shard in self.sleepers.awake().collect::<Vec<_>>() {
-            let drowsy = self.replicas.get(&shard).is_some_and(|it| it.is_drowsy(&self.shared.context(now)));
-            if drowsy && self.is_settled(shard) {
+            let (wishes, cx) = (placements.wishes(shard, &roster), self.shared.context(now));
+            let drowsy = |it: &Replica| it.is_drowsy(&cx) && it.rightful(&wishes, &cx).is_none();
+            if self.replicas.get(&shard).is_some_and(drowsy) && self.is_settled(shard) {
                 self.one(now, shard, Replica::fall_asleep);
             }
         }
@@ -182,10 +185,10 @@ mod tests {
     #[test]
     fn silence_is_told_once_and_ends_with_the_next_message() {
         let (mut sleepers, node) = (Sleepers::default(), NodeId(2));
-        sleepers.neighbours.entry(node).or_default().shards = 1;
+        assert_eq!(sleepers.hear(node), 0);
         assert_eq!([(); 4].map(|()| sleepers.miss(3)), [vec![], vec![], vec![node], vec![]]);
         assert_eq!(sleepers.silent(3), [node].into());
-        sleepers.hear(node);
+        assert_eq!(sleepers.hear(node), 4);
         assert!(sleepers.silent(3).is_empty());
         assert_eq!([(); 3].map(|()| sleepers.miss(3)), [vec![], vec![], vec![node]]);
     }
@@ -201,6 +204,6 @@ mod tests {
         let beats: Vec<usize> = (0..4).map(|_| sleepers.beat(2).len()).collect();
         assert_eq!(beats, [2, 0, 2, 0], "the first at once");
         sleepers.wakes(shard);
-        assert_eq!(sleepers.neighbours.keys().copied().collect::<Vec<_>>(), [NodeId(3)], "another sleeps there still");
+        assert_eq!(sleepers.beat(1), [NodeId(3)], "another sleeps there still");
     }
 }

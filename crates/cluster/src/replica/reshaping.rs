@@ -93,17 +93,20 @@ impl Replica {
         let decision = decide(self.id, &self.group.membership(), wishes, stays, |id| self.standing(id, cx));
         let decision = self.tamper_with_decision(decision, cx);
         match decision {
-            Decision::Nothing => {}
+            Decision::Nothing => self.prefer(wishes, cx),
             Decision::Propose(change) => {
                 // Refused only when something came in between: the next tick looks again.
                 let _ = self.group.propose_membership(&change);
             }
-            Decision::HandOver(heir) => {
-                if self.reshaping.offered.is_none_or(|offered| cx.now.since(offered) >= 2 * RETRY) {
-                    self.reshaping.offered = Some(cx.now);
-                    self.group.transfer_leader(heir);
-                }
-            }
+            Decision::HandOver(heir) => self.offer(heir, cx),
+        }
+    }
+
+    /// Offers leadership to another, and not again before that may have failed.
+    pub(super) fn offer(&mut self, heir: ReplicaId, cx: &Context<'_>) {
+        if self.reshaping.offered.is_none_or(|offered| cx.now.since(offered) >= 2 * RETRY) {
+            self.reshaping.offered = Some(cx.now);
+            self.group.transfer_leader(heir);
         }
     }
 

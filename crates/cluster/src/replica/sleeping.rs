@@ -54,7 +54,13 @@ impl Replica {
     pub fn is_drowsy(&self, cx: &Context<'_>) -> bool {
         let timing = &cx.config.timing;
         let rested = cx.now.since(self.sleeping.stirred) >= timing.tick * timing.sleep_ticks;
-        rested && self.leads() && (self.is_idle() || cx.sabotaged(Sabotage::SleepBehind))
+        rested && self.leads() && ((self.is_idle() && self.misses_nobody(cx)) || cx.sabotaged(Sabotage::SleepBehind))
+    }
+
+    /// Whether every member is there, or its node is not: then that is greeted when it comes back.
+    fn misses_nobody(&self, cx: &Context<'_>) -> bool {
+        let mut members = self.group.membership().all().into_iter();
+        members.all(|id| self.standing(id, cx).alive || cx.silent.contains(&node_of(id)))
     }
 
     /// Whether what is written of this leader's shard in the system keyspace has come true, if everybody were well.

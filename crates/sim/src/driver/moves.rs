@@ -121,7 +121,7 @@ impl World<'_> {
     }
 
     /// As the node knows them that has read most of the system keyspace.
-    fn latest_placements(&self) -> Option<&Placements> {
+    pub(super) fn latest_placements(&self) -> Option<&Placements> {
         let nodes = self.nodes.iter().filter_map(|node| node.node.as_ref());
         nodes.max_by_key(|node| node.roster().revision).map(quorate_cluster::Node::placements)
     }

@@ -1,4 +1,4 @@
-//! Groups that sleep: who follows a leader that is gone does not sleep on.
+//! Groups that sleep, and who leads them: who follows a leader that is gone does not sleep on, and in the end each placed shard is led by the one whose turn it is.
 
 use super::{Step, World, id_of};
 use crate::history::demand;
@@ -15,7 +15,12 @@ const NOTICED_TICKS: u32 = 100;
 pub(super) struct Sleep {
     /// Those that did when they were last looked at; of each, for how many ticks its leader has been gone.
     asleep: BTreeMap<(usize, ShardId), u32>,
+    /// Who leads each shard, of which members, and since when.
+    led: BTreeMap<ShardId, (usize, u64, u64)>,
 }
+
+/// Microseconds within which a leader has given its place to who is to have it: as long as it waits at most, and some failures to.
+const GIVEN_WAY_US: u64 = 10_000_000;
 
 impl World<'_> {
     /// A node's replicas, as they look after a step; `ticked` if that was a tick.
@@ -23,6 +28,9 @@ impl World<'_> {
         for (shard, look) in looks {
             let before = self.sleep.asleep.remove(&(node, *shard));
             let leads = look.role == Role::Leader;
+            if leads && self.sleep.led.get(shard).is_none_or(|led| (led.0, led.1) != (node, look.membership)) {
+                self.sleep.led.insert(*shard, (node, look.membership, self.now));
+            }
             if !look.asleep {
                 if before.is_some() && ticked && look.leader.is_none() {
                     self.mark("sleeper missed its leader");
@@ -49,6 +57,20 @@ impl World<'_> {
     /// A node's life is over.
     pub(super) fn forget_sleepers(&mut self, node: usize) {
         self.sleep.asleep.retain(|(of, _), _| *of != node);
+    }
+
+    /// In the end the voters of placed shards take turns at leading them.
+    pub(super) fn judge_leaders(&self) -> Step {
+        let Some(placements) = self.latest_placements() else { return Ok(()) };
+        for (shard, at) in placements.placed() {
+            let first = at.wanted.iter().nth((shard.0 % at.wanted.len().max(1) as u64) as usize).copied();
+            let Some((leader, _, since)) = self.sleep.led.get(&shard).copied() else { continue };
+            let right = first == Some(id_of(leader)) || since + GIVEN_WAY_US > self.now;
+            demand(right, "voters take turns at leading", || {
+                format!("{shard} has been led by {} since {since}, and {first:?} should lead it", id_of(leader))
+            })?;
+        }
+        Ok(())
     }
 
     /// Whether nothing can come from a node.

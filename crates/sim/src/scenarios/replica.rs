@@ -26,6 +26,7 @@ pub(super) fn place(replica: ReplicaId) -> usize {
 fn restored(place: usize, disk: &Restored) -> Group {
     let config = Config {
         replica: id(place),
+        turn: 0,
         election_ticks: ELECTION_TICKS,
         heartbeat_ticks: HEARTBEAT_TICKS,
         append_bytes_max: 1 << 20,
