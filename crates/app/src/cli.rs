@@ -298,6 +298,12 @@ pub struct SimArgs {
     /// Of the clients' operations, ask only these.
     #[arg(long, value_name = "NUMBERS", requires = "seed")]
     pub operations: Option<Numbers>,
+    /// Run a large cluster of so many nodes through a quiet day, with --shards, and then three and nine nodes under load; say what it costs.
+    #[arg(long, value_name = "NODES", conflicts_with_all = ["seeds", "first", "seed", "mutants", "sabotage", "scenario", "once", "storm", "json"], value_parser = clap::value_parser!(u16).range(3..=200))]
+    pub scale: Option<u16>,
+    /// Shards of the large cluster.
+    #[arg(long, value_name = "SHARDS", requires = "scale", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub shards: u32,
     /// Instead of lines, draw the run of the seed or scenario into this HTML file.
     #[arg(long, value_name = "FILE", requires = "one_run")]
     pub diagram: Option<PathBuf>,

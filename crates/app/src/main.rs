@@ -11,6 +11,7 @@ mod members;
 mod mutants;
 mod native;
 mod node;
+mod scale;
 mod scenario;
 mod simulate;
 mod start;

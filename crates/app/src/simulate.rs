@@ -20,6 +20,9 @@ pub fn run(args: &SimArgs) -> Result<(), Failure> {
     if let Some(name) = &args.scenario {
         return crate::scenario::run(name, args);
     }
+    if let Some(nodes) = args.scale {
+        return crate::scale::run(nodes, args.shards);
+    }
     if args.mutants {
         return crate::mutants::run(args);
     }

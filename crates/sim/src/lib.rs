@@ -31,6 +31,7 @@ mod planted;
 mod report;
 mod rot;
 mod rules;
+pub mod scale;
 mod scenarios;
 mod teller;
 mod trace;
