@@ -61,5 +61,5 @@ pub use input::{
 pub use looking::{Observation, Observed};
 pub use node::{FIRST_SHARDS, Node};
 pub use recall::Sighting;
-pub use replica::membership_hash;
+pub use replica::{membership_hash, turn_of};
 pub use wire::{Answer, EntryCopy, PeerBody, PeerMessage};

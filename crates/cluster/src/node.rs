@@ -861,7 +861,7 @@ fn start_replica(
     let id = ReplicaId(config.node.0);
     let group_config = Config {
         replica: id,
-        turn: shard.0,
+        turn: replica::turn_of(shard),
         election_ticks: config.timing.election_ticks,
         heartbeat_ticks: config.timing.heartbeat_ticks,
         append_bytes_max: APPEND_BYTES_MAX,

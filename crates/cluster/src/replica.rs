@@ -38,6 +38,7 @@ use looking::Closing;
 pub(crate) use looking::Glance;
 pub(crate) use moving::Left;
 use moving::Moving;
+pub use preferring::turn_of;
 use quorate_consensus::{
     Entry, EntryKind, Group, Membership, Message, MessageKind, Ready, Role, Snapshot, SnapshotPoint,
 };

@@ -2,7 +2,7 @@
 
 use super::{Step, World, id_of};
 use crate::history::demand;
-use quorate_cluster::Inspection;
+use quorate_cluster::{Inspection, turn_of};
 use quorate_consensus::Role;
 use quorate_env::ShardId;
 use std::collections::BTreeMap;
@@ -63,7 +63,7 @@ impl World<'_> {
     pub(super) fn judge_leaders(&self) -> Step {
         let Some(placements) = self.latest_placements() else { return Ok(()) };
         for (shard, at) in placements.placed() {
-            let first = at.wanted.iter().nth((shard.0 % at.wanted.len().max(1) as u64) as usize).copied();
+            let first = at.wanted.iter().nth((turn_of(shard) % at.wanted.len().max(1) as u64) as usize).copied();
             let Some((leader, _, since)) = self.sleep.led.get(&shard).copied() else { continue };
             let right = first == Some(id_of(leader)) || since + GIVEN_WAY_US > self.now;
             demand(right, "voters take turns at leading", || {
