@@ -561,8 +561,8 @@ impl Node {
 
     /// Looks whether the system keyspace's rows have changed.
     fn read_system(&mut self, now: Instant) {
-        let system = self.replicas.get(&FIRST_SHARDS[0]);
-        let Some(rows) = system.and_then(|replica| replica.system_rows(self.system.revision())) else { return };
+        let system = self.replicas.get_mut(&FIRST_SHARDS[0]);
+        let Some(rows) = system.and_then(|replica| replica.system_rows(&self.system)) else { return };
         match rows {
             Ok(rows) => {
                 self.system = rows;

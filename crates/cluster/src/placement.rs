@@ -21,6 +21,7 @@ use quorate_consensus::Membership;
 use quorate_env::{DecodeError, LogIndex, NodeId, Reader, ReplicaId, ShardId, Writer};
 use quorate_kv::{DeleteOp, KeyRange, KeyValue, KeyspaceId, Level, Op, PutOp, Revision, Txn, limits};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 const PLACEMENTS: &str = "placements/";
 const GROUPS: &str = "groups/";
@@ -142,8 +143,8 @@ impl GroupRow {
 /// All rows about where shards live, as of one revision of the system keyspace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placements {
-    placed: BTreeMap<ShardId, (Placement, Revision)>,
-    groups: BTreeMap<ShardId, (GroupRow, Revision)>,
+    placed: BTreeMap<ShardId, (Arc<Placement>, Revision)>,
+    groups: BTreeMap<ShardId, (Arc<GroupRow>, Revision)>,
     replicas: BTreeMap<KeyspaceId, usize>,
     zones: BTreeMap<NodeId, String>,
     drained: BTreeSet<NodeId>,
@@ -159,36 +160,61 @@ impl Placements {
     /// From what is under [`Placements::ranges`].
     pub fn read(kvs: impl IntoIterator<Item = KeyValue>) -> Result<Self, DecodeError> {
         let mut placements = Self::default();
-        for kv in kvs {
-            let (key, revision) = (kv.key, kv.mod_revision);
-            if key.starts_with(PLACEMENTS.as_bytes()) {
-                let shard = ShardId(number_of(PLACEMENTS, &key)?);
-                placements.placed.insert(shard, (Placement::decode(kv.value)?, revision));
-            } else if key.starts_with(GROUPS.as_bytes()) {
-                let shard = ShardId(number_of(GROUPS, &key)?);
-                placements.groups.insert(shard, (GroupRow::decode(kv.value)?, revision));
-            } else if key.starts_with(REPLICAS.as_bytes()) {
-                let replicas = read_row(kv.value, |r| r.varint("replicas"))?;
-                placements.replicas.insert(KeyspaceId(number_of(REPLICAS, &key)?), replicas as usize);
-            } else if key.starts_with(DRAINED.as_bytes()) {
-                placements.drained.insert(member_of(DRAINED, &key)?);
-            } else {
-                let zone = read_row(kv.value, |r| Ok(String::from_utf8_lossy(&r.bytes("zone")?).into_owned()))?;
-                placements.zones.insert(member_of(ZONES, &key)?, zone);
-            }
-        }
+        kvs.into_iter().try_for_each(|kv| placements.write(kv))?;
         Ok(placements)
+    }
+
+    /// The shard that a row is about, if it is about one.
+    pub(crate) fn shard_of(key: &Bytes) -> Option<ShardId> {
+        [PLACEMENTS, GROUPS].into_iter().find_map(|prefix| number_of(prefix, key).ok()).map(ShardId)
+    }
+
+    /// A row is written.
+    pub(crate) fn write(&mut self, kv: KeyValue) -> Result<(), DecodeError> {
+        let (key, revision) = (kv.key, kv.mod_revision);
+        if key.starts_with(PLACEMENTS.as_bytes()) {
+            let shard = ShardId(number_of(PLACEMENTS, &key)?);
+            self.placed.insert(shard, (Arc::new(Placement::decode(kv.value)?), revision));
+        } else if key.starts_with(GROUPS.as_bytes()) {
+            let shard = ShardId(number_of(GROUPS, &key)?);
+            self.groups.insert(shard, (Arc::new(GroupRow::decode(kv.value)?), revision));
+        } else if key.starts_with(REPLICAS.as_bytes()) {
+            let replicas = read_row(kv.value, |r| r.varint("replicas"))?;
+            self.replicas.insert(KeyspaceId(number_of(REPLICAS, &key)?), replicas as usize);
+        } else if key.starts_with(DRAINED.as_bytes()) {
+            self.drained.insert(member_of(DRAINED, &key)?);
+        } else {
+            let zone = read_row(kv.value, |r| Ok(String::from_utf8_lossy(&r.bytes("zone")?).into_owned()))?;
+            self.zones.insert(member_of(ZONES, &key)?, zone);
+        }
+        Ok(())
+    }
+
+    /// A row is removed.
+    pub(crate) fn remove(&mut self, key: &Bytes) -> Result<(), DecodeError> {
+        if key.starts_with(PLACEMENTS.as_bytes()) {
+            self.placed.remove(&ShardId(number_of(PLACEMENTS, key)?));
+        } else if key.starts_with(GROUPS.as_bytes()) {
+            self.groups.remove(&ShardId(number_of(GROUPS, key)?));
+        } else if key.starts_with(REPLICAS.as_bytes()) {
+            self.replicas.remove(&KeyspaceId(number_of(REPLICAS, key)?));
+        } else if key.starts_with(DRAINED.as_bytes()) {
+            self.drained.remove(&member_of(DRAINED, key)?);
+        } else {
+            self.zones.remove(&member_of(ZONES, key)?);
+        }
+        Ok(())
     }
 
     /// Every placed shard, ascending.
     pub fn placed(&self) -> impl Iterator<Item = (ShardId, &Placement)> {
-        self.placed.iter().map(|(shard, (placement, _))| (*shard, placement))
+        self.placed.iter().map(|(shard, (placement, _))| (*shard, &**placement))
     }
 
     /// Where a shard is to live; `None` if everywhere.
     #[must_use]
     pub fn of(&self, shard: ShardId) -> Option<&Placement> {
-        self.placed.get(&shard).map(|(placement, _)| placement)
+        self.placed.get(&shard).map(|(placement, _)| &**placement)
     }
 
     /// With whom the group of a shard that somebody made began.
@@ -200,7 +226,7 @@ impl Placements {
     /// What the leader of a shard's group last said.
     #[must_use]
     pub fn group(&self, shard: ShardId) -> Option<&GroupRow> {
-        self.groups.get(&shard).map(|(group, _)| group)
+        self.groups.get(&shard).map(|(group, _)| &**group)
     }
 
     /// How many replicas a keyspace's shards are to have.
@@ -306,7 +332,7 @@ impl Placements {
     #[must_use]
     pub fn place(&self, shard: ShardId, wanted: BTreeSet<NodeId>) -> Option<Txn> {
         let (placement, revision) = self.placed.get(&shard)?;
-        let placement = Placement { wanted, ..placement.clone() };
+        let placement = Placement { wanted, ..Placement::clone(placement) };
         let key = numbered(PLACEMENTS, shard.0);
         Some(Txn {
             compares: vec![unchanged(key.clone(), Some(*revision))],

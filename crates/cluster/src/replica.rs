@@ -58,6 +58,7 @@ use splitting::Splitting;
 use standings::StandingAsks;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use system::News;
 pub(crate) use system::SystemRows;
 
 /// What a replica works with during one step.
@@ -170,6 +171,7 @@ pub(crate) struct Replica {
     splitting: Splitting,
     handing: Handing,
     sleeping: Sleeping,
+    news: News,
     catching: Catching,
     awaiting: VecDeque<Awaiting>,
     hold: Option<Hold>,
@@ -227,6 +229,7 @@ impl Replica {
             splitting: Splitting::default(),
             handing: Handing::default(),
             sleeping: Sleeping::new(now),
+            news: News::default(),
             catching: Catching::default(),
             awaiting: VecDeque::new(),
             hold: None,
@@ -789,6 +792,9 @@ impl Replica {
             output.granted.iter().for_each(|grant| self.clock.granted(cx.lease_now(), *grant));
             self.garbage |= output.compacted || output.weaned;
             let revision = self.machine.meta().revision;
+            if self.is_system() {
+                self.news.add(&output.events);
+            }
             for (key, events) in self.hub.publish(output.events) {
                 if cx.sabotaged(Sabotage::SplitRevisions) {
                     let one = |event: &Event| WatchOutput::Events { revision, events: Arc::new([event.clone()]) };
@@ -941,6 +947,7 @@ impl Replica {
             return self.fail(&e.into());
         }
         self.machine = machine;
+        self.news.forget();
         self.moving.changed(snapshot.index);
         self.garbage = true;
         if !cx.sabotaged(Sabotage::InstallUnflushed) {
@@ -1084,11 +1091,6 @@ impl Replica {
             pending: self.proposals.outstanding_count(),
             leader_changes: self.leader_changes,
         }
-    }
-
-    /// The rows of the system keyspace, of its replica; `None` if they are still those of `known`.
-    pub fn system_rows(&self, known: Revision) -> Option<Result<SystemRows, String>> {
-        (self.machine.meta().revision != known).then(|| SystemRows::read(&self.machine))
     }
 
     /// What this replica's ledger has of transactions over several shards, if it leads.

@@ -162,7 +162,7 @@ impl Node {
     /// The system keyspace's rows have changed.
     pub(super) fn wake_for_news(&mut self, now: Instant) {
         for shard in self.sleepers.asleep() {
-            if !self.is_settled(shard) {
+            if self.system.touches(shard) && !self.is_settled(shard) {
                 self.one(now, shard, |replica, cx| replica.wake(None, cx));
             }
         }

@@ -80,7 +80,7 @@ impl Node {
         let (keyspaces, placements) = (self.system.keyspaces.clone(), self.system.placements.clone());
         for row in keyspaces.made() {
             for (start, shard) in &row.keyspace.shards {
-                if self.is_here(*shard) {
+                if !self.system.touches(*shard) || self.is_here(*shard) {
                     continue;
                 }
                 match row.parents.get(shard).filter(|_| !self.sabotaged(Sabotage::ChildAsFounder)) {

@@ -1,11 +1,14 @@
 //! What the system keyspace's rows say, as one replica of it has them.
 
+use super::Replica;
 use crate::keyspaces::Keyspaces;
 use crate::levels::Levels;
 use crate::members::Roster;
 use crate::placement::Placements;
-use quorate_kv::{KeyRange, KeyValue, RangeOp, Revision};
+use quorate_env::ShardId;
+use quorate_kv::{Event, EventKind, KeyRange, KeyValue, KeyspaceId, RangeOp, Revision};
 use quorate_shard::{Machine, View};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Cluster state as data.
@@ -15,6 +18,8 @@ pub(crate) struct SystemRows {
     pub keyspaces: Arc<Keyspaces>,
     pub levels: Arc<Levels>,
     pub placements: Arc<Placements>,
+    /// The shards that the last change was about; `None` if it was about more.
+    pub touched: Option<BTreeSet<ShardId>>,
 }
 
 impl SystemRows {
@@ -26,12 +31,80 @@ impl SystemRows {
         let levels = Levels::read(rows(&view, Levels::ranges())?, revision).map_err(|e| e.to_string())?;
         let placements = Placements::read(rows(&view, Placements::ranges())?).map_err(|e| e.to_string())?;
         let (roster, keyspaces) = (Arc::new(roster), Arc::new(keyspaces));
-        Ok(Self { roster, keyspaces, levels: Arc::new(levels), placements: Arc::new(placements) })
+        Ok(Self { roster, keyspaces, levels: Arc::new(levels), placements: Arc::new(placements), touched: None })
+    }
+
+    /// What the rows say after some events, which lead to what the machine holds now. Only what the events are about is read; there may be very many rows.
+    fn follow(&self, machine: &Machine, events: Vec<Event>) -> Result<Self, String> {
+        let view = machine.view();
+        let revision = view.revision();
+        let touched = events.iter().map(|event| Placements::shard_of(&event.kv.key)).collect();
+        let mut system = Self { touched, ..self.clone() };
+        let roster = Roster::read(rows(&view, Roster::ranges())?, revision).map_err(|e| e.to_string())?;
+        let levels = Levels::read(rows(&view, Levels::ranges())?, revision).map_err(|e| e.to_string())?;
+        (system.roster, system.levels) = (Arc::new(roster), Arc::new(levels));
+        if events.iter().any(|event| Keyspaces::has(&event.kv.key)) {
+            let keyspaces = Keyspaces::read(rows(&view, Keyspaces::ranges())?, revision).map_err(|e| e.to_string())?;
+            system.keyspaces = Arc::new(keyspaces);
+        }
+        let places = Placements::ranges();
+        for event in events.into_iter().filter(|event| places.iter().any(|range| range.contains(&event.kv.key))) {
+            let placements = Arc::make_mut(&mut system.placements);
+            let done = match event.kind {
+                EventKind::Put => placements.write(event.kv),
+                EventKind::Delete => placements.remove(&event.kv.key),
+            };
+            done.map_err(|e| e.to_string())?;
+        }
+        Ok(system)
+    }
+
+    /// Whether the last change may be about a shard.
+    pub fn touches(&self, shard: ShardId) -> bool {
+        self.touched.as_ref().is_none_or(|touched| touched.contains(&shard))
     }
 
     /// When they were read.
     pub fn revision(&self) -> Revision {
         self.roster.revision
+    }
+}
+
+/// What the system keyspace's replica remembers for its node.
+#[derive(Default)]
+pub(super) struct News {
+    /// What has happened since the node last read the rows; `None` if that cannot be told.
+    since: Option<Vec<Event>>,
+}
+
+impl News {
+    /// The rows are others: a snapshot was installed.
+    pub fn forget(&mut self) {
+        self.since = None;
+    }
+
+    pub fn add(&mut self, events: &[Event]) {
+        if let Some(since) = &mut self.since {
+            since.extend_from_slice(events);
+        }
+    }
+}
+
+impl Replica {
+    /// Whether this is the system keyspace's replica.
+    pub(super) fn is_system(&self) -> bool {
+        self.shard == ShardId(KeyspaceId::SYSTEM.0)
+    }
+
+    /// The rows of the system keyspace, of its replica; `None` if they are still those of `known`, which it returned the last time.
+    pub fn system_rows(&mut self, known: &SystemRows) -> Option<Result<SystemRows, String>> {
+        if self.machine.meta().revision == known.revision() {
+            return None;
+        }
+        Some(match self.news.since.replace(Vec::new()) {
+            Some(events) => known.follow(&self.machine, events),
+            None => SystemRows::read(&self.machine),
+        })
     }
 }
 
