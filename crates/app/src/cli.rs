@@ -193,6 +193,14 @@ pub enum NodeVerb {
         /// Its id or name.
         node: String,
     },
+    /// Let a node go for which another has come: that one first gets whatever it has. It may be dead. Ends when it is removed; what takes longer goes on.
+    Replace {
+        /// The id or name of the one that goes.
+        node: String,
+        /// The id or name of the one that takes its place: a member already, or joining (start --join).
+        #[arg(long)]
+        with: String,
+    },
 }
 
 #[derive(Debug, Args)]

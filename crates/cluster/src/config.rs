@@ -132,6 +132,8 @@ pub enum Sabotage {
     ForgetMoved,
     /// Let a replica that comes back within a life begin the session of the one before it anew.
     SessionAgain,
+    /// Have a node go for which another has come before that has what it had.
+    ReplaceAtOnce,
     /// Let a replica go before the others know for good that it is to.
     LeaveAtOnce,
     /// Have history compacted as soon as it is written.

@@ -392,7 +392,7 @@ impl World<'_> {
                 .map(|n| Client::new(n, root.split(100 + n), plan.lease_per_mille))
                 .collect(),
             watchers: watchers.collect(),
-            churn: churn::Churn::new(root.split(21)),
+            churn: churn::Churn::new(root.split(21), root.split(91)),
             bank: tellers::Bank::new(plan.bank, &root),
             chronicle: chronicle::Chronicle::default(),
             splits: splits::Splits::new(root.split(54)),
@@ -825,6 +825,7 @@ impl World<'_> {
         }
         self.look_at_births(node)?;
         self.look_at_the_gone(node)?;
+        self.look_at_the_relieved(node)?;
         for (shard, look) in &looks {
             if !self.nodes[node].opened.contains(shard) {
                 self.came_up(node, *shard, look)?;

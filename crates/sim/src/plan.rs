@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub old_release: Option<Level>,
     /// Mean time between changes of the members.
     pub churn_every_us: Option<u64>,
+    /// Whether members are replaced, too, by others that take their places while they go on.
+    pub relieves: bool,
     /// Nodes that may come in one run.
     pub comers_max: usize,
     /// Of a thousand restarts, those at which the log has rotted, and those at which the store is damaged.
@@ -130,6 +132,7 @@ impl Plan {
             faults: BTreeMap::new(),
             old_release: None,
             churn_every_us: None,
+            relieves: false,
             comers_max: COMERS_MAX,
             rot_per_mille: 0,
             damage_per_mille: 0,
@@ -246,6 +249,8 @@ impl Plan {
                 if moves.chance(800) {
                     plan.old_release = None;
                 }
+                // Only where all nodes know how, from the start.
+                plan.relieves = plan.old_release.is_none() && Rng::new(seed).split(90).chance(500);
                 bank.answers_lost_per_mille = moves.between(0, 300);
                 bank.zones = moves.chance(500).then(|| moves.between(2, 3));
                 plan.bank = Some(bank);
@@ -310,6 +315,7 @@ impl Plan {
             faults,
             old_release: Rng::new(seed).split(62).chance(350).then(|| old_release(seed)),
             churn_every_us: None,
+            relieves: false,
             comers_max: COMERS_MAX,
             rot_per_mille: 0,
             damage_per_mille: 0,

@@ -273,6 +273,12 @@ pub const PLANTED: &[Planted] = &[
     )
     .on(Ground::Moves),
     bug(
+        "replace-at-once",
+        "a node for which another has come goes before that one has what it had",
+        Node(Sabotage::ReplaceAtOnce),
+    )
+    .on(Ground::Moves),
+    bug(
         "split-while-changing",
         "a shard is split while its members change: a child begins with members that never get its rows",
         Node(Sabotage::SplitWhileChanging),

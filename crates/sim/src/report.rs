@@ -105,6 +105,7 @@ pub const MARKS: &[&str] = &[
     "wiped node returned",
     "learner promoted",
     "member removed",
+    "member replaced",
     "leader removed",
     "crash in a joint configuration",
     "audit",

@@ -217,6 +217,10 @@ const RULES: &[(&str, &str)] = &[
         "A node lets go of a replica only when its shard is to live elsewhere, as far as the node has read.",
     ),
     (
+        "who is replaced goes last",
+        "A node that another is to replace is told to go only when that one votes everywhere and no shard lives on the first any more: no group has fewer replicas meanwhile.",
+    ),
+    (
         "shards live where they are to",
         "In the end each shard has its replicas on the nodes that it is to live on, they vote, its leader has said so, and no other node has one.",
     ),

@@ -26,6 +26,7 @@ mod peers;
 mod placing;
 mod policies;
 mod releases;
+mod replacing;
 mod rot;
 mod slow_watcher;
 mod splitting;
