@@ -137,6 +137,10 @@ pub struct StartArgs {
     /// splits one.
     #[arg(long, env = "QUORATE_SPLIT_BYTES")]
     pub split_bytes: Option<u64>,
+    /// Operations a second (writes, and reads that its leader answers), five seconds long, beyond which a shard of a ranged keyspace is split where its load is halved
+    /// (2500 if nothing is said); 0 never splits one. What is all about one key is not split.
+    #[arg(long, env = "QUORATE_SPLIT_OPS")]
+    pub split_ops: Option<u64>,
     /// Listen beyond loopback without encryption or authentication: anyone who reaches the port may read and write.
     #[arg(long, env = "QUORATE_INSECURE")]
     pub insecure: bool,

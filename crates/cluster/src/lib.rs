@@ -35,6 +35,7 @@ mod input;
 pub mod keyspaces;
 mod lease_clock;
 pub mod levels;
+mod load;
 mod looking;
 pub mod members;
 mod mending;
@@ -55,7 +56,7 @@ mod transfer;
 pub mod wire;
 
 pub use boot::BootError;
-pub use config::{BootMember, NodeConfig, Sabotage, Timing};
+pub use config::{BootMember, NodeConfig, Sabotage, SplitLoad, Timing};
 pub use input::{
     FlushTask, Input, Inspection, LeaseAnswer, Lost, Mended, Outputs, Persist, Reply, Request, RequestId, Standings,
     WatchOutput, WatchRequest,

@@ -1,6 +1,7 @@
 //! The node: takes inputs, hands them to the replicas that they concern, and gathers what comes out.
 
 mod forgetting;
+mod heating;
 mod looking;
 mod outposts;
 mod placing;
@@ -27,6 +28,7 @@ use crate::replica::{self, Context, Replica, SystemRows};
 use crate::slots::Slots;
 use crate::wire::{PeerBody, PeerMessage, node_of};
 use forgetting::Forgetting;
+use heating::Heat;
 use outposts::Outposts;
 use placing::{Goodbye, Sayings};
 use quorate_consensus::{Config, Group, Membership, Restored};
@@ -88,6 +90,7 @@ pub struct Node {
     /// Shards that were split off and have no replica here yet.
     nursery: Nursery,
     scales: Scales,
+    heat: Heat,
     forgetting: Forgetting,
     outposts: Outposts,
     sayings: Sayings,
@@ -185,6 +188,7 @@ impl Node {
             remains: remains.cloned(),
             nursery: Nursery::default(),
             scales: Scales::default(),
+            heat: Heat::default(),
             forgetting: Forgetting::default(),
             outposts: Outposts::default(),
             sayings: Sayings::default(),
@@ -296,6 +300,7 @@ impl Node {
                 self.tend_children(now);
                 self.try_to(now, |node, _| node.build_children());
                 self.weigh(now);
+                self.heat(now);
                 self.forget_history(now);
                 self.try_to(now, Self::let_go);
                 self.say_groups(now);

@@ -24,6 +24,7 @@ use crate::bounds::{
 use crate::config::{NodeConfig, Sabotage};
 use crate::input::{Inspection, Lost, Outputs, Reply, Request, RequestId, WatchOutput, WatchRequest};
 use crate::lease_clock::LeaseClock;
+use crate::load::Load;
 use crate::proposals::Proposals;
 use crate::reads::Reads;
 use crate::slots::Slots;
@@ -162,6 +163,7 @@ pub(crate) struct Replica {
     moving: Moving,
     reshaping: Reshaping,
     splitting: Splitting,
+    load: Load,
     handing: Handing,
     catching: Catching,
     awaiting: VecDeque<Awaiting>,
@@ -218,6 +220,7 @@ impl Replica {
             moving,
             reshaping: Reshaping::default(),
             splitting: Splitting::default(),
+            load: Load::new(rng.split(92)),
             handing: Handing::default(),
             catching: Catching::default(),
             awaiting: VecDeque::new(),
@@ -657,7 +660,7 @@ impl Replica {
                     true => self.closing.stamp(Timestamp::of(cx.wall), clock, term),
                     false => (Timestamp::ZERO, false),
                 };
-                if self.proposals.propose(cx, stamp, &mut self.group) {
+                if self.proposals.propose(cx, stamp, &mut self.group, &mut self.load) {
                     self.closing.proposed(term, stamp.0);
                 }
                 if self.group.last_index() > last {

@@ -683,6 +683,7 @@ impl World<'_> {
             batch_bytes: BATCH_BYTES,
             chunk_bytes: self.plan.chunk_bytes,
             split_bytes: self.plan.split_bytes,
+            split_load: self.plan.split_load,
             known: (0..self.nodes.len()).map(id_of).collect(),
             sabotage: self.sabotage(node),
         }
@@ -789,6 +790,7 @@ impl World<'_> {
             made.clone().try_for_each(|(_, shard)| self.raft.made(*shard, &placements.founders(*shard, row)))?;
             row.parents.keys().for_each(|child| self.raft.expect(*child));
             self.splits.mapped.extend(row.parents.keys());
+            self.look_at_rests(row)?;
         }
         self.look_at_levels(levels, roster)
     }

@@ -259,6 +259,12 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::ChildUnflushed),
     )
     .on(Ground::Splits),
+    bug(
+        "split-restlessly",
+        "a shard that has much to do is split again as soon as it was split",
+        Node(Sabotage::SplitRestlessly),
+    )
+    .on(Ground::Splits),
     // Moves.
     bug(
         "forget-moved",

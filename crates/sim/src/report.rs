@@ -121,6 +121,7 @@ pub const MARKS: &[&str] = &[
     "read met a lock",
     "shard split",
     "shard split by its size",
+    "shard split by its load",
     "split put off",
     "split refused below its feature level",
     "split-off shard weaned",

@@ -193,6 +193,10 @@ const RULES: &[(&str, &str)] = &[
         "All replicas of a shard give the same keys to the same child, at the same entry: what it begins with is the same everywhere.",
     ),
     (
+        "a shard rests before it is split by its load",
+        "Whoever was just split, or split off, has another load than before, and rows on their way: it is left alone for a while, however much it has to do.",
+    ),
+    (
         "history is whole",
         "Whatever was overwritten and is not yet compacted can still be read, in the shard that now has the key: none of it is left out, and none has changed.",
     ),

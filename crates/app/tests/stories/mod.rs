@@ -20,6 +20,7 @@ mod hashes;
 mod keys;
 mod killing;
 mod leases;
+mod loads;
 mod lost_rows;
 mod metrics;
 mod peers;
