@@ -137,6 +137,10 @@ pub struct StartArgs {
     /// splits one.
     #[arg(long, env = "QUORATE_SPLIT_BYTES")]
     pub split_bytes: Option<u64>,
+    /// Operations a second (writes, and reads that its leader answers), five seconds long, beyond which a shard of a ranged keyspace is split where its load is halved
+    /// (2500 if nothing is said); 0 never splits one. What is all about one key is not split.
+    #[arg(long, env = "QUORATE_SPLIT_OPS")]
+    pub split_ops: Option<u64>,
     /// Listen beyond loopback without encryption or authentication: anyone who reaches the port may read and write.
     #[arg(long, env = "QUORATE_INSECURE")]
     pub insecure: bool,
@@ -192,6 +196,14 @@ pub enum NodeVerb {
     Remove {
         /// Its id or name.
         node: String,
+    },
+    /// Let a node go for which another has come: that one first gets whatever it has. It may be dead. Ends when it is removed; what takes longer goes on.
+    Replace {
+        /// The id or name of the one that goes.
+        node: String,
+        /// The id or name of the one that takes its place: a member already, or joining (start --join).
+        #[arg(long)]
+        with: String,
     },
 }
 

@@ -37,11 +37,15 @@ impl From<Member> for Row {
 }
 
 pub async fn run(args: NodeArgs) -> Result<(), Failure> {
-    if let NodeVerb::Drain { node, undo } = &args.verb {
-        let client = client(&ServerArgs { endpoints: args.endpoints.clone(), json: args.json })?;
-        if !client.drain(node, !undo).await? && !undo {
+    let native = || client(&ServerArgs { endpoints: args.endpoints.clone(), json: args.json });
+    match &args.verb {
+        NodeVerb::Drain { node, undo } if !native()?.drain(node, !undo).await? && !undo => {
             eprintln!("shards are still leaving {node}: quorate doctor says when nothing moves any more");
         }
+        NodeVerb::Replace { node, with } if !native()?.replace(node, with).await? => {
+            eprintln!("{with} is still getting what {node} has: quorate node list says when {node} is gone");
+        }
+        _ => {}
     }
     let mut said = Vec::new();
     for endpoint in &args.endpoints {
@@ -83,8 +87,8 @@ async fn carry_out(
     };
     let list = client.member_list(MemberListRequest { linearizable: true }).await.map_err(told)?.into_inner().members;
     match verb {
-        // Drained by now, if that was asked for.
-        NodeVerb::List | NodeVerb::Drain { .. } => Ok(list),
+        // Drained or replaced by now, if that was asked for.
+        NodeVerb::List | NodeVerb::Drain { .. } | NodeVerb::Replace { .. } => Ok(list),
         NodeVerb::Add { peer_address, learner } => {
             let peer_ur_ls = vec![format!("http://{}", peer_address.trim_start_matches("http://"))];
             let request = MemberAddRequest { peer_ur_ls, is_learner: *learner };

@@ -52,6 +52,8 @@ pub struct Settings {
     pub evict_after: Duration,
     /// What a shard may hold before it is split, in bytes.
     pub split_bytes: u64,
+    /// Operations a second that a shard's leader may have to do before the shard is split.
+    pub split_ops: u64,
     /// How rot is looked for.
     pub scrub: ScrubPace,
     /// What it does is recorded, if anybody wants to see it.
@@ -136,6 +138,7 @@ impl Running {
             zone: settings.zone.clone(),
             evict_after: settings.evict_after,
             split_bytes: settings.split_bytes,
+            split_ops: settings.split_ops,
             request_timeout: REQUEST_TIMEOUT,
             disk: DiskOptions { scrub: settings.scrub, ..DiskOptions::default() },
             trace: settings.trace.clone(),

@@ -4,7 +4,7 @@ use crate::cli::{ClusterState, StartArgs};
 use crate::failure::Failure;
 use crate::node::{Running, Settings, listen, trace_options};
 use quorate_cluster::Timing;
-use quorate_cluster::bounds::{EVICT_AFTER, SPLIT_BYTES};
+use quorate_cluster::bounds::{EVICT_AFTER, SPLIT_BYTES, SPLIT_OPS};
 use quorate_kv::Level;
 use quorate_runtime::disk::ScrubPace;
 use serde::Deserialize;
@@ -55,6 +55,8 @@ struct File {
     evict_after: Option<u64>,
     #[serde(alias = "split-bytes")]
     split_bytes: Option<u64>,
+    #[serde(alias = "split-ops")]
+    split_ops: Option<u64>,
     insecure: Option<bool>,
 }
 
@@ -150,6 +152,11 @@ fn resolve(args: &StartArgs) -> Result<Settings, Failure> {
             None => SPLIT_BYTES,
             Some(0) => u64::MAX,
             Some(bytes) => bytes,
+        },
+        split_ops: match args.split_ops.or(file.split_ops) {
+            None => SPLIT_OPS,
+            Some(0) => u64::MAX,
+            Some(operations) => operations,
         },
         level: level(args.feature_level.or(file.feature_level))?,
         scrub: scrub_pace(args.scrub_rate.or(file.scrub_rate), args.scrub_rest.or(file.scrub_rest)),

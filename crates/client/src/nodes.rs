@@ -21,6 +21,9 @@ pub struct Node {
     /// Whether it is to have no replica of a shard that can live elsewhere.
     #[serde(default)]
     pub drained: bool,
+    /// The id of the member that is to have what it has, after which it is removed.
+    #[serde(default)]
+    pub replaced_by: Option<String>,
     /// Where clients reach it; empty until it has first started.
     pub client_urls: Vec<String>,
     /// Shards of keyspaces that are to have a replica there.
@@ -49,5 +52,15 @@ impl Client {
     pub async fn drain(&self, node: &str, drained: bool) -> Result<bool, Error> {
         let path = format!("/v1/nodes/{}/drain", in_address(node.as_bytes()));
         read(self.ask(&Request::change(path, json!({ "drained": drained }))).await?["left"].take())
+    }
+
+    /// Has one node, which is a member already or joins, get whatever another has, and that one removed then: never has a shard fewer replicas
+    /// meanwhile. Returns when that is done, or after some seconds, and says whether it is: what is not goes on by itself.
+    ///
+    /// # Errors
+    /// If it is refused, as when a shard would be in fewer zones; nobody is available; or nobody knows whether the wish was written.
+    pub async fn replace(&self, node: &str, with: &str) -> Result<bool, Error> {
+        let path = format!("/v1/nodes/{}/replace", in_address(node.as_bytes()));
+        read(self.ask(&Request::change(path, json!({ "with": with }))).await?["removed"].take())
     }
 }

@@ -120,6 +120,19 @@ pub const SHARDS_LOOK: Duration = Duration::from_secs(1);
 /// A node that has more looks at them less often: so many in each [`SHARDS_LOOK`].
 pub const SHARDS_PER_LOOK: usize = 500;
 
+/// Operations a second beyond which a shard of a ranged keyspace is split, if they are about more than one key: about half of what one leader does for 16 clients
+/// (docs/performance.md), so that others get some of it before it is too much, and seldom enough that what is quiet stays in one piece.
+pub const SPLIT_OPS: u64 = 2_500;
+
+/// A shard is split by its load when there was too much of it for this long: what is over sooner was a burst, and a split costs more.
+pub const SPLIT_SUSTAINED: Duration = Duration::from_secs(5);
+
+/// A shard that was split, or split off, is not split by its load for this long: its rows are still copied and removed, and its clients still find their way.
+pub const SPLIT_REST: Duration = Duration::from_secs(20);
+
+/// Between two looks how much shards have to do.
+pub const HEAT_LOOK: Duration = Duration::from_secs(1);
+
 /// Shards whose history is looked at in one step: each costs some ten reads.
 pub const HISTORIES_PER_TICK: usize = 8;
 

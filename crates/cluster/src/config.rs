@@ -43,6 +43,28 @@ impl Default for Timing {
     }
 }
 
+/// How much a shard's leader may have to do before the shard is split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SplitLoad {
+    /// Operations a second: writes, and reads that the leader answers. [`u64::MAX`] is never. See [`crate::bounds::SPLIT_OPS`].
+    pub ops_per_s: u64,
+    /// For how long without a pause; see [`crate::bounds::SPLIT_SUSTAINED`].
+    pub sustained: Duration,
+    /// For how long a shard that was split, or split off, rests; see [`crate::bounds::SPLIT_REST`].
+    pub rest: Duration,
+}
+
+impl SplitLoad {
+    /// No shard is split by its load.
+    pub const NEVER: Self = Self::beyond(u64::MAX);
+
+    /// More than so many operations a second, for as long as is usual.
+    #[must_use]
+    pub const fn beyond(ops_per_s: u64) -> Self {
+        Self { ops_per_s, sustained: crate::bounds::SPLIT_SUSTAINED, rest: crate::bounds::SPLIT_REST }
+    }
+}
+
 /// A safety mechanism switched off, to see whether the checkers notice. Only the simulator ever sets one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
@@ -138,6 +160,10 @@ pub enum Sabotage {
     ForgetMoved,
     /// Let a replica that comes back within a life begin the session of the one before it anew.
     SessionAgain,
+    /// Have a node go for which another has come before that has what it had.
+    ReplaceAtOnce,
+    /// Split a shard by its load however lately it was split.
+    SplitRestlessly,
     /// Let a replica go before the others know for good that it is to.
     LeaveAtOnce,
     /// Have history compacted as soon as it is written.
@@ -186,6 +212,8 @@ pub struct NodeConfig {
     pub chunk_bytes: usize,
     /// Bytes of keys and values beyond which a shard of a ranged keyspace is split; see [`crate::bounds::SPLIT_BYTES`]. [`u64::MAX`] is never.
     pub split_bytes: u64,
+    /// The load beyond which such a shard is split.
+    pub split_load: SplitLoad,
     /// Nothing, outside the simulator.
     pub sabotage: Option<Sabotage>,
 }

@@ -323,6 +323,12 @@ impl Keyspaces {
         std::iter::once(system).chain(shards).filter_map(|(shard, history)| Some((shard, history?)))
     }
 
+    /// How many shards were split off a shard.
+    #[must_use]
+    pub fn children_of(&self, parent: ShardId) -> usize {
+        self.children.get(&parent).map_or(0, BTreeMap::len)
+    }
+
     /// The child that a shard with these keys is to split off next, with its first key. Of several the last one in the order of keys: a shard is split
     /// where it still has keys, so that one was split off first, and those before it are within what it left.
     #[must_use]

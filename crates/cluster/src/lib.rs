@@ -21,7 +21,8 @@
 //! - [`keyspaces`] says which shards there are, [`placement`] on which nodes; [`placing`] decides that.
 //! - [`outpost`] stands for a shard that this node has no replica of.
 //! - [`levels`] says what may be asked of a cluster whose members run different releases.
-//! - [`members`] says what the cluster wants to be, [`reshape`] what a group's leader does to get there.
+//! - [`members`] says what the cluster wants to be, [`reshape`] what a group's leader does to get there, [`replacing`] when a node goes for which another
+//!   has come.
 //!
 //! The cluster does not know that there are sockets, files, gRPC or threads.
 
@@ -34,6 +35,7 @@ mod input;
 pub mod keyspaces;
 mod lease_clock;
 pub mod levels;
+mod load;
 mod looking;
 pub mod members;
 mod mending;
@@ -45,6 +47,7 @@ pub mod placing;
 mod proposals;
 mod reads;
 mod recall;
+mod replacing;
 mod replica;
 mod reshape;
 mod rows;
@@ -53,7 +56,7 @@ mod transfer;
 pub mod wire;
 
 pub use boot::BootError;
-pub use config::{BootMember, NodeConfig, Sabotage, Timing};
+pub use config::{BootMember, NodeConfig, Sabotage, SplitLoad, Timing};
 pub use input::{
     FlushTask, Input, Inspection, LeaseAnswer, Lost, Mended, Outputs, Persist, Reply, Request, RequestId, Standings,
     WatchOutput, WatchRequest,

@@ -1,6 +1,7 @@
 //! The node: takes inputs, hands them to the replicas that they concern, and gathers what comes out.
 
 mod forgetting;
+mod heating;
 mod looking;
 mod outposts;
 mod placing;
@@ -28,6 +29,7 @@ use crate::replica::{self, Context, Replica, SystemRows};
 use crate::slots::Slots;
 use crate::wire::{PeerBody, PeerMessage, node_of};
 use forgetting::Forgetting;
+use heating::Heat;
 use outposts::Outposts;
 use placing::{Goodbye, Landmarks, Sayings};
 use quorate_consensus::{Config, Group, Membership, Restored};
@@ -94,6 +96,7 @@ pub struct Node {
     /// Shards that were split off and have no replica here yet.
     nursery: Nursery,
     scales: Scales,
+    heat: Heat,
     forgetting: Forgetting,
     outposts: Outposts,
     sayings: Sayings,
@@ -199,6 +202,7 @@ impl Node {
             remains: remains.cloned(),
             nursery: Nursery::default(),
             scales: Scales::default(),
+            heat: Heat::default(),
             forgetting: Forgetting::default(),
             outposts: Outposts::default(),
             sayings: Sayings::default(),
@@ -318,6 +322,7 @@ impl Node {
                 self.tend_children(now);
                 self.try_to(now, |node, _| node.build_children());
                 self.weigh(now);
+                self.heat(now);
                 self.forget_history(now);
                 self.try_to(now, Self::let_go);
                 self.say_groups(now);
@@ -537,7 +542,8 @@ impl Node {
     /// As the one who leads the system keyspace: moves on the rows of members, and the level, when what they say has come true everywhere.
     fn move_on(&mut self, now: Instant) {
         let system = &self.system;
-        let due = system.roster.is_moving() || system.levels.may_rise();
+        let replaces = system.placements.replaced().next().is_some();
+        let due = replaces || system.roster.is_moving() || system.levels.may_rise();
         let leads = self.replicas.get(&FIRST_SHARDS[0]).is_some_and(Replica::leads);
         if !due || !leads || !self.is_whole() || !self.replicas.values().all(Replica::remembers_members) {
             return;

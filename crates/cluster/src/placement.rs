@@ -6,6 +6,7 @@
 //!   replicas/<keyspace>  how many replicas each of its shards is to have
 //!   zones/<node>         what fails together with it; each node says its own
 //!   drained/<node>       it is to have no replica of a placed shard, as far as there are others that can
+//!   replaced/<node>      the node that is to have what this one has; when it has, this one goes (`replacing.rs`)
 //! ```
 //!
 //! A shard without a placement has a replica on every member, as the system keyspace and the default one do. A placement is a wish, as a member's row is
@@ -19,7 +20,7 @@ use crate::wire::node_of;
 use bytes::Bytes;
 use quorate_consensus::Membership;
 use quorate_env::{DecodeError, LogIndex, NodeId, Reader, ReplicaId, ShardId, Writer};
-use quorate_kv::{DeleteOp, KeyRange, KeyValue, KeyspaceId, Level, Op, PutOp, Revision, Txn, limits};
+use quorate_kv::{Compare, DeleteOp, KeyRange, KeyValue, KeyspaceId, Level, Op, PutOp, Revision, Txn, limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -28,6 +29,10 @@ const GROUPS: &str = "groups/";
 const REPLICAS: &str = "replicas/";
 const ZONES: &str = "zones/";
 const DRAINED: &str = "drained/";
+const REPLACED: &str = "replaced/";
+
+/// Where all rows of this file are, by what they say.
+const ALL: [&str; 6] = [PLACEMENTS, GROUPS, REPLICAS, ZONES, DRAINED, REPLACED];
 
 /// Of all rows of this file.
 const VERSION: u8 = 1;
@@ -35,11 +40,7 @@ const VERSION: u8 = 1;
 /// The lowest level at which an operation on the system keyspace may be done.
 pub(crate) fn level_of(op: &Op) -> Level {
     match op {
-        Op::Put(put)
-            if [PLACEMENTS, GROUPS, REPLICAS, ZONES, DRAINED].iter().any(|it| put.key.starts_with(it.as_bytes())) =>
-        {
-            Level::PLACED
-        }
+        Op::Put(put) if ALL.iter().any(|it| put.key.starts_with(it.as_bytes())) => Level::PLACED,
         _ => Level::FIRST,
     }
 }
@@ -148,13 +149,14 @@ pub struct Placements {
     replicas: BTreeMap<KeyspaceId, usize>,
     zones: BTreeMap<NodeId, String>,
     drained: BTreeSet<NodeId>,
+    replaced: BTreeMap<NodeId, (NodeId, Revision)>,
 }
 
 impl Placements {
     /// The keys that make it up.
     #[must_use]
-    pub fn ranges() -> [KeyRange; 5] {
-        [PLACEMENTS, GROUPS, REPLICAS, ZONES, DRAINED].map(KeyRange::prefix)
+    pub fn ranges() -> [KeyRange; 6] {
+        ALL.map(KeyRange::prefix)
     }
 
     /// From what is under [`Placements::ranges`].
@@ -183,6 +185,9 @@ impl Placements {
             self.replicas.insert(KeyspaceId(number_of(REPLICAS, &key)?), replicas as usize);
         } else if key.starts_with(DRAINED.as_bytes()) {
             self.drained.insert(member_of(DRAINED, &key)?);
+        } else if key.starts_with(REPLACED.as_bytes()) {
+            let by = NodeId(read_row(kv.value, |r| r.u64("node"))?);
+            self.replaced.insert(member_of(REPLACED, &key)?, (by, revision));
         } else {
             let zone = read_row(kv.value, |r| Ok(String::from_utf8_lossy(&r.bytes("zone")?).into_owned()))?;
             self.zones.insert(member_of(ZONES, &key)?, zone);
@@ -200,6 +205,8 @@ impl Placements {
             self.replicas.remove(&KeyspaceId(number_of(REPLICAS, key)?));
         } else if key.starts_with(DRAINED.as_bytes()) {
             self.drained.remove(&member_of(DRAINED, key)?);
+        } else if key.starts_with(REPLACED.as_bytes()) {
+            self.replaced.remove(&member_of(REPLACED, key)?);
         } else {
             self.zones.remove(&member_of(ZONES, key)?);
         }
@@ -255,6 +262,38 @@ impl Placements {
             true => Op::Put(PutOp::of(key, write_row(|_| {}))),
             false => Op::Delete(DeleteOp { range: KeyRange::single(key), prev_kv: false }),
         })
+    }
+
+    /// Nodes that are to be replaced, each with the one that is to have what it has, and the revision of the row that says so.
+    pub fn replaced(&self) -> impl Iterator<Item = (NodeId, NodeId, Revision)> {
+        self.replaced.iter().map(|(node, (by, revision))| (*node, *by, *revision))
+    }
+
+    /// The node that is to have what a node has, if that is to be replaced.
+    #[must_use]
+    pub fn replaced_by(&self, node: NodeId) -> Option<NodeId> {
+        self.replaced.get(&node).map(|(by, _)| *by)
+    }
+
+    /// What to write so that a node is replaced by another.
+    #[must_use]
+    pub fn replace(node: NodeId, by: NodeId) -> Op {
+        Op::Put(PutOp::of(key_of(REPLACED, node), write_row(|w| w.u64(by.0))))
+    }
+
+    /// Holds as long as it is to be replaced as it was to be at a revision.
+    pub(crate) fn still_replaced(node: NodeId, at: Revision) -> Compare {
+        unchanged(key_of(REPLACED, node), Some(at))
+    }
+
+    /// Whoever was to be replaced is not any more.
+    pub(crate) fn replace_no_more(node: NodeId) -> Op {
+        Op::Delete(DeleteOp { range: KeyRange::single(key_of(REPLACED, node)), prev_kv: false })
+    }
+
+    /// The keys that say where shards are to live.
+    pub(crate) fn wishes_range() -> KeyRange {
+        KeyRange::prefix(PLACEMENTS)
     }
 
     /// Whether a shard has the replicas that it is to have, and they all vote.
@@ -365,8 +404,8 @@ impl Placements {
 
     /// The keys of what is said of a node; they go when the member goes.
     #[must_use]
-    pub(crate) fn keys_of(node: NodeId) -> [Bytes; 2] {
-        [key_of(ZONES, node), key_of(DRAINED, node)]
+    pub(crate) fn keys_of(node: NodeId) -> [Bytes; 3] {
+        [ZONES, DRAINED, REPLACED].map(|rows| key_of(rows, node))
     }
 }
 
@@ -471,6 +510,10 @@ pub(crate) mod tests {
 
         pub(crate) fn drain(&mut self, node: NodeId) {
             self.write(&Placements::drain(node, true).success);
+        }
+
+        pub(crate) fn replace(&mut self, node: NodeId, by: NodeId) {
+            self.write(&[Placements::replace(node, by)]);
         }
 
         pub(crate) fn zone(&mut self, node: NodeId, zone: &str) {

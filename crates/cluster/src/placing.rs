@@ -1,11 +1,12 @@
 //! Where shards should live: pure functions of the members, their zones, and where shards live now.
 //!
-//! What is wrong is put right in this order: replicas on nodes that go or are dead are replaced; who has too few gets more, who has too many fewer; replicas that
+//! What is wrong is put right in this order: replicas on nodes that go or are dead are replaced, and those on nodes whose places another is to take; who has too few gets more, who has too many fewer; replicas that
 //! would fail together are put apart; and in the end each node has about as many as any other. One replica of a shard moves at a time, and none
 //! for the last two reasons while others are on their way: each is a copy of all rows.
 
 use crate::placement::{Placement, Placements};
 use quorate_env::{NodeId, ShardId};
+use quorate_kv::MemberRefusal;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Shards that may be on their way at one time because nodes go: each is a copy of all rows, to a node that serves others meanwhile.
@@ -48,9 +49,15 @@ impl Landscape<'_> {
         among.iter().map(|node| self.zone(*node)).collect::<BTreeSet<_>>().len()
     }
 
+    /// Who takes the places of a node that is to be replaced, if it can already.
+    fn heir(&self, node: NodeId) -> Option<NodeId> {
+        self.placements.replaced_by(node).filter(|by| self.nodes.contains(by) && !self.dead.contains(by))
+    }
+
     /// The best node for one more replica: in the zone that has the fewest of them, the one with the least to do.
     fn one_more(&self, chosen: &BTreeSet<NodeId>, loads: &BTreeMap<NodeId, usize>) -> Option<NodeId> {
-        let free = self.nodes.iter().copied().filter(|node| !chosen.contains(node) && !self.dead.contains(node));
+        let gets_some = |node: &NodeId| !self.dead.contains(node) && self.heir(*node).is_none();
+        let free = self.nodes.iter().copied().filter(|node| !chosen.contains(node) && gets_some(node));
         free.min_by_key(|node| (self.near(chosen, *node), loads.get(node).copied().unwrap_or(0), *node))
     }
 
@@ -89,6 +96,10 @@ impl Landscape<'_> {
         if gone.is_some() {
             return gone;
         }
+        let handed = settled().find_map(|(shard, at)| Some((shard, self.handed_over(at, &loads)?)));
+        if handed.is_some() {
+            return handed;
+        }
         let mended = settled().find_map(|(shard, at)| Some((shard, self.mended(at, replicas(shard), &loads)?)));
         if mended.is_some() || under_way > 0 {
             return mended;
@@ -96,11 +107,26 @@ impl Landscape<'_> {
         settled().find_map(|(shard, at)| Some((shard, self.apart(at, &loads)?))).or_else(|| self.balanced(&loads))
     }
 
+    /// Why a node cannot get what another has, as things are: a shard would come to be in fewer zones, or it has a replica on both, and there is no third.
+    #[must_use]
+    pub fn hinders(&self, node: NodeId, by: NodeId) -> Option<MemberRefusal> {
+        let loads = self.loads();
+        let has_it = self.placements.placed().map(|(_, at)| &at.wanted).filter(|wanted| wanted.contains(&node));
+        has_it.into_iter().find_map(|wanted| match wanted.contains(&by) {
+            true => self.one_more(wanted, &loads).is_none().then_some(MemberRefusal::Needed),
+            false => {
+                let fewer = self.zones(&exchanged(wanted, node, by)) < self.zones(wanted);
+                fewer.then_some(MemberRefusal::FewerZones)
+            }
+        })
+    }
+
     /// Without a node that may have none, or is dead; with another in its place, if there is one.
     fn without_gone(&self, at: &Placement, loads: &BTreeMap<NodeId, usize>) -> Option<BTreeSet<NodeId>> {
         let goes = at.wanted.iter().copied().find(|node| !self.nodes.contains(node));
         let dead = at.wanted.iter().copied().find(|node| self.dead.contains(node));
-        let (leaves, by) = (goes.or(dead)?, self.one_more(&at.wanted, loads));
+        let leaves = goes.or(dead)?;
+        let by = self.heir(leaves).filter(|by| !at.wanted.contains(by)).or_else(|| self.one_more(&at.wanted, loads));
         let mut wanted = at.wanted.clone();
         wanted.remove(&leaves);
         // The dead may come back, and are better than nothing; the last replica stays where it is.
@@ -109,6 +135,18 @@ impl Landscape<'_> {
         }
         wanted.extend(by);
         Some(wanted)
+    }
+
+    /// With the node that is to have what another has in that one's place, or with a third if it has that already. As many as before, and in
+    /// no fewer zones; otherwise it waits.
+    fn handed_over(&self, at: &Placement, loads: &BTreeMap<NodeId, usize>) -> Option<BTreeSet<NodeId>> {
+        at.wanted.iter().copied().find_map(|node| {
+            let by = self.heir(node)?;
+            let third = || self.one_more(&at.wanted, loads);
+            let by = if at.wanted.contains(&by) { third()? } else { by };
+            let wanted = exchanged(&at.wanted, node, by);
+            (self.zones(&wanted) >= self.zones(&at.wanted)).then_some(wanted)
+        })
     }
 
     /// With one more or one less, if it has too few or too many.
@@ -133,7 +171,9 @@ impl Landscape<'_> {
 
     /// One replica from the node that has the most to the one that has the least, if that makes them more alike.
     fn balanced(&self, loads: &BTreeMap<NodeId, usize>) -> Option<(ShardId, BTreeSet<NodeId>)> {
-        let alive = || loads.iter().filter(|(node, _)| self.nodes.contains(node) && !self.dead.contains(node));
+        let stays =
+            |node: &NodeId| self.nodes.contains(node) && !self.dead.contains(node) && self.heir(*node).is_none();
+        let alive = || loads.iter().filter(|(node, _)| stays(node));
         let (most, many) = alive().max_by_key(|(node, load)| (**load, **node))?;
         let (least, few) = alive().min_by_key(|(node, load)| (**load, **node))?;
         if *many < few + 2 {
@@ -236,6 +276,55 @@ mod tests {
         let drained: Vec<u64> = rows.read().drained().iter().map(|node| node.0).collect();
         settle(&mut rows, &[1, 2, 3, 4], &drained, 3);
         assert_eq!(loads(&mut rows, &[1, 2, 3, 4]), [4, 0, 4, 4]);
+    }
+
+    #[test]
+    fn who_is_to_be_replaced_hands_its_places_to_its_heir() {
+        let mut rows = begun(&[1, 2, 3, 4], &[], 8, 3);
+        let before = loads(&mut rows, &[1, 2, 3, 4, 9])[1];
+        let of = |rows: &mut Rows, node| {
+            let placements = rows.read();
+            placements.placed().filter(|(_, at)| at.wanted.contains(&node)).map(|(shard, _)| shard).collect::<Vec<_>>()
+        };
+        let had = of(&mut rows, NodeId(2));
+        rows.replace(NodeId(2), NodeId(9));
+        assert_eq!(settle(&mut rows, &[1, 2, 3, 4], &[], 3), 0, "it is not there yet");
+        assert_eq!(settle(&mut rows, &[1, 2, 3, 4, 9], &[9], 3), 0, "it is dead");
+        assert_eq!(
+            settle(&mut rows, &[1, 2, 3, 4, 9], &[], 3),
+            before,
+            "one move for each of its replicas, and no more"
+        );
+        assert_eq!((of(&mut rows, NodeId(9)), of(&mut rows, NodeId(2))), (had, Vec::new()));
+    }
+
+    #[test]
+    fn an_heir_that_has_the_shard_leaves_the_place_to_a_third_or_to_who_has_it() {
+        for (nodes, expected) in [(&[1, 2, 3][..], [4, 4, 4].as_slice()), (&[1, 2, 3, 4], &[4, 0, 4, 4])] {
+            let mut rows = begun(&[1, 2, 3], &[], 4, 3);
+            rows.replace(NodeId(2), NodeId(3));
+            settle(&mut rows, nodes, &[], 3);
+            assert_eq!(loads(&mut rows, nodes), expected);
+        }
+    }
+
+    #[test]
+    fn an_heir_that_would_fail_with_the_others_does_not_get_the_place() {
+        let zones = [(1, "a"), (2, "b"), (3, "c"), (4, "a")];
+        let mut rows = begun(&[1, 2, 3], &zones, 4, 3);
+        rows.replace(NodeId(2), NodeId(4));
+        assert_eq!(settle(&mut rows, &[1, 2, 3], &[], 3), 0);
+        let (nodes, none, placements) = (set(&[1, 2, 3, 4]), BTreeSet::new(), rows.read());
+        let landscape = Landscape { nodes: &nodes, dead: &none, placements: &placements };
+        for (_, at) in placements.placed() {
+            assert_eq!(landscape.handed_over(at, &landscape.loads()), None);
+        }
+        assert_eq!(landscape.hinders(NodeId(2), NodeId(4)), Some(MemberRefusal::FewerZones));
+        assert_eq!(landscape.hinders(NodeId(1), NodeId(4)), None, "it is in the same zone");
+        assert_eq!(landscape.hinders(NodeId(1), NodeId(3)), None, "there is a third");
+        let three = set(&[1, 2, 3]);
+        let landscape = Landscape { nodes: &three, dead: &none, placements: &placements };
+        assert_eq!(landscape.hinders(NodeId(1), NodeId(3)), Some(MemberRefusal::Needed));
     }
 
     #[test]

@@ -15,6 +15,7 @@
 use crate::RequestId;
 use crate::Sabotage;
 use crate::bounds::{ENTRIES_IN_FLIGHT_MAX, PENDING_BYTES_MAX, PENDING_COMMANDS_MAX, QUEUE_BYTES_MAX, RETRY};
+use crate::load::Load;
 use crate::replica::Context;
 use quorate_consensus::{Group, Role};
 use quorate_env::{Instant, Timestamp};
@@ -127,7 +128,13 @@ impl Proposals {
 
     /// Proposes what waits, as few entries as the bounds allow, if this replica leads. Where time `must` pass, there is an entry even if nothing waits. Returns
     /// whether there was one.
-    pub fn propose(&mut self, cx: &Context<'_>, (at, must): (Timestamp, bool), group: &mut Group) -> bool {
+    pub fn propose(
+        &mut self,
+        cx: &Context<'_>,
+        (at, must): (Timestamp, bool),
+        group: &mut Group,
+        load: &mut Load,
+    ) -> bool {
         let (mut proposed, now, bytes_max) = (false, cx.now, cx.config.batch_bytes);
         if group.role() != Role::Leader {
             return proposed;
@@ -153,7 +160,7 @@ impl Proposals {
                 break;
             }
             proposed = true;
-            self.queue.drain(..count);
+            self.queue.drain(..count).for_each(|envelope| load.wrote(&envelope.command));
             self.queue_bytes -= bytes;
         }
         proposed

@@ -26,6 +26,7 @@ use crate::bounds::{
 use crate::config::{NodeConfig, Sabotage};
 use crate::input::{Inspection, Lost, Outputs, Reply, Request, RequestId, WatchOutput, WatchRequest};
 use crate::lease_clock::LeaseClock;
+use crate::load::Load;
 use crate::proposals::Proposals;
 use crate::reads::Reads;
 use crate::slots::Slots;
@@ -169,6 +170,7 @@ pub(crate) struct Replica {
     moving: Moving,
     reshaping: Reshaping,
     splitting: Splitting,
+    load: Load,
     handing: Handing,
     sleeping: Sleeping,
     news: News,
@@ -227,6 +229,7 @@ impl Replica {
             moving,
             reshaping: Reshaping::default(),
             splitting: Splitting::default(),
+            load: Load::new(rng.split(92)),
             handing: Handing::default(),
             sleeping: Sleeping::new(now),
             news: News::default(),
@@ -674,7 +677,7 @@ impl Replica {
                     true => self.closing.stamp(Timestamp::of(cx.wall), clock, term),
                     false => (Timestamp::ZERO, false),
                 };
-                if self.proposals.propose(cx, stamp, &mut self.group) {
+                if self.proposals.propose(cx, stamp, &mut self.group, &mut self.load) {
                     self.closing.proposed(term, stamp.0);
                 }
                 if self.group.last_index() > last {

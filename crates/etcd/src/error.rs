@@ -77,6 +77,13 @@ pub(crate) fn status(error: &Error) -> Status {
                 MemberRefusal::TooManyLearners => TOO_MANY_LEARNERS,
                 MemberRefusal::LastVoter => NOT_ENOUGH_STARTED,
                 MemberRefusal::Unhealthy | MemberRefusal::Needed => UNHEALTHY,
+                // None of etcd's calls replaces a member.
+                MemberRefusal::Itself
+                | MemberRefusal::Leaves
+                | MemberRefusal::Drained
+                | MemberRefusal::NoVote
+                | MemberRefusal::Taken
+                | MemberRefusal::FewerZones => UNHEALTHY,
             },
             Refusal::Move(refusal) => match refusal {
                 MoveRefusal::NotLeader => NOT_LEADER,

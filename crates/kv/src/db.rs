@@ -183,6 +183,8 @@ pub struct NodeInfo {
     pub zone: String,
     /// Whether it is to have no replica of a shard that can live elsewhere.
     pub drained: bool,
+    /// The member that is to have what it has, after which it goes.
+    pub replaced_by: Option<NodeId>,
     /// Shards that are to have a replica there.
     pub replicas: usize,
     /// Shards whose replica there votes, as their leaders last said.
@@ -309,6 +311,10 @@ pub trait Db: Send + Sync + 'static {
     /// Has shards that live on some nodes leave one of them, or lets them come back. Says whether they have left: what takes longer
     /// than some seconds goes on by itself.
     fn drain_node(&self, node: NodeId, drained: bool) -> BoxFuture<'_, Result<bool, Error>>;
+
+    /// Has a member take another's place: it gets whatever the other has, and then the other is removed. Says whether that is done: what takes longer
+    /// than some seconds goes on by itself.
+    fn replace_node(&self, node: NodeId, by: NodeId) -> BoxFuture<'_, Result<bool, Error>>;
 
     /// Carries out a transaction, wherever its keys are: strictly serializable, all of it or nothing. Tried again inside while others are in
     /// the way, until the deadline.

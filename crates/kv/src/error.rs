@@ -192,6 +192,26 @@ pub enum MemberRefusal {
     /// Without it, no majority of the members would answer.
     #[error("no healthy majority would be left")]
     Unhealthy,
+    /// One member cannot be replaced by itself.
+    #[error("a member cannot take its own place")]
+    Itself,
+    /// Who leaves, or is to be replaced, neither is replaced nor takes another's place.
+    #[error("a member that is leaving, or is to be replaced itself, takes nobody's place")]
+    Leaves,
+    /// Who is drained takes nobody's place.
+    #[error("a member that is drained takes nobody's place: quorate node drain --undo")]
+    Drained,
+    /// Only who votes, or is about to, can take the place of another.
+    #[error("a learner takes nobody's place: promote it first")]
+    NoVote,
+    /// One member takes one member's place at a time.
+    #[error("it is to take another member's place, or its own place is being taken by another")]
+    Taken,
+    /// A shard would be in fewer zones than it is.
+    #[error(
+        "a shard would be in fewer zones than now: choose a node in the zone of the one that goes, or in one of its own"
+    )]
+    FewerZones,
 }
 
 /// Why nothing could be done right now.

@@ -85,6 +85,7 @@ fn routes() -> Vec<Route> {
         route(Method::POST, "/v1/keyspaces/{name}/split", keyspaces::split),
         route(Method::GET, "/v1/nodes", nodes::list),
         route(Method::POST, "/v1/nodes/{node}/drain", nodes::drain),
+        route(Method::POST, "/v1/nodes/{node}/replace", nodes::replace),
         route(Method::GET, "/v1/openapi.json", openapi),
     ]
 }

@@ -89,6 +89,16 @@ struct Written {
     waits_for: WaitsFor,
 }
 
+/// A member's row; of one of the `first` members that has written none, the one that it will.
+pub(crate) fn find(roster: &Roster, first: &[BootMember], id: NodeId) -> Result<MemberRow, MemberRefusal> {
+    let row = roster.rows.get(&id).map(|(row, _)| row.clone());
+    let silent = || {
+        let member = first.iter().find(|member| member.id == id && !roster.removed.contains_key(&id))?;
+        Some(MemberRow::of_founder(member))
+    };
+    row.or_else(silent).ok_or(MemberRefusal::NotFound)
+}
+
 /// What a change writes, or why it must not be. `standings` are those of each group.
 fn decide(
     roster: &Roster,
@@ -98,14 +108,7 @@ fn decide(
     fresh: NodeId,
 ) -> Result<Written, MemberRefusal> {
     let put = |row: &MemberRow| vec![Op::Put(PutOp::of(MemberRow::key(row.id), row.encode()))];
-    let find = |id: NodeId| {
-        let row = roster.rows.get(&id).map(|(row, _)| row.clone());
-        let silent = || {
-            let member = first.iter().find(|member| member.id == id && !roster.removed.contains_key(&id))?;
-            Some(MemberRow::of_founder(member))
-        };
-        row.or_else(silent).ok_or(MemberRefusal::NotFound)
-    };
+    let find = |id| find(roster, first, id);
     match change {
         MemberChange::Add { peer_addresses, learner } => {
             check_addresses(roster, first, peer_addresses, None)?;

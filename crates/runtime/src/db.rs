@@ -7,7 +7,7 @@ use crate::driver::{LaneInput, LaneStats, stop_process};
 use crate::members::MemberTable;
 use crate::recording::{Asked, Recorder, questions};
 use crate::watch;
-use crate::{admin, keyspaces};
+use crate::{admin, keyspaces, replacing};
 use bytes::Bytes;
 use quorate_cluster::keyspaces::Keyspaces;
 use quorate_cluster::placement::Placements;
@@ -411,6 +411,7 @@ impl Db for RuntimeDb {
         let told = |member: Member| NodeInfo {
             zone: placements.zone(member.id).to_owned(),
             drained: placements.drained().contains(&member.id),
+            replaced_by: placements.replaced_by(member.id),
             replicas: count(|home| &home.wanted, member.id),
             votes: count(|home| &home.voters, member.id),
             member,
@@ -458,6 +459,14 @@ impl Db for RuntimeDb {
         Box::pin(async move {
             let asked = self.asked(KeyspaceId::DEFAULT, || format!("drain {}: {drained}", self.members.name_of(node)));
             answered(asked, |_| None, keyspaces::drain(self, &self.first, node, drained)).await
+        })
+    }
+
+    fn replace_node(&self, node: NodeId, by: NodeId) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(async move {
+            let named = |node| self.members.name_of(node);
+            let asked = self.asked(KeyspaceId::DEFAULT, || format!("replace {} with {}", named(node), named(by)));
+            answered(asked, |_| None, replacing::replace(self, &self.first, node, by)).await
         })
     }
 

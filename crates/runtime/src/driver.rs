@@ -16,8 +16,8 @@ use crate::net::{self, Peers};
 use crate::recording::{self, Eyes, Recorded, Recorder, TraceOptions};
 use crate::watch::Sink;
 use quorate_cluster::{
-    BootError, BootMember, Input, Lost, Mended, Node, NodeConfig, Outputs, Reply, Request, RequestId, Timing,
-    WatchRequest, bounds,
+    BootError, BootMember, Input, Lost, Mended, Node, NodeConfig, Outputs, Reply, Request, RequestId, SplitLoad,
+    Timing, WatchRequest, bounds,
 };
 use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
 use quorate_kv::{Db, Error, Identity, Level, ShardCounts, Unavailable, limits};
@@ -73,6 +73,8 @@ pub struct Options {
     pub evict_after: Duration,
     /// What a shard may hold before it is split; see [`NodeConfig::split_bytes`].
     pub split_bytes: u64,
+    /// Operations a second beyond which a shard is split; see [`NodeConfig::split_load`].
+    pub split_ops: u64,
     /// Time after which a client's request is given up.
     pub request_timeout: Duration,
     /// Sizes of log and store.
@@ -171,6 +173,7 @@ impl Runtime {
             evict_after: options.evict_after,
             flush_bytes: bounds::FLUSH_BYTES,
             split_bytes: options.split_bytes,
+            split_load: SplitLoad::beyond(options.split_ops),
             unflushed_bytes_max: bounds::UNFLUSHED_BYTES_MAX,
             log_keep_bytes: bounds::LOG_KEEP_BYTES,
             log_hold_bytes: bounds::LOG_HOLD_BYTES,

@@ -39,7 +39,7 @@ pub(crate) struct Wish {
 }
 
 /// The rows, as a majority knows them.
-async fn rows(db: &RuntimeDb) -> Result<(Keyspaces, Placements), Error> {
+pub(crate) async fn rows(db: &RuntimeDb) -> Result<(Keyspaces, Placements), Error> {
     let ranges = Keyspaces::ranges().into_iter().chain(Placements::ranges());
     let (kvs, revision) = db.read_together(KeyspaceId::SYSTEM, ranges).await?;
     let (keyspaces, places) = kvs.into_iter().partition::<Vec<_>, _>(|kv| Keyspaces::has(&kv.key));
@@ -143,7 +143,8 @@ pub(crate) async fn drain(db: &RuntimeDb, first: &[BootMember], node: NodeId, dr
     if !nodes.contains(&node) {
         return Err(Refusal::Member(MemberRefusal::NotFound).into());
     }
-    let usable = nodes.iter().filter(|other| **other != node && !placements.drained().contains(other)).count();
+    let gets_some = |other: &NodeId| !placements.drained().contains(other) && placements.replaced_by(*other).is_none();
+    let usable = nodes.iter().filter(|other| **other != node && gets_some(other)).count();
     let placed = keyspaces.made().filter(|row| row.keyspace.shards.iter().any(|(_, s)| placements.of(*s).is_some()));
     let most = placed.map(|row| placements.replicas_of(row.keyspace.id)).filter(|asked| *asked <= nodes.len()).max();
     if drained && most.is_some_and(|most| usable < most) {
@@ -171,7 +172,7 @@ async fn is_led(db: &RuntimeDb, placements: &Placements, shard: ShardId) -> bool
 }
 
 /// Writes rows. Whether they were written, the next look at them tells.
-async fn write(db: &RuntimeDb, txn: Txn) -> Result<(), Error> {
+pub(crate) async fn write(db: &RuntimeDb, txn: Txn) -> Result<(), Error> {
     match db.submit(KeyspaceId::SYSTEM, Command::Transact(txn)).await {
         Ok(_) | Err(Error::UnknownOutcome(_)) => Ok(()),
         Err(error) => Err(error),

@@ -20,6 +20,7 @@ mod keyspaces;
 mod members;
 mod net;
 mod recording;
+mod replacing;
 #[cfg(test)]
 mod tests;
 mod watch;

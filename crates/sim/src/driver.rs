@@ -394,7 +394,7 @@ impl World<'_> {
                 .map(|n| Client::new(n, root.split(100 + n), plan.lease_per_mille))
                 .collect(),
             watchers: watchers.collect(),
-            churn: churn::Churn::new(root.split(21)),
+            churn: churn::Churn::new(root.split(21), root.split(91)),
             bank: tellers::Bank::new(plan.bank, &root),
             chronicle: chronicle::Chronicle::default(),
             splits: splits::Splits::new(root.split(54)),
@@ -690,6 +690,7 @@ impl World<'_> {
             batch_bytes: BATCH_BYTES,
             chunk_bytes: self.plan.chunk_bytes,
             split_bytes: self.plan.split_bytes,
+            split_load: self.plan.split_load,
             known: (0..self.nodes.len()).map(id_of).collect(),
             sabotage: self.sabotage(node),
         }
@@ -796,6 +797,7 @@ impl World<'_> {
             made.clone().try_for_each(|(_, shard)| self.raft.made(*shard, &placements.founders(*shard, row)))?;
             row.parents.keys().for_each(|child| self.raft.expect(*child));
             self.splits.mapped.extend(row.parents.keys());
+            self.look_at_rests(row)?;
         }
         self.look_at_levels(levels, roster)
     }
@@ -833,6 +835,7 @@ impl World<'_> {
         }
         self.look_at_births(node)?;
         self.look_at_the_gone(node)?;
+        self.look_at_the_relieved(node)?;
         for (shard, look) in &looks {
             if !self.nodes[node].opened.contains(shard) {
                 self.came_up(node, *shard, look)?;

@@ -270,6 +270,12 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::ChildUnflushed),
     )
     .on(Ground::Splits),
+    bug(
+        "split-restlessly",
+        "a shard that has much to do is split again as soon as it was split",
+        Node(Sabotage::SplitRestlessly),
+    )
+    .on(Ground::Splits),
     // Moves.
     bug(
         "forget-moved",
@@ -281,6 +287,12 @@ pub const PLANTED: &[Planted] = &[
         "leave-at-once",
         "a replica goes when it learns that it is no member, and others may forget that",
         Node(Sabotage::LeaveAtOnce),
+    )
+    .on(Ground::Moves),
+    bug(
+        "replace-at-once",
+        "a node for which another has come goes before that one has what it had",
+        Node(Sabotage::ReplaceAtOnce),
     )
     .on(Ground::Moves),
     bug(

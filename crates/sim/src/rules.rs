@@ -201,6 +201,10 @@ const RULES: &[(&str, &str)] = &[
         "All replicas of a shard give the same keys to the same child, at the same entry: what it begins with is the same everywhere.",
     ),
     (
+        "a shard rests before it is split by its load",
+        "Whoever was just split, or split off, has another load than before, and rows on their way: it is left alone for a while, however much it has to do.",
+    ),
+    (
         "history is whole",
         "Whatever was overwritten and is not yet compacted can still be read, in the shard that now has the key: none of it is left out, and none has changed.",
     ),
@@ -223,6 +227,10 @@ const RULES: &[(&str, &str)] = &[
     (
         "replicas go when nobody wants them",
         "A node lets go of a replica only when its shard is to live elsewhere, as far as the node has read.",
+    ),
+    (
+        "who is replaced goes last",
+        "A node that another is to replace is told to go only when that one votes everywhere and no shard lives on the first any more: no group has fewer replicas meanwhile.",
     ),
     (
         "shards live where they are to",

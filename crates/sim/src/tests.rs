@@ -13,8 +13,8 @@ const FIXED: [(Ground, &[u64]); 8] = [
     (Ground::Forgetfulness, &[1, 2, 11, 24, 29, 37]),
     (Ground::Transactions, &[1, 2, 7, 17, 34]),
     (Ground::Upgrades, &[1, 2, 12, 14, 17, 24, 29, 38]),
-    (Ground::Splits, &[1, 2, 16, 17, 34, 38]),
-    (Ground::Moves, &[1, 2, 4, 9]),
+    (Ground::Splits, &[1, 2, 3, 11, 16, 17, 34, 38]),
+    (Ground::Moves, &[1, 2, 4, 9, 15]),
 ];
 
 /// Seeds within which each planted bug must be found.

@@ -356,6 +356,7 @@ mod tests {
             let (name, zone) = word.split_once('@').unwrap_or((word, ""));
             let node = Node {
                 drained: false,
+                replaced_by: None,
                 name: name.into(),
                 id: format!("id-{name}"),
                 zone: zone.into(),

@@ -38,6 +38,7 @@ impl Here {
             zone: String::new(),
             evict_after: Duration::from_secs(300),
             split_bytes: u64::MAX,
+            split_ops: u64::MAX,
             request_timeout: Duration::from_secs(7),
             disk: DiskOptions::default(),
             trace: None,

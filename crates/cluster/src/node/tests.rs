@@ -31,6 +31,7 @@ fn fresh() -> Node {
         log_keep_bytes: 1 << 20,
         log_hold_bytes: 1 << 20,
         split_bytes: u64::MAX,
+        split_load: crate::SplitLoad::NEVER,
         batch_bytes: 1 << 20,
         chunk_bytes: 1 << 10,
         sabotage: None,

@@ -8,6 +8,7 @@ use crate::bounds::{ROWS_WEIGHED_PER_TICK, WEIGH_REST};
 use crate::input::Request;
 use crate::node::FIRST_SHARDS;
 use crate::replica::Replica;
+use bytes::Bytes;
 use quorate_env::{Instant, ShardId};
 use quorate_kv::{Command, KeyspaceKind, Level, Revision};
 use quorate_shard::{MachineError, Weighing, Weight};
@@ -75,9 +76,14 @@ impl Node {
         let Some(middle) = weight.middle.filter(|_| leads && weight.bytes > self.shared.config.split_bytes) else {
             return;
         };
+        self.ask_for_split(now, shard, &middle);
+    }
+
+    /// Asks for a shard's keys from one on to get a shard of their own.
+    pub(super) fn ask_for_split(&mut self, now: Instant, shard: ShardId, middle: &Bytes) {
         let Some(keyspace) = self.system.keyspaces.of_shard(shard).map(|keyspace| keyspace.id) else { return };
-        // What is refused now, because it has too many shards or somebody was faster, is looked at again when it is next weighed.
-        if let Ok((_, txn)) = self.system.keyspaces.split(&self.system.placements, keyspace, &middle) {
+        // What is refused now, because it has too many shards or somebody was faster, is looked at again when it is next weighed, or has been too busy for as long again.
+        if let Ok((_, txn)) = self.system.keyspaces.split(&self.system.placements, keyspace, middle) {
             let request = Request::Submit { shard: FIRST_SHARDS[0], command: Command::Transact(txn) };
             self.scales.asked = true;
             self.request(now, WEIGHED, request, now + WEIGH_REST);

@@ -110,6 +110,9 @@ impl Replica {
     /// It is fresh enough.
     pub(super) fn sight(&mut self, glance: Glance, cx: &mut Context<'_>) {
         let Glance { asker, freshness, reads, .. } = glance;
+        if self.leads() {
+            self.load.read(&reads);
+        }
         let (shard, view) = (self.shard, self.machine.view());
         cx.out.observations.push(Observation { shard, asker, view, freshness, reads });
     }

@@ -6,6 +6,7 @@ use crate::config::Sabotage;
 use crate::levels::Levels;
 use crate::members::{MemberRow, MemberState, Roster};
 use crate::placement::{Placements, Wishes};
+use crate::replacing;
 use crate::reshape::{Decision, Standing, decide};
 use crate::wire::node_of;
 use quorate_consensus::{Entry, Membership, Message, Role};
@@ -22,6 +23,8 @@ pub(super) struct Reshaping {
     offered: Option<Instant>,
     /// The row that was last moved on, with its revision then.
     moved: Option<(MemberRow, Revision, Instant)>,
+    /// When a node was last to be replaced.
+    replaced: Option<Instant>,
     /// When the cluster's level was last to be raised.
     raised: Option<Instant>,
     /// When a shard was last to live elsewhere.
@@ -136,7 +139,7 @@ impl Replica {
                 _ => None,
             }
         });
-        let Some((row, revision, success)) = due else { return };
+        let Some((row, revision, success)) = due else { return self.replace(roster, groups, placements, cx) };
         let again = |(moved, at, when): &(MemberRow, Revision, Instant)| {
             (moved, at) == (row, &revision) && cx.now.since(*when) < RETRY
         };
@@ -150,6 +153,17 @@ impl Replica {
             expected: Expected::Mod(revision.0 as i64),
         };
         self.propose_own(Command::Transact(Txn { compares: vec![unchanged], success, failure: Vec::new() }));
+    }
+
+    /// As the system keyspace's leader: takes the next step towards a node's being replaced by another.
+    fn replace(&mut self, roster: &Roster, groups: &[Membership], placements: &Placements, cx: &Context<'_>) {
+        if self.reshaping.replaced.is_some_and(|when| cx.now.since(when) < RETRY) {
+            return;
+        }
+        if let Some(txn) = replacing::next(roster, placements, groups, cx.sabotaged(Sabotage::ReplaceAtOnce)) {
+            self.reshaping.replaced = Some(cx.now);
+            self.propose_own(Command::Transact(txn));
+        }
     }
 
     /// As the system keyspace's leader: writes down at which level the cluster is, when that changes.

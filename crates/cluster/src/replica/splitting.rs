@@ -2,8 +2,9 @@
 
 use super::{Context, Replica};
 use crate::bounds::{RETRY, SEEK_TICKS};
-use crate::config::Sabotage;
+use crate::config::{Sabotage, SplitLoad};
 use crate::keyspaces::Keyspaces;
+use bytes::Bytes;
 use quorate_consensus::Role;
 use quorate_env::{Instant, ShardId, Term};
 use quorate_kv::{Command, KeyRange, RangeEnd};
@@ -34,6 +35,13 @@ impl Replica {
 
     pub fn machine(&self) -> &Machine {
         &self.machine
+    }
+
+    /// Looks how much this leader had to do; returns a key at which that is halved, if it was too much for long. `rested` is whether the shard may be
+    /// split.
+    pub fn heat(&mut self, now: Instant, rested: bool, bound: &SplitLoad) -> Option<Bytes> {
+        let watched = rested && self.leads();
+        self.load.look(now, watched, bound, &self.machine.meta().range)
     }
 
     /// Takes the next step towards what the shard map says of this shard; `weaned` is a child that needs it no more.

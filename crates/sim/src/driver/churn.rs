@@ -12,6 +12,7 @@ use crate::history::{Violation, demand};
 use crate::planted::DriverBug;
 use quorate_cluster::Node;
 use quorate_cluster::members::{MemberRow, MemberState};
+use quorate_cluster::placement::Placements;
 use quorate_cluster::{Input, Reply, Request};
 use quorate_consensus::Role;
 use quorate_env::{Incarnation, NodeId, Rng};
@@ -31,9 +32,21 @@ const MEMBERS: (usize, usize) = (3, 6);
 /// What the operator is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
-    Add { node: usize },
-    Remove { node: usize },
-    Replace { node: usize, by: usize },
+    Add {
+        node: usize,
+    },
+    Remove {
+        node: usize,
+    },
+    Replace {
+        node: usize,
+        by: usize,
+    },
+    /// Somebody new takes the place of one that goes on until it has.
+    Relieve {
+        node: usize,
+        by: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -56,11 +69,13 @@ pub(super) struct Churn {
     came: usize,
     /// Whether the node that is to go led when that was decided.
     led: bool,
+    /// Whether members are relieved, and when.
+    relief: Rng,
 }
 
 impl Churn {
-    pub fn new(rng: Rng) -> Self {
-        Self { rng, pending: None, retired: BTreeSet::new(), came: 0, led: false }
+    pub fn new(rng: Rng, relief: Rng) -> Self {
+        Self { rng, pending: None, retired: BTreeSet::new(), came: 0, led: false, relief }
     }
 
     /// Whether a node is gone for good.
@@ -74,8 +89,13 @@ impl Churn {
     }
 
     fn leaves(&self, node: usize) -> bool {
-        self.retired.contains(&node)
-            || matches!(self.pending, Some(Pending { doing: Doing::Remove { node: gone }, .. }) if gone == node)
+        let goes = match &self.pending {
+            Some(Pending { doing: Doing::Remove { node }, .. }) => Some(*node),
+            // Until it is certain that somebody comes, shards may be placed there.
+            Some(Pending { doing: Doing::Relieve { node, .. }, written: true, .. }) => Some(*node),
+            _ => None,
+        };
+        self.retired.contains(&node) || goes == Some(node)
     }
 }
 
@@ -122,7 +142,9 @@ impl World<'_> {
         let members: Vec<usize> = self.lasting().into_iter().collect();
         let comes = members.len() < MEMBERS.1 && self.churn.came < self.plan.comers_max;
         let chosen = members[self.churn.rng.below(members.len() as u64) as usize];
+        let relieved = comes && self.plan.relieves && self.churn.relief.chance(500);
         let doing = match self.churn.rng.below(3) {
+            _ if relieved => Doing::Relieve { node: chosen, by: self.come() },
             0 if comes => Doing::Add { node: self.come() },
             1 if members.len() > MEMBERS.0 => {
                 let look = |node: usize| self.nodes[node].node.as_ref().and_then(|node| node.inspect(SHARD));
@@ -229,7 +251,8 @@ impl World<'_> {
         let done = match doing {
             Doing::Add { node } => votes(node).then_some("learner promoted"),
             Doing::Replace { node, by } => (gone(node) && votes(by)).then_some("wiped node returned"),
-            Doing::Remove { node } => match off_at {
+            Doing::Relieve { by, .. } if off_at.is_none() && !votes(by) => None,
+            Doing::Remove { node } | Doing::Relieve { node, .. } => match off_at {
                 // For a while it goes on, and must disturb nobody.
                 None if gone(node) => {
                     let wait = self.churn.rng.between(0, 3_000_000);
@@ -239,11 +262,12 @@ impl World<'_> {
                     None
                 }
                 Some(at) if self.now >= at && self.wounds.forgetful.is_none() => {
-                    if self.churn.led {
+                    let relieved = matches!(doing, Doing::Relieve { .. });
+                    if self.churn.led && !relieved {
                         self.mark("leader removed");
                     }
                     self.retire(node, "removed");
-                    Some("member removed")
+                    Some(if relieved { "member replaced" } else { "member removed" })
                 }
                 _ => None,
             },
@@ -266,7 +290,7 @@ impl World<'_> {
             return Ok(true);
         }
         pending.written = true;
-        if let Doing::Add { node } | Doing::Replace { by: node, .. } = pending.doing {
+        if let Doing::Add { node } | Doing::Replace { by: node, .. } | Doing::Relieve { by: node, .. } = pending.doing {
             self.churn.retired.remove(&node);
             self.after(1_000, Event::Restart { node });
             if self.calm {
@@ -274,6 +298,22 @@ impl World<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// Who is relieved is told to go when its successor has what it had, as far as the rows say at that moment.
+    pub(super) fn look_at_the_relieved(&self, node: usize) -> Step {
+        let Some(Pending { doing: Doing::Relieve { node: old, by }, .. }) = &self.churn.pending else { return Ok(()) };
+        let Some(core) = &self.nodes[node].node else { return Ok(()) };
+        let roster = core.roster();
+        let Some((row, since)) = roster.rows.get(&id_of(*old)) else { return Ok(()) };
+        if row.state != MemberState::Leaving || *since != roster.revision {
+            return Ok(());
+        }
+        let successor = roster.rows.get(&id_of(*by)).map(|(row, _)| row.state);
+        let has_all = successor == Some(MemberState::Voter) && !core.placements().may_use(id_of(*old));
+        demand(has_all, "who is replaced goes last", || {
+            format!("{} is to go, and {}, which takes its place, is {successor:?}", id_of(*old), id_of(*by))
+        })
     }
 
     /// In the end the members are those that were asked for.
@@ -316,6 +356,12 @@ fn rows(doing: Doing) -> Txn {
         }
         Doing::Replace { node, by } => {
             (fresh(id_of(by)), vec![put(row(by, MemberState::Joining)), put(row(node, MemberState::Leaving))])
+        }
+        Doing::Relieve { node, by } => {
+            // Who was there at first has no row, and could not be told from who was removed.
+            let rows = [row(by, MemberState::Joining), row(node, MemberState::Voter)];
+            let wish = Placements::replace(id_of(node), id_of(by));
+            (fresh(id_of(by)), rows.map(put).into_iter().chain([wish]).collect())
         }
     };
     Txn { compares, success, failure: Vec::new() }

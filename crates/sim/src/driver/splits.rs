@@ -4,7 +4,7 @@ use super::{Event, REQUEST_TIMEOUT, SHARDS, Step, World};
 use crate::history::{Violation, demand};
 use bytes::Bytes;
 use quorate_cluster::keyspaces::KeyspaceRow;
-use quorate_cluster::{Input, Request, RequestId};
+use quorate_cluster::{Input, Request, RequestId, SplitLoad};
 use quorate_env::checksum::checksum;
 use quorate_env::{Rng, ShardId};
 use quorate_kv::{Command, Error, KeyRange, RangeEnd, Unavailable};
@@ -22,6 +22,8 @@ pub(super) struct Splits {
     pub mapped: BTreeSet<ShardId>,
     births: BTreeMap<ShardId, Birth>,
     weaned: BTreeSet<ShardId>,
+    /// Since when each shard has the keys that it has, in true time, as far as the map says; `None` if it was made with them.
+    settled: BTreeMap<ShardId, Option<u64>>,
 }
 
 impl Splits {
@@ -84,14 +86,39 @@ impl World<'_> {
         for birth in news {
             let known = self.splits.births.get(&birth.child);
             demand(known.is_none(), "a shard is split once", || format!("{birth:?}, and for another {known:?}"))?;
-            self.mark(if self.splits.wanted.contains(&birth.child) {
-                "shard split"
-            } else {
-                "shard split by its size"
+            let by_load = self.plan.split_load != SplitLoad::NEVER;
+            self.mark(match self.splits.wanted.contains(&birth.child) {
+                true => "shard split",
+                false if by_load => "shard split by its load",
+                false => "shard split by its size",
             });
             self.raft.born(birth.child, birth.index, birth.term, &birth.membership)?;
             self.splits.births.insert(birth.child, birth);
             self.strike(node);
+        }
+        Ok(())
+    }
+
+    /// What a node's map says: whoever was split, or split off, rests before it is split by its load.
+    pub(super) fn look_at_rests(&mut self, row: &KeyspaceRow) -> Step {
+        let bound = self.plan.split_load;
+        let shards = row.keyspace.shards.iter().map(|(_, shard)| shard);
+        // As they came.
+        let news: BTreeSet<&ShardId> = shards.filter(|shard| !self.splits.settled.contains_key(shard)).collect();
+        for shard in news {
+            let parent = row.parents.get(shard);
+            let known = parent.and_then(|parent| self.splits.settled.get(parent).copied().flatten());
+            let rested_us = known.map_or(u64::MAX, |since| self.now.saturating_sub(since));
+            // A clock at double speed takes half the time, and clocks drift.
+            let least_us = bound.rest.as_micros() as u64 * 45 / 100;
+            let asked = bound == SplitLoad::NEVER || self.splits.wanted.contains(shard);
+            demand(asked || rested_us >= least_us, "a shard rests before it is split by its load", || {
+                format!("{shard} was split off {parent:?} after {rested_us} us")
+            })?;
+            self.splits.settled.insert(*shard, parent.map(|_| self.now));
+            if let Some(parent) = parent {
+                self.splits.settled.insert(*parent, Some(self.now));
+            }
         }
         Ok(())
     }

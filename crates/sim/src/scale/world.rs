@@ -2,7 +2,8 @@
 
 use super::timed;
 use quorate_cluster::{
-    BootMember, Input, Node, NodeConfig, Outputs, PeerBody, PeerMessage, Request, RequestId, Timing, bounds, wire,
+    BootMember, Input, Node, NodeConfig, Outputs, PeerBody, PeerMessage, Request, RequestId, SplitLoad, Timing, bounds,
+    wire,
 };
 use quorate_env::{ClusterId, Instant, NodeId, ShardId, WallMs};
 use quorate_kv::{Command, KeyspaceId, Level, Txn};
@@ -309,6 +310,7 @@ fn boot(node: NodeId, members: &[BootMember], evict_after: Duration) -> Node {
         batch_bytes: quorate_kv::limits::BATCH_BYTES_MAX,
         chunk_bytes: bounds::CHUNK_BYTES,
         split_bytes: u64::MAX,
+        split_load: SplitLoad::NEVER,
         sabotage: None,
     };
     let store = Arc::new(ModelStore::new());

@@ -3,7 +3,7 @@
 use super::{About, Lane, Loss, MessageId, Record, TRACE_VERSION, Trace, TraceEvent};
 use crate::plan::{BankPlan, Plan};
 use crate::planted::Planted;
-use quorate_cluster::{Inspection, PeerMessage};
+use quorate_cluster::{Inspection, PeerMessage, SplitLoad};
 use quorate_env::ShardId;
 use quorate_kv::KeyspaceId;
 use quorate_trace::{Looks, words};
@@ -29,7 +29,7 @@ impl Recorder {
         // The first that is made has this number, and its shards the next ones.
         let made = KeyspaceId::FIRST_MADE.0;
         let splits = |bank: BankPlan| match (plan.split_bytes, bank.split_every_us) {
-            (u64::MAX, None) => 0,
+            (u64::MAX, None) if plan.split_load == SplitLoad::NEVER => 0,
             (u64::MAX, Some(_)) => bank.splits_max as u64,
             // Those that come by themselves.
             _ => 4 * bank.splits_max as u64,
