@@ -58,11 +58,13 @@ impl Node {
         self.heat.learn(&self.system.keyspaces, now);
         let restless = self.shared.config.sabotage == Some(Sabotage::SplitRestlessly);
         let mut hot: Vec<(ShardId, Bytes)> = Vec::new();
-        for (shard, replica) in &mut self.replicas {
-            let ranged = self.heat.rests.get(shard);
+        // Who sleeps has nothing to do.
+        for shard in self.sleepers.awake() {
+            let Some(replica) = self.replicas.get_mut(&shard) else { continue };
+            let ranged = self.heat.rests.get(&shard);
             let rested = |since: Option<Instant>| since.is_none_or(|since| now.since(since) >= bound.rest) || restless;
             let rested = ranged.is_some_and(|(_, since)| rested(*since));
-            hot.extend(replica.heat(now, rested, &bound).map(|middle| (*shard, middle)));
+            hot.extend(replica.heat(now, rested, &bound).map(|middle| (shard, middle)));
         }
         for (shard, middle) in hot {
             self.ask_for_split(now, shard, &middle);
