@@ -216,6 +216,11 @@ impl Machine {
         self.ledger.all_prepared()
     }
 
+    /// Who has reserved something here, and by which entries.
+    pub fn reserved(&self) -> BTreeSet<(TxId, LogIndex)> {
+        self.ledger.reservations().all()
+    }
+
     /// Decisions of this shard that other shards have yet to carry out.
     pub fn unresolved(&self) -> impl Iterator<Item = (TxId, &Decided)> + '_ {
         self.ledger.unresolved()
@@ -481,6 +486,7 @@ impl<'a> Transaction<'a> {
                 self.wean(*child, output);
                 Ok(Outcome::Weaned)
             }
+            Command::Reserve { by, step } => self.step_of_reservation(*by, step)?,
         };
         if let Some(revision) = self.writing.take() {
             self.meta.revision = revision;

@@ -85,6 +85,8 @@ pub(crate) struct BankPlan {
     pub answers_lost_per_mille: u64,
     /// How long an onlooker waits between two operations.
     pub look_us: (u64, u64),
+    /// Of a thousand operations of a teller, those that reserve accounts before they read them.
+    pub locks_per_mille: u64,
 }
 
 /// See [`Plan::comers_max`] and [`BankPlan`], where nothing else is said.
@@ -111,7 +113,14 @@ impl BankPlan {
             history_ms: histories.chance(400).then(|| histories.between(1_000, 5_000)),
             answers_lost_per_mille: 0,
             look_us: LOOK_US,
+            locks_per_mille: Self::draw_locks(seed),
         }
+    }
+
+    /// In one of three runs some tellers reserve.
+    fn draw_locks(seed: u64) -> u64 {
+        let mut locks = Rng::new(seed).split(80);
+        if locks.chance(333) { locks.between(100, 700) } else { 0 }
     }
 }
 

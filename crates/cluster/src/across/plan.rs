@@ -4,6 +4,7 @@ use crate::keyspaces::Keyspaces;
 use bytes::Bytes;
 use quorate_env::ShardId;
 use quorate_kv::across::{Part, PartResult, Transaction, Write};
+use quorate_kv::reserve::{Claim, Hold};
 use quorate_kv::{Compare, KeyRange, Keyspace, KeyspaceId, RangeOp, RangeResult, Refusal, limits};
 use std::collections::BTreeMap;
 
@@ -56,6 +57,19 @@ impl Plan {
                 parts.entry(shard).or_default().failure.push(write);
             }
         }
+        for (keyspace, hold) in transaction.claims.iter().flat_map(|claims| &claims.held) {
+            parts.entry(find(*keyspace)?.shard_of(not_empty(&hold.key)?)).or_default();
+        }
+        for (shard, part) in &mut parts {
+            // Each part has its holder's age, so that no part waits for somebody younger.
+            part.claim = transaction.claims.as_ref().map(|claims| {
+                let here = |(keyspace, hold): &&(KeyspaceId, Hold)| {
+                    keyspaces.get(*keyspace).is_some_and(|found| found.shard_of(&hold.key) == *shard)
+                };
+                let held = claims.held.iter().filter(here).map(|(_, hold)| hold.clone()).collect();
+                Claim { holder: claims.holder, held }
+            });
+        }
         if parts.len() > limits::TRANSACTION_SHARDS_MAX {
             return Err(Refusal::TooManyShards { shards: parts.len() });
         }
@@ -95,7 +109,8 @@ impl Plan {
     }
 }
 
-fn not_empty(key: &Bytes) -> Result<&Bytes, Refusal> {
+/// A key, if it can be one.
+pub(super) fn not_empty(key: &Bytes) -> Result<&Bytes, Refusal> {
     match key.len() {
         0 => Err(Refusal::EmptyKey),
         bytes if bytes > limits::KEY_BYTES_MAX => Err(Refusal::TooLarge { bytes, max: limits::KEY_BYTES_MAX }),

@@ -53,6 +53,7 @@ pub(super) fn plan(seed: u64, storm_us: Option<u64>) -> Plan {
         answers_lost_per_mille: 100,
         // All accounts are much to look at.
         look_us: (50_000, 1_000_000),
+        locks_per_mille: BankPlan::draw_locks(seed) / 4,
     };
     Plan {
         watchers: 2,
