@@ -165,7 +165,7 @@ impl Transaction<'_> {
 
     fn blocker_of(&self, part: &Part) -> Option<Blocker> {
         let locked = self.ledger.locks().blocker_of(part).filter(|_| self.flaw != Some(Flaw::IgnoreLocks));
-        locked.or_else(|| self.reserved_by_others(part))
+        locked.or_else(|| if self.writes_nothing(part) { None } else { self.reserved_by_others(part) })
     }
 
     /// What keeps a command from being carried out now. Nearly always there are no locks at all.

@@ -92,6 +92,11 @@ impl Transaction<'_> {
         self.lost(claim.holder.by, &claim.held)
     }
 
+    /// Whether nothing comes of a part, since what it rests on is lost: then it need not wait for whoever has it.
+    pub(crate) fn writes_nothing(&self, part: &Part) -> bool {
+        part.failure.is_empty() && self.lost_of(part.claim.as_ref()).is_some()
+    }
+
     /// What others have reserved of what a part writes, if they are not younger.
     pub(crate) fn reserved_by_others(&self, part: &Part) -> Option<Blocker> {
         let holder = part.claim.as_ref().map(|claim| claim.holder);
@@ -108,7 +113,7 @@ impl Transaction<'_> {
 
     /// A part is prepared or decided: what younger ones have reserved of what it writes is theirs no more.
     pub(crate) fn wound(&mut self, part: &Part) {
-        let Some(Claim { holder, .. }) = &part.claim else { return };
+        let Some(Claim { holder, .. }) = part.claim.as_ref().filter(|_| !self.writes_nothing(part)) else { return };
         let table = self.ledger.reservations();
         let ranges: Vec<KeyRange> = part.ranges_written().collect();
         let reserved = ranges.iter().flat_map(|range| table.within(range));

@@ -171,7 +171,7 @@ impl World<'_> {
         let Some(mut lock) = flight.lock.take() else { return Ok(()) };
         let there = self.not_retired();
         let node = there[self.bank.tellers[teller].pick_lock(there.len())];
-        let Some(bank) = self.bank_of(node) else {
+        let Some(bank) = self.bank_of(node).filter(|_| !self.bank_rests()) else {
             return self.lock_is_given_up(teller, &flight, &lock);
         };
         flight.node = node;

@@ -29,6 +29,9 @@ const LOOK_US: u64 = 50_000;
 /// For so long before the end nobody asks for anything more, in microseconds: longer than what is orphaned lasts.
 const REST_US: u64 = 8_000_000;
 
+/// The same where tellers reserve: who is waiting then may still be granted something, and go.
+const LOCKS_REST_US: u64 = 13_000_000;
+
 /// How long a teller waits before it asks again for what it has a name for, in microseconds.
 const NAMED_PATIENCE_US: (u64, u64) = (20_000, 1_000_000);
 
@@ -93,7 +96,9 @@ impl World<'_> {
 
     /// Whether nobody asks for anything more, so that everything can be over in the end.
     pub(super) fn bank_rests(&self) -> bool {
-        self.now + REST_US > self.plan.storm_us + self.plan.calm_us
+        let locks = self.plan.bank.is_some_and(|bank| bank.locks_per_mille > 0);
+        let rest_us = if locks { LOCKS_REST_US } else { REST_US };
+        self.now + rest_us > self.plan.storm_us + self.plan.calm_us
     }
 
     /// Whether somebody has opened the accounts.
