@@ -47,9 +47,8 @@ fn said((keyspace, key): &At) -> Value {
 }
 
 fn held(held: &BTreeMap<At, u64>) -> Vec<Value> {
-    let one = |((keyspace, key), since): (&At, &u64)| {
-        json!({ "keyspace": keyspace, "key": Text::from(key), "since": since })
-    };
+    let one =
+        |((keyspace, key), since): (&At, &u64)| json!({ "keyspace": keyspace, "key": Text::from(key), "since": since });
     held.iter().map(one).collect()
 }
 

@@ -119,7 +119,9 @@ impl Trial {
                 Next::GoOn
             }
             // That the condition failed, or that something was lost, was decided under the name, once for all.
-            error @ (Error::ConditionFailed { .. } | Error::Refused { reason: Reason::LockLost, .. }) => Next::Fail(error),
+            error @ (Error::ConditionFailed { .. } | Error::Refused { reason: Reason::LockLost, .. }) => {
+                Next::Fail(error)
+            }
             // No server that decides says so of what it has done.
             error if !self.perhaps_done => Next::Fail(error),
             error => {

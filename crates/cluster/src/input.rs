@@ -12,8 +12,8 @@ use quorate_env::{LogIndex, NodeId, ReplicaId, ShardId, Term, WallMs};
 use quorate_kv::across::{Decision, Look, Transaction, TransactionResult, TxId};
 use quorate_kv::reserve::{Granted, Wish};
 use quorate_kv::{
-    Applied, Command, CommandId, Consistency, Error, Event, Freshness, Header, KeyspaceId, LeaseId, LeaseInfo, Looked, Read,
-    Revision, Status, WatchSpec,
+    Applied, Command, CommandId, Consistency, Error, Event, Freshness, Header, KeyspaceId, LeaseId, LeaseInfo, Looked,
+    Read, Revision, Status, WatchSpec,
 };
 use quorate_shard::{View, WatcherKey};
 use quorate_storage::store::FlushJob;
@@ -177,11 +177,9 @@ impl Request {
     #[must_use]
     pub fn shard(&self) -> Option<ShardId> {
         match self {
-            Self::Transact(_)
-            | Self::Settle { .. }
-            | Self::Look { .. }
-            | Self::Reserve(_)
-            | Self::Release { .. } => None,
+            Self::Transact(_) | Self::Settle { .. } | Self::Look { .. } | Self::Reserve(_) | Self::Release { .. } => {
+                None
+            }
             Self::View { shard, .. }
             | Self::Submit { shard, .. }
             | Self::OutcomeOf { shard, .. }

@@ -247,11 +247,7 @@ pub(crate) fn decode_flag(what: &'static str, r: &mut Reader) -> Result<(bool, T
 }
 
 /// What comes behind a flag.
-pub(crate) fn decode_flagged(
-    flag: u8,
-    what: &'static str,
-    r: &mut Reader,
-) -> Result<(bool, Timestamp), DecodeError> {
+pub(crate) fn decode_flagged(flag: u8, what: &'static str, r: &mut Reader) -> Result<(bool, Timestamp), DecodeError> {
     match flag {
         flag @ 0..=1 => Ok((flag == 1, Timestamp::ZERO)),
         flag @ 2..=3 => Ok((flag == 3, Timestamp(r.u64(what)?))),

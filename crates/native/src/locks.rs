@@ -106,7 +106,8 @@ fn found(keys: Vec<Named>, names: &Names) -> Result<Vec<(KeyspaceId, Bytes)>, Fa
 }
 
 fn held_of(held: Vec<(Named, u64)>, names: &Names) -> Result<Vec<(KeyspaceId, Hold)>, Failure> {
-    let one = |((keyspace, key), since): (Named, u64)| Ok((names.find(&keyspace)?.id, Hold { key, since: LogIndex(since) }));
+    let one =
+        |((keyspace, key), since): (Named, u64)| Ok((names.find(&keyspace)?.id, Hold { key, since: LogIndex(since) }));
     held.into_iter().map(one).collect()
 }
 

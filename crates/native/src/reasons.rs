@@ -84,7 +84,9 @@ impl From<&Refusal> for Reason {
             Refusal::KeyspaceNotFound => Self::NoSuchKeyspace,
             Refusal::KeyspaceExists => Self::KeyspaceExists,
             Refusal::NotOrdered => Self::NotOrdered,
-            Refusal::TooLarge { .. } | Refusal::TooManyShards { .. } | Refusal::TooManyReserved { .. } => Self::TooLarge,
+            Refusal::TooLarge { .. } | Refusal::TooManyShards { .. } | Refusal::TooManyReserved { .. } => {
+                Self::TooLarge
+            }
             _ => Self::BadRequest,
         }
     }

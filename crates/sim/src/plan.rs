@@ -265,6 +265,17 @@ impl Plan {
                 bank.zones = moves.chance(500).then(|| moves.between(2, 3));
                 plan.bank = Some(bank);
             }
+            Ground::Reservations => {
+                let mut locks = Rng::new(seed).split(82);
+                plan.faults.insert(Fault::Crash, locks.between(second, 3 * second));
+                plan.faults.insert(Fault::Pause, locks.between(second, 3 * second));
+                plan.think_us = (1_000, 20_000);
+                let bank = BankPlan { tellers: locks.between(4, 6), accounts: Accounts(8), ..BankPlan::draw(seed) };
+                let split_every_us = locks.chance(700).then(|| locks.between(second / 2, 2 * second));
+                let locks_per_mille = locks.between(300, 800);
+                let answers_lost_per_mille = locks.between(0, 300);
+                plan.bank = Some(BankPlan { split_every_us, locks_per_mille, answers_lost_per_mille, ..bank });
+            }
             Ground::Upgrades => {
                 plan.bank = Some(BankPlan::draw(seed));
                 plan.old_release = Some(old_release(seed));

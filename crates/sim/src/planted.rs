@@ -235,23 +235,27 @@ pub const PLANTED: &[Planted] = &[
     .on(Ground::Transactions),
     // Reservations.
     flaw("ignore-reservations", "what a transaction has reserved is in nobody's way", Flaw::IgnoreReservations)
-        .on(Ground::Transactions),
+        .on(Ground::Reservations),
     flaw("claims-unread", "a commit does not look whether what it rests on is still reserved", Flaw::ClaimsUnread)
-        .on(Ground::Transactions),
+        .on(Ground::Reservations),
     flaw(
         "reserve-over-prepared",
         "a key is reserved and read though a transaction has prepared to write it",
         Flaw::ReserveOverPrepared,
     )
-    .on(Ground::Transactions),
-    bug("leave-reservations", "what somebody who is gone has reserved is never ended", Node(Sabotage::LeaveReservations))
-        .on(Ground::Transactions),
+    .on(Ground::Reservations),
+    bug(
+        "leave-reservations",
+        "what somebody who is gone has reserved is never ended",
+        Node(Sabotage::LeaveReservations),
+    )
+    .on(Ground::Reservations),
     flaw(
         "split-without-reservations",
         "what is reserved of keys that go to another shard is forgotten",
         Flaw::SplitWithoutReservations,
     )
-    .on(Ground::Splits),
+    .on(Ground::Reservations),
     // The dial.
     flaw(
         "close-over-prepared",

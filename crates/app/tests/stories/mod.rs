@@ -26,6 +26,7 @@ mod peers;
 mod placing;
 mod policies;
 mod releases;
+mod reserving;
 mod rot;
 mod sleeping;
 mod slow_watcher;

@@ -129,7 +129,9 @@ fn pieces(keyspace: &Keyspace, write: &Write) -> Result<Vec<(ShardId, Write)>, R
 mod tests {
     use super::*;
     use crate::keyspaces::tests::made;
-    use quorate_kv::across::{Check, Look};
+    use quorate_env::{LogIndex, Timestamp};
+    use quorate_kv::across::{Check, Look, TxId};
+    use quorate_kv::reserve::{Claims, Holder};
     use quorate_kv::{CompareOp, Expected, KeyValue, LeaseId, Revision};
 
     fn put(key: &'static str) -> Write {
@@ -175,6 +177,24 @@ mod tests {
         let answers = plan.answers(&BTreeMap::from([(shards[0], left), (shards[1], right)]));
         assert_eq!(answers[0], some(vec![kv("a")]));
         assert_eq!(answers[1], RangeResult { kvs: vec![kv("a"), kv("b")], more: true, count: 3 });
+    }
+
+    #[test]
+    fn each_part_claims_what_is_reserved_in_its_shard_and_is_as_old_as_the_others() {
+        let (keyspaces, orders) = made("orders", &["m"]);
+        let hold = |key: &'static str, since| Hold { key: key.into(), since: LogIndex(since) };
+        let holder = Holder { age: Timestamp(5), by: TxId(7) };
+        let held = vec![(orders, hold("a", 3)), (orders, hold("b", 4))];
+        let claims = Some(Claims { holder, held });
+        let success = vec![(orders, put("z"))];
+        let transaction = Transaction { success, claims, ..Transaction::default() };
+        let plan = Plan::of(&transaction, &keyspaces).expect("allowed");
+        let claims: Vec<Claim> = plan.parts.values().filter_map(|part| part.claim.clone()).collect();
+        let here = Claim { holder, held: vec![hold("a", 3), hold("b", 4)] };
+        assert_eq!(claims, [here, Claim { holder, held: Vec::new() }]);
+        // What is only read is claimed, too.
+        let reads = Transaction { success: Vec::new(), ..transaction };
+        assert_eq!(Plan::of(&reads, &keyspaces).expect("allowed").parts.len(), 1);
     }
 
     #[test]

@@ -88,8 +88,7 @@ mod tests {
     fn what_is_found_for_long_is_due_and_then_due_again() {
         let mut recovery = Recovery::default();
         let (tx, home, fence) = (TxId(7), ShardId(2), LogIndex(9));
-        let found =
-            || vec![Orphans { shard: ShardId(1), prepared: vec![(tx, home, fence)], ..Orphans::default() }];
+        let found = || vec![Orphans { shard: ShardId(1), prepared: vec![(tx, home, fence)], ..Orphans::default() }];
         let at = |since: std::time::Duration| Instant(0) + since;
         assert_eq!(recovery.take_due(found(), at(ORPHAN_AFTER / 2)), Due::default());
         let first = at(ORPHAN_AFTER * 3 / 2);

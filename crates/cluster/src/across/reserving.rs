@@ -178,7 +178,8 @@ impl Across {
         found: impl Iterator<Item = (ShardId, TxId, LogIndex)>,
         at: &Surroundings<'_>,
     ) {
-        let waiting = self.reserving.iter().filter_map(|(n, client)| client.again.as_ref().map(|(when, _)| (*n, *when)));
+        let waiting =
+            self.reserving.iter().filter_map(|(n, client)| client.again.as_ref().map(|(when, _)| (*n, *when)));
         let due: Vec<u64> = waiting.filter(|(_, when)| *when <= at.now).map(|(n, _)| n).collect();
         for number in due {
             let late = self.reserving.get_mut(&number).filter(|client| client.deadline <= at.now);
@@ -219,6 +220,129 @@ fn judge(wish: &Wish) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keyspaces::Keyspaces;
+    use crate::keyspaces::tests::made;
+    use bytes::Bytes;
+    use quorate_env::Rng;
+    use quorate_kv::{Applied, CommandId, Header};
+
+    /// A client that wants keys of two shards; what is asked of which shard, and what it is told.
+    struct Desk {
+        across: Across,
+        keyspaces: Keyspaces,
+        orders: KeyspaceId,
+        now: Instant,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let (keyspaces, orders) = made("orders", &["m"]);
+            Self { across: Across::new(Rng::new(1)), keyspaces, orders, now: Instant(0) }
+        }
+
+        fn with(&mut self, f: impl FnOnce(&mut Across, &Surroundings<'_>)) {
+            let (applied, moment) = (|_| None, Timestamp(77));
+            let Self { across, keyspaces, now, .. } = self;
+            f(across, &Surroundings { now: *now, moment, keyspaces, applied: &applied, sabotage: None });
+        }
+
+        fn wants(&mut self, age: Option<Timestamp>, keys: &[&'static str], held: &[(&'static str, u64)]) {
+            let keys = keys.iter().map(|key| (self.orders, Bytes::from(*key))).collect();
+            let hold = |(key, since): &(&'static str, u64)| Hold { key: (*key).into(), since: LogIndex(*since) };
+            let held = held.iter().map(|one| (self.orders, hold(one))).collect();
+            let wish = Wish { by: TxId(7), age, keys, held };
+            let deadline = Instant(0) + Duration::from_secs(2);
+            self.with(|across, at| across.reserve(1, wish, deadline, at));
+        }
+
+        fn asked(&mut self) -> (RequestId, ShardId, ReserveStep) {
+            let mut asks = self.across.take_asks();
+            let ask = asks.pop().expect("a shard is asked");
+            assert!(asks.is_empty(), "one after the other: {asks:?}");
+            let Command::Reserve { by: TxId(7), step } = ask.command else { panic!("{:?}", ask.command) };
+            (ask.id, ask.shard, step)
+        }
+
+        fn answer(&mut self, id: RequestId, answer: Result<&[u64], Error>) {
+            let held = |since: &u64| Held { since: LogIndex(*since), kv: None };
+            let answer = answer.map(|since| {
+                let reserved = Reserved { keys: since.iter().map(held).collect(), at: Timestamp(since[0]) };
+                Reply::Applied(Applied { header: Header::default(), outcome: Outcome::Reserved(reserved) })
+            });
+            self.with(|across, at| across.answered(id, answer, at));
+        }
+
+        fn told(&mut self) -> Option<Result<Reply, Error>> {
+            self.across.take_replies().pop().map(|(_, reply)| reply)
+        }
+    }
+
+    #[test]
+    fn keys_are_reserved_in_one_shard_after_the_other_and_answered_in_the_order_of_the_wish() {
+        let mut desk = Desk::new();
+        desk.wants(None, &["z", "a", "y"], &[("b", 3)]);
+        let (id, right, step) = desk.asked();
+        let (age, held) = (Timestamp(77), Vec::new());
+        assert_eq!(step, ReserveStep::Reserve { age, keys: vec!["z".into(), "y".into()], held });
+        desk.answer(id, Ok(&[20, 20]));
+        assert!(desk.told().is_none());
+        let (id, left, step) = desk.asked();
+        let held = vec![Hold { key: "b".into(), since: LogIndex(3) }];
+        assert_eq!(step, ReserveStep::Reserve { age, keys: vec!["a".into()], held });
+        assert_ne!(left, right);
+        desk.answer(id, Ok(&[9]));
+        let Some(Ok(Reply::Reserved(granted))) = desk.told() else { panic!("it has all of them") };
+        let since: Vec<u64> = granted.keys.iter().map(|held| held.since.0).collect();
+        assert_eq!((granted.age, since, granted.at), (age, vec![20, 9, 20], Timestamp(20)));
+        assert!(!desk.across.is_asking() && desk.across.reserving.is_empty());
+    }
+
+    #[test]
+    fn who_has_moved_is_found_again_and_who_has_lost_something_is_told() {
+        let mut desk = Desk::new();
+        desk.wants(Some(Timestamp(5)), &["a"], &[]);
+        let (id, ..) = desk.asked();
+        desk.answer(id, Err(Refusal::Moved { key: "a".into() }.into()));
+        assert!(desk.told().is_none());
+        desk.now = Instant(0) + AGAIN_AFTER;
+        desk.with(|across, at| across.tick(Vec::new(), at));
+        let (id, _, step) = desk.asked();
+        assert!(matches!(step, ReserveStep::Reserve { age: Timestamp(5), .. }), "it keeps its age: {step:?}");
+        let lost = Error::Refused(Refusal::ReservationLost { key: "b".into() });
+        desk.answer(id, Err(lost.clone()));
+        assert_eq!(desk.told().expect("an answer").err(), Some(lost));
+        // When there is no time left, the last reason is told.
+        desk.wants(None, &["a"], &[]);
+        let (id, ..) = desk.asked();
+        desk.answer(id, Err(Unavailable::NoLeader.into()));
+        desk.now = Instant(0) + Duration::from_secs(3);
+        desk.with(|across, at| across.tick(Vec::new(), at));
+        assert_eq!(desk.told().expect("an answer").err(), Some(Unavailable::NoLeader.into()));
+        // What nobody heard of is not called done or undone: it is nothing that anybody sees.
+        desk.wants(None, &["a"], &[]);
+        let (id, ..) = desk.asked();
+        desk.answer(id, Err(Error::UnknownOutcome(CommandId::default())));
+        assert_eq!(desk.told().expect("an answer").err(), Some(Unavailable::Timeout.into()));
+    }
+
+    #[test]
+    fn what_cannot_be_reserved_is_refused_and_a_release_is_heard_of_when_all_have_answered() {
+        let mut desk = Desk::new();
+        desk.wants(None, &[""], &[]);
+        assert_eq!(desk.told().expect("an answer").err(), Some(Refusal::EmptyKey.into()));
+        let max = limits::RESERVED_KEYS_MAX;
+        desk.wants(None, &vec!["a"; max + 1], &[]);
+        assert_eq!(desk.told().expect("an answer").err(), Some(Refusal::TooManyReserved { max }.into()));
+        let keys = ["a", "z"].map(|key| (desk.orders, Bytes::from(key))).to_vec();
+        desk.with(|across, at| across.release(1, (TxId(7), keys), Instant(9), at));
+        let asks: Vec<RequestId> = desk.across.take_asks().into_iter().map(|ask| ask.id).collect();
+        assert_eq!(asks.len(), 2);
+        let released = || Reply::Applied(Applied { header: Header::default(), outcome: Outcome::Released });
+        desk.with(|across, at| across.answered(asks[0], Ok(released()), at));
+        assert!(desk.told().is_none());
+        desk.with(|across, at| across.answered(asks[1], Ok(released()), at));
+        assert!(matches!(desk.told(), Some(Ok(Reply::Released))));
+    }
 
     #[test]
     fn what_is_reserved_for_too_long_is_due_and_then_due_again() {

@@ -5,9 +5,9 @@ use super::proto::quorate_server::Quorate;
 use super::proto::{
     self, ChangeKeyspaceRequest, ChangeKeyspaceResponse, CreateKeyspaceRequest, CreateKeyspaceResponse, DeleteRequest,
     DeleteResponse, GetRequest, GetResponse, ListKeyspacesRequest, ListKeyspacesResponse, Outcome, PutRequest,
-    PutResponse, ScanRequest, ScanResponse, SplitKeyspaceRequest, SplitKeyspaceResponse, StatusRequest, StatusResponse,
-    TransactRequest, TransactResponse, WatchRequest, ReleaseRequest, ReleaseResponse, ReserveRequest, ReserveResponse,
-    ReservedKey,
+    PutResponse, ReleaseRequest, ReleaseResponse, ReserveRequest, ReserveResponse, ReservedKey, ScanRequest,
+    ScanResponse, SplitKeyspaceRequest, SplitKeyspaceResponse, StatusRequest, StatusResponse, TransactRequest,
+    TransactResponse, WatchRequest,
 };
 use super::watch::{self, Messages, Responses};
 use super::{problems, translate};

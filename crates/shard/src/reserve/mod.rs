@@ -80,9 +80,8 @@ impl Transaction<'_> {
     /// The first key that somebody has not reserved any more, since that entry.
     fn lost(&self, by: TxId, held: &[Hold]) -> Option<Bytes> {
         let table = self.ledger.reservations();
-        let still = |hold: &Hold| {
-            table.get(&hold.key).is_some_and(|found| found.holder.by == by && found.since == hold.since)
-        };
+        let still =
+            |hold: &Hold| table.get(&hold.key).is_some_and(|found| found.holder.by == by && found.since == hold.since);
         held.iter().find(|hold| !still(hold)).map(|hold| hold.key.clone())
     }
 

@@ -192,13 +192,7 @@ impl World<'_> {
         self.teller_asks(teller, flight, request)
     }
 
-    fn lock_is_done(
-        &mut self,
-        teller: usize,
-        operation: u64,
-        lock: &Locking,
-        result: &TransactionResult,
-    ) -> Step {
+    fn lock_is_done(&mut self, teller: usize, operation: u64, lock: &Locking, result: &TransactionResult) -> Step {
         self.note_told(operation, result.at);
         if result.repeated {
             self.mark("transaction repeated");
@@ -255,7 +249,9 @@ impl World<'_> {
                 let before = at.checked_sub(1).map(|at| all[at]);
                 demand(before == Some(*seen), "what is reserved nobody else writes", || {
                     let key = key.escape_ascii();
-                    format!("operation {operation} reserved {key} as written by {seen}, and replaced what {before:?} wrote")
+                    format!(
+                        "operation {operation} reserved {key} as written by {seen}, and replaced what {before:?} wrote"
+                    )
                 })?;
             }
         }
