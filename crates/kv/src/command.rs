@@ -347,6 +347,7 @@ mod tests {
             Command::Wean { child: ShardId(21) },
             reserve(ReserveStep::Reserve {
                 age: Timestamp(300),
+                patient: true,
                 keys: vec!["k".into(), "l".into()],
                 held: vec![Hold { key: "j".into(), since: LogIndex(1 << 40) }],
             }),

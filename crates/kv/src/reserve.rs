@@ -7,7 +7,7 @@
 //!   Release, Lapse ──> others may have it: the transaction is given up, or its time is up
 //! ```
 //!
-//! Only the younger ever waits for the older one, so nobody waits in a circle (wound-wait: Rosenkrantz, Stearns, Lewis, "System level concurrency
+//! Only the younger ever waits for the older one, or who has nothing for anybody, so nobody waits in a circle (wound-wait: Rosenkrantz, Stearns, Lewis, "System level concurrency
 //! control for distributed database systems", TODS 1978). A transaction that begins anew keeps its age, so in the end it is the oldest.
 //!
 //! **A reservation is told from another by the entry that made it.** Who has lost one and got it again does not take the second for the first, under which it has
@@ -61,6 +61,8 @@ pub enum ReserveStep {
     Reserve {
         /// How old it is.
         age: Timestamp,
+        /// It has never had anything, so nobody waits for it: it lets those be that are younger by a little.
+        patient: bool,
         /// The keys. One that it has already stays reserved since when it was.
         keys: Vec<Bytes>,
         /// What it has here, as far as it knows. If that is not so any more, it had better begin anew.
@@ -121,6 +123,19 @@ const RESERVE: u8 = 1;
 const RELEASE: u8 = 2;
 const LAPSE: u8 = 3;
 
+/// By so much, in milliseconds of the clocks, somebody may be younger than who is [patient](ReserveStep::Reserve::patient) and keep what it has. Many times what a closure takes: where
+/// many begin at once, each waits for its turn and none is wounded; and whoever has waited for this long goes before all that begin later.
+pub const PATIENCE_MS: u64 = 100;
+
+impl Holder {
+    /// Whether another one keeps what it has.
+    #[must_use]
+    pub fn waits_for(self, other: Self, patient: bool) -> bool {
+        let soon = self.age.wall().0.saturating_add(PATIENCE_MS);
+        self.by != other.by && (self > other || patient && other.age.wall().0 <= soon)
+    }
+}
+
 impl Hold {
     fn encode(&self, w: &mut Writer) {
         w.bytes(&self.key);
@@ -167,9 +182,10 @@ impl Claim {
 impl ReserveStep {
     pub(crate) fn encode(&self, w: &mut Writer) {
         match self {
-            Self::Reserve { age, keys, held } => {
+            Self::Reserve { age, patient, keys, held } => {
                 w.u8(RESERVE);
                 w.u64(age.0);
+                w.bool(*patient);
                 w.varint(keys.len() as u64);
                 keys.iter().for_each(|key| w.bytes(key));
                 encode_held(held, w);
@@ -185,9 +201,9 @@ impl ReserveStep {
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
         Ok(match r.u8("step of a reservation")? {
             RESERVE => {
-                let age = Timestamp(r.u64("age")?);
+                let (age, patient) = (Timestamp(r.u64("age")?), r.bool("patient")?);
                 let keys = (0..r.count("keys")?).map(|_| r.bytes("key")).collect::<Result<_, _>>()?;
-                Self::Reserve { age, keys, held: decode_held(r)? }
+                Self::Reserve { age, patient, keys, held: decode_held(r)? }
             }
             RELEASE => Self::Release,
             LAPSE => Self::Lapse { until: LogIndex(r.varint("lapses until")?) },

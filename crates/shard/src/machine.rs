@@ -243,7 +243,7 @@ impl Machine {
         !self.births.is_empty()
     }
 
-    /// Whether nothing that it holds asks for anything to be done by itself: no lease may run out, no transaction waits to be settled, and no shard that was split
+    /// Whether nothing that it holds asks for anything to be done by itself: no lease and no reservation may run out, no transaction waits to be settled, and no shard that was split
     /// off to be weaned.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {

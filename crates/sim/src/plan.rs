@@ -95,6 +95,9 @@ const SPLITS_MAX: usize = 6;
 pub(crate) const AUDITS_PERCENT: u64 = 20;
 const LOOK_US: (u64, u64) = (1_000, 60_000);
 
+/// By so much the calm is longer where some tellers reserve, in microseconds.
+const LOCKS_CALM_US: u64 = 5_000_000;
+
 impl BankPlan {
     fn draw(seed: u64) -> Self {
         let (mut rng, mut splits) = (Rng::new(seed).split(50), Rng::new(seed).split(53));
@@ -272,6 +275,9 @@ impl Plan {
                 plan.think_us = (1_000, 20_000);
                 let bank = BankPlan { tellers: locks.between(4, 6), accounts: Accounts(8), ..BankPlan::draw(seed) };
                 let split_every_us = locks.chance(700).then(|| locks.between(second / 2, 2 * second));
+                if locks.chance(800) {
+                    plan.old_release = None;
+                }
                 let locks_per_mille = locks.between(300, 800);
                 let answers_lost_per_mille = locks.between(0, 300);
                 plan.bank = Some(BankPlan { split_every_us, locks_per_mille, answers_lost_per_mille, ..bank });
@@ -280,6 +286,10 @@ impl Plan {
                 plan.bank = Some(BankPlan::draw(seed));
                 plan.old_release = Some(old_release(seed));
             }
+        }
+        if plan.bank.is_some_and(|bank| bank.locks_per_mille > 0) {
+            // Tellers that reserve rest for longer in the end.
+            plan.calm_us += LOCKS_CALM_US;
         }
         plan
     }

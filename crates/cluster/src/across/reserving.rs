@@ -104,7 +104,9 @@ impl Across {
         let keys = client.asked.iter().map(|n| wish.keys[*n].1.clone()).collect();
         let here = wish.held.iter().filter(|(keyspace, hold)| shard_of(*keyspace, &hold.key) == Some(shard));
         let held: Vec<Hold> = here.map(|(_, hold)| hold.clone()).collect();
-        let step = ReserveStep::Reserve { age: client.age, keys, held };
+        // Whoever has an age may have something, if only from a run before.
+        let patient = wish.age.is_none() && client.got.is_empty();
+        let step = ReserveStep::Reserve { age: client.age, patient, keys, held };
         let (command, deadline) = (Command::Reserve { by: wish.by, step }, client.deadline);
         self.ask_for(shard, command, deadline, Purpose::Reserved { client: number });
     }
@@ -283,12 +285,12 @@ mod tests {
         desk.wants(None, &["z", "a", "y"], &[("b", 3)]);
         let (id, right, step) = desk.asked();
         let (age, held) = (Timestamp(77), Vec::new());
-        assert_eq!(step, ReserveStep::Reserve { age, keys: vec!["z".into(), "y".into()], held });
+        assert_eq!(step, ReserveStep::Reserve { age, patient: true, keys: vec!["z".into(), "y".into()], held });
         desk.answer(id, Ok(&[20, 20]));
         assert!(desk.told().is_none());
         let (id, left, step) = desk.asked();
         let held = vec![Hold { key: "b".into(), since: LogIndex(3) }];
-        assert_eq!(step, ReserveStep::Reserve { age, keys: vec!["a".into()], held });
+        assert_eq!(step, ReserveStep::Reserve { age, patient: false, keys: vec!["a".into()], held });
         assert_ne!(left, right);
         desk.answer(id, Ok(&[9]));
         let Some(Ok(Reply::Reserved(granted))) = desk.told() else { panic!("it has all of them") };
@@ -307,7 +309,10 @@ mod tests {
         desk.now = Instant(0) + AGAIN_AFTER;
         desk.with(|across, at| across.tick(Vec::new(), at));
         let (id, _, step) = desk.asked();
-        assert!(matches!(step, ReserveStep::Reserve { age: Timestamp(5), .. }), "it keeps its age: {step:?}");
+        assert!(
+            matches!(step, ReserveStep::Reserve { age: Timestamp(5), patient: false, .. }),
+            "as old as it was: {step:?}"
+        );
         let lost = Error::Refused(Refusal::ReservationLost { key: "b".into() });
         desk.answer(id, Err(lost.clone()));
         assert_eq!(desk.told().expect("an answer").err(), Some(lost));

@@ -119,9 +119,9 @@ impl Ledger {
         self.unresolved.iter().filter_map(|tx| Some((*tx, self.decided.get(tx)?)))
     }
 
-    /// Whether nothing is prepared, and what was decided is carried out everywhere.
+    /// Whether nothing is prepared or reserved, and what was decided is carried out everywhere.
     pub fn is_settled(&self) -> bool {
-        self.prepared.is_empty() && self.unresolved.is_empty()
+        self.prepared.is_empty() && self.unresolved.is_empty() && self.reservations.is_empty()
     }
 
     /// What was committed under a client's name.

@@ -21,7 +21,9 @@ impl Transaction<'_> {
         step: &ReserveStep,
     ) -> Result<Result<Outcome, Refusal>, MachineError> {
         match step {
-            ReserveStep::Reserve { age, keys, held } => self.reserve(Holder { age: *age, by }, keys, held),
+            ReserveStep::Reserve { age, patient, keys, held } => {
+                self.reserve((Holder { age: *age, by }, *patient), keys, held)
+            }
             ReserveStep::Release => {
                 self.release_up_to(by, LogIndex(u64::MAX));
                 Ok(Ok(Outcome::Released))
@@ -35,7 +37,7 @@ impl Transaction<'_> {
 
     fn reserve(
         &mut self,
-        holder: Holder,
+        (holder, patient): (Holder, bool),
         keys: &[Bytes],
         held: &[Hold],
     ) -> Result<Result<Outcome, Refusal>, MachineError> {
@@ -52,7 +54,7 @@ impl Transaction<'_> {
         if all > max {
             return Ok(Err(Refusal::TooManyReserved { max }));
         }
-        if let Some(blocker) = keys.iter().find_map(|key| self.hindrance(holder, key)) {
+        if let Some(blocker) = keys.iter().find_map(|key| self.hindrance(holder, patient, key)) {
             return Ok(Err(blocker.into()));
         }
         let since = self.meta.applied.next();
@@ -70,11 +72,11 @@ impl Transaction<'_> {
     }
 
     /// What keeps somebody from reserving a key: what is prepared is waited for, whoever is older.
-    fn hindrance(&self, holder: Holder, key: &Bytes) -> Option<Blocker> {
+    fn hindrance(&self, holder: Holder, patient: bool, key: &Bytes) -> Option<Blocker> {
         let range = KeyRange::single(key.clone());
         let prepared = self.ledger.locks().blocker(&range, Mode::Write);
         let prepared = prepared.filter(|_| self.flaw != Some(Flaw::ReserveOverPrepared));
-        prepared.or_else(|| self.ledger.reservations().blocker(&range, Some(holder)))
+        prepared.or_else(|| self.ledger.reservations().before(key, holder, patient))
     }
 
     /// The first key that somebody has not reserved any more, since that entry.

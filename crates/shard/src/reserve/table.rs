@@ -84,13 +84,19 @@ impl Reservations {
 
     /// What keeps somebody from writing a range: what others have reserved, unless they are younger. Who has no age waits for all.
     pub fn blocker(&self, range: &KeyRange, holder: Option<Holder>) -> Option<Blocker> {
+        self.find(range, |other| holder.is_none_or(|own| own.waits_for(other, false)))
+    }
+
+    /// The same of who reserves a key.
+    pub fn before(&self, key: &Bytes, holder: Holder, patient: bool) -> Option<Blocker> {
+        self.find(&KeyRange::single(key.clone()), |other| holder.waits_for(other, patient))
+    }
+
+    fn find(&self, range: &KeyRange, waits_for: impl Fn(Holder) -> bool) -> Option<Blocker> {
         if self.is_empty() {
             return None;
         }
-        let mut others = self.within(range).filter(|(_, reservation)| match holder {
-            Some(own) => own.by != reservation.holder.by && own > reservation.holder,
-            None => true,
-        });
+        let mut others = self.within(range).filter(|(_, reservation)| waits_for(reservation.holder));
         others.next().map(|(key, reservation)| Blocker { key: key.clone(), by: reservation.holder.by })
     }
 
@@ -133,6 +139,8 @@ impl Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_env::WallMs;
+    use quorate_kv::reserve::PATIENCE_MS;
 
     fn holder(age: u64, by: u128) -> Holder {
         Holder { age: Timestamp(age), by: TxId(by) }
@@ -154,6 +162,19 @@ mod tests {
         assert_eq!(table.blocker(&reversed, None), None);
         let before = KeyRange { start: "a".into(), end: RangeEnd::Before("b".into()) };
         assert_eq!(table.blocker(&before, None), None);
+    }
+
+    #[test]
+    fn who_has_nothing_waits_for_those_that_are_younger_by_a_little() {
+        let (ms, key) = (|ms: u64| Timestamp::of(WallMs(ms)), Bytes::from("b"));
+        let mut table = Reservations::default();
+        let holder = |age, by| Holder { age, by: TxId(by) };
+        table.insert(key.clone(), Reservation { holder: holder(ms(1_000), 1), since: LogIndex(9) });
+        let waits = |age, patient| table.before(&key, holder(ms(age), 2), patient).is_some();
+        assert!(waits(1_001, true) && waits(1_001, false), "for the older one");
+        assert!(waits(999, true) && waits(1_000 - PATIENCE_MS, true));
+        assert!(!waits(999, false) && !waits(999 - PATIENCE_MS, true), "whoever has waited for so long does not");
+        assert!(table.before(&key, holder(ms(999), 1), true).is_none(), "its own");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Reservations, in stories.
 //!
 //! ```text
-//!   reserve TX age=N [held=KEY@ENTRY,...] KEY...
+//!   reserve TX age=N [patient=true] [held=KEY@ENTRY,...] KEY...
 //!   release TX, lapse TX until=ENTRY
 //!   claim=AGE[:KEY@ENTRY,...]            before the words of a prepare or a decide: of the transaction of the same number
 //!   reservations                         the table
@@ -26,12 +26,13 @@ pub(super) fn command(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Com
         "lapse" => ReserveStep::Lapse { until: LogIndex(option(args, "until")?.ok_or("until when?")?) },
         _ => {
             let age = Timestamp(option(args, "age")?.ok_or("how old?")?);
+            let patient = option(args, "patient")?.unwrap_or(false);
             let held = held(&option::<String>(args, "held")?.unwrap_or_default())?;
             let mut keys = Vec::new();
             while let Some(key) = args.next_pos() {
                 keys.push(Bytes::copy_from_slice(key.as_bytes()));
             }
-            ReserveStep::Reserve { age, keys, held }
+            ReserveStep::Reserve { age, patient, keys, held }
         }
     };
     Ok(Command::Reserve { by, step })
