@@ -39,6 +39,8 @@ struct State {
 pub(crate) struct Locks {
     client: Client,
     name: String,
+    /// Keys are asked for one after the other: the first answer tells the age that goes with all of them.
+    turn: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -54,7 +56,7 @@ fn held(held: &BTreeMap<At, u64>) -> Vec<Value> {
 
 impl Locks {
     pub fn new(client: Client) -> Self {
-        Self { client, name: random_name(), state: Mutex::default() }
+        Self { client, name: random_name(), turn: tokio::sync::Mutex::default(), state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -73,6 +75,7 @@ impl Locks {
 
     /// Reserves a key, and reads it; `others` is what this run has reserved before.
     pub async fn reserve(&self, at: &At, others: &BTreeMap<At, u64>) -> Result<(Option<KeyValue>, u64), Error> {
+        let _turn = self.turn.lock().await;
         let mut body = json!({ "keys": [said(at)], "held": held(others) });
         {
             let mut state = self.state();
