@@ -49,8 +49,6 @@ pub enum Flaw {
     ClaimsUnread,
     /// Keys are reserved, and read, though a transaction has prepared to write them.
     ReserveOverPrepared,
-    /// What is reserved of the keys that go to a child is forgotten.
-    SplitWithoutReservations,
     /// A moment is taken to be closed although a transaction is prepared that may turn out to have happened by then.
     CloseOverPrepared,
     /// A moment lacks what had been decided elsewhere by then, and was carried out here later.

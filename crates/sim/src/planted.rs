@@ -250,12 +250,6 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::LeaveReservations),
     )
     .on(Ground::Reservations),
-    flaw(
-        "split-without-reservations",
-        "what is reserved of keys that go to another shard is forgotten",
-        Flaw::SplitWithoutReservations,
-    )
-    .on(Ground::Reservations),
     // The dial.
     flaw(
         "close-over-prepared",
