@@ -17,6 +17,10 @@ pub(crate) struct Buffer {
     reads: BTreeMap<At, Option<(Bytes, u64)>>,
     /// What is to be written: a value, or that the key goes.
     writes: BTreeMap<At, Option<Bytes>>,
+    /// Those of the reads that are reserved, and since when: nobody changes them.
+    pub held: BTreeMap<At, u64>,
+    /// What was reserved is lost, or could not be: the closure is run again, whatever it says.
+    pub lost: Option<String>,
     /// A read failed, so what the closure says of it is no wonder.
     pub failed: bool,
 }
@@ -34,6 +38,19 @@ impl Buffer {
             entry.insert(found.map(|kv| (kv.value.0, kv.mod_revision)));
         }
         self.known(&at).flatten()
+    }
+
+    /// Remembers what was read when it was reserved; returns what is known now, or nothing if it is not what was read
+    /// before.
+    pub fn reserve(&mut self, at: &At, found: Option<KeyValue>, since: u64) -> Option<Option<Bytes>> {
+        let found = found.map(|kv| (kv.value.0, kv.mod_revision));
+        let revision = |read: &Option<(Bytes, u64)>| read.as_ref().map(|(_, revision)| *revision);
+        if self.reads.get(at).is_some_and(|before| revision(before) != revision(&found)) {
+            return None;
+        }
+        self.reads.insert(at.clone(), found);
+        self.held.insert(at.clone(), since);
+        self.known(at)
     }
 
     /// Means to write a value, or that a key goes. The last word on a key counts.
@@ -67,7 +84,8 @@ impl Buffer {
     }
 
     fn checks(&self) -> Transaction {
-        self.reads.iter().fold(Transaction::new(), |transaction, ((keyspace, key), read)| {
+        let compared = self.reads.iter().filter(|(at, _)| !self.held.contains_key(*at));
+        compared.fold(Transaction::new(), |transaction, ((keyspace, key), read)| {
             let check = match read {
                 Some((_, revision)) => Check::ModRevision(Op::Equal, *revision),
                 None => Check::Exists(false),
@@ -124,6 +142,23 @@ mod tests {
             .write("bank", &Write::delete("c"));
         assert_eq!(buffer.commit(), Some(expected));
         assert_eq!(buffer.keys_read(), ["bank/a", "bank/b"]);
+    }
+
+    #[test]
+    fn what_is_reserved_is_not_compared_unless_it_is_not_what_was_read() {
+        let mut buffer = Buffer::default();
+        buffer.remember(at("a"), kv("1", 7));
+        buffer.remember(at("b"), kv("1", 7));
+        assert_eq!(buffer.reserve(&at("a"), kv("1", 7), 30), Some(Some("1".into())));
+        assert_eq!(buffer.reserve(&at("b"), kv("2", 8), 31), None, "somebody has changed it");
+        assert_eq!(buffer.reserve(&at("c"), None, 32), Some(None));
+        buffer.write(at("a"), Some("2".into()));
+        assert_eq!(buffer.reserve(&at("a"), kv("1", 7), 30), Some(Some("2".into())), "the own write is seen");
+        let expected = Transaction::new()
+            .check("bank", "b", &Check::ModRevision(Op::Equal, 7))
+            .write("bank", &Write::put("a", "2"));
+        assert_eq!(buffer.commit(), Some(expected));
+        assert_eq!(buffer.held.into_iter().collect::<Vec<_>>(), [(at("a"), 30), (at("c"), 32)]);
     }
 
     #[test]

@@ -52,6 +52,8 @@ reasons! {
     FeatureLevel = "feature_level";
     /// There is one of that name.
     KeyspaceExists = "keyspace_exists";
+    /// Something that was reserved is not any more: an older transaction has taken it over, or its time was up.
+    LockLost = "lock_lost";
     /// Nobody leads the shard at the moment.
     NoLeader = "no_leader";
     /// The disks are full.

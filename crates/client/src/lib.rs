@@ -13,10 +13,13 @@
 //!     .await?;
 //! ```
 //!
+//! Keys that many write at once are read with [`Tx::get_for_update`], which reserves them, so that the commit is not
+//! beaten by others'.
+//!
 //! ```text
-//!   transaction (buffer) ─> transact ─┐
-//!   keys, scan, keyspaces ────────────┴> client::ask ─> verdict (pure: what now?) ─> http ─> a node
-//!   watch ─> events (pure) ───────────────────────────────────────────────────────> http ─> a node
+//!   transaction (buffer, locks) ─> transact ─┐
+//!   keys, scan, keyspaces ───────────────────┴> client::ask ─> verdict (pure: what now?) ─> http ─> a node
+//!   watch ─> events (pure) ──────────────────────────────────────────────────────────────> http ─> a node
 //! ```
 //!
 //! What it promises: what it reports as done was done once; what it reports as refused or unavailable was not done; and
@@ -35,6 +38,7 @@ mod freshness;
 mod http;
 mod keys;
 mod keyspaces;
+mod locks;
 mod nodes;
 mod options;
 mod pause;

@@ -94,6 +94,9 @@ pub struct Transaction {
     write: Vec<Value>,
     #[serde(rename = "else")]
     otherwise: Vec<Value>,
+    /// What is reserved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lock: Option<Value>,
 }
 
 impl Transaction {
@@ -139,6 +142,11 @@ impl Transaction {
     pub fn write(mut self, keyspace: &str, write: &Write) -> Self {
         self.write.push(write.said(keyspace));
         self
+    }
+
+    /// It rests on what is reserved.
+    pub(crate) fn under(self, lock: Option<Value>) -> Self {
+        Self { lock, ..self }
     }
 
     /// Something is written if a check does not hold.

@@ -13,10 +13,17 @@
 //! several times, and may see keys as they never were together; what it concludes from that is thrown away, an error
 //! too. So it does nothing but read and write through its [`Tx`].
 //!
+//! What it reads with [`Tx::get_for_update`] is reserved: nobody else writes it until the commit, so that where many
+//! write one key, one after the other gets through, and none tries in vain. An older transaction takes over what a
+//! younger one has reserved, whose closure is run again; its own age it keeps, so in the end it is the oldest. What is
+//! reserved ends by itself four seconds later, so the closure is short.
+//!
 //! Each run commits under a name of its own. If the answer is lost, the same commit is sent again under that name,
 //! until somebody knows.
 
 use crate::buffer::{At, Buffer};
+use crate::error::Reason;
+use crate::locks::Locks;
 use crate::pause::{draw, pause};
 use crate::{Client, Error, Options, Transaction};
 use bytes::Bytes;
@@ -32,6 +39,7 @@ const KEYS_NAMED_MAX: usize = 4;
 pub struct Tx {
     client: Client,
     buffer: Arc<Mutex<Buffer>>,
+    locks: Arc<Locks>,
 }
 
 impl Tx {
@@ -59,6 +67,38 @@ impl Tx {
         }
     }
 
+    /// Reserves a key and reads its value; none if it is not there. Nobody else writes it until this run is committed or
+    /// given up. Waits for older transactions that have reserved it.
+    ///
+    /// # Errors
+    /// If it is refused, something that this run has reserved is lost, or nobody is available. Return that from the
+    /// closure: if something was lost it is run again.
+    pub async fn get_for_update(&self, keyspace: &str, key: impl AsRef<[u8]>) -> Result<Option<Bytes>, Error> {
+        let at: At = (keyspace.into(), Bytes::copy_from_slice(key.as_ref()));
+        let others = {
+            let buffer = self.buffer();
+            if let Some(known) = buffer.known(&at).filter(|_| buffer.held.contains_key(&at)) {
+                return Ok(known);
+            }
+            buffer.held.clone()
+        };
+        let reserved = self.locks.reserve(&at, &others).await;
+        let mut buffer = self.buffer();
+        let error = match reserved {
+            Ok((found, since)) => match buffer.reserve(&at, found, since) {
+                Some(known) => return Ok(known),
+                None => {
+                    let message = format!("somebody changed {} after it was read", String::from_utf8_lossy(&at.1));
+                    Error::Conflict { tries: 1, message }
+                }
+            },
+            Err(error) => error,
+        };
+        buffer.failed = true;
+        buffer.lost = lost(&error);
+        Err(error)
+    }
+
     /// Writes a key, if this run is committed.
     pub fn put(&self, keyspace: &str, key: impl AsRef<[u8]>, value: impl Into<Bytes>) {
         self.buffer().write((keyspace.into(), Bytes::copy_from_slice(key.as_ref())), Some(value.into()));
@@ -67,6 +107,14 @@ impl Tx {
     /// Removes a key, if this run is committed.
     pub fn delete(&self, keyspace: &str, key: impl AsRef<[u8]>) {
         self.buffer().write((keyspace.into(), Bytes::copy_from_slice(key.as_ref())), None);
+    }
+}
+
+/// What others have taken, if that is why: then another run may have it.
+fn lost(error: &Error) -> Option<String> {
+    match error {
+        Error::Conflict { message, .. } | Error::Refused { reason: Reason::LockLost, message } => Some(message.clone()),
+        _ => None,
     }
 }
 
@@ -94,10 +142,11 @@ impl Client {
     {
         let Options { transaction_tries, transaction_deadline, .. } = self.shared.options;
         let until = Instant::now() + transaction_deadline;
+        let locks = Arc::new(Locks::new(self.clone()));
         let mut tries = 0;
         loop {
             tries += 1;
-            let tx = Tx { client: self.clone(), buffer: Arc::default() };
+            let tx = Tx { client: self.clone(), buffer: Arc::default(), locks: locks.clone() };
             let result = closure(tx.clone()).await;
             let buffer = std::mem::take(&mut *tx.buffer());
             let step = match &result {
@@ -105,19 +154,28 @@ impl Client {
                 Err(_) if buffer.failed => None,
                 Err(_) => buffer.validation(),
             };
-            let Some(step) = step else { return result };
-            match self.commit(&step, &buffer).await? {
-                Committed::Done => return result,
+            let committed = match (&buffer.lost, step) {
+                (Some(message), _) => Committed::Conflict(message.clone()),
+                (None, None) => return result,
+                (None, Some(step)) => self.commit(step.under(locks.claim(&buffer.held)), &buffer).await?,
+            };
+            match committed {
+                Committed::Done => {
+                    locks.committed(&buffer.held);
+                    return result;
+                }
                 Committed::Conflict(message) if tries >= transaction_tries || Instant::now() >= until => {
                     return Err(Error::Conflict { tries, message }.into());
                 }
+                // Who has reserved something waits where it is, and not here.
+                Committed::Conflict(_) if locks.are_used() => sleep(pause(0, draw())).await,
                 Committed::Conflict(_) => sleep(pause(tries - 1, draw())).await,
             }
         }
     }
 
-    async fn commit(&self, step: &Transaction, buffer: &Buffer) -> Result<Committed, Error> {
-        match self.transact(step, None).await {
+    async fn commit(&self, step: Transaction, buffer: &Buffer) -> Result<Committed, Error> {
+        match self.transact(&step, None).await {
             Ok(done) if done.succeeded => Ok(Committed::Done),
             Ok(_) => {
                 let read = buffer.keys_read();
@@ -127,8 +185,7 @@ impl Client {
                     read.len()
                 )))
             }
-            Err(Error::Conflict { message, .. }) => Ok(Committed::Conflict(message)),
-            Err(error) => Err(error),
+            Err(error) => lost(&error).map(Committed::Conflict).ok_or(error),
         }
     }
 }

@@ -118,8 +118,10 @@ impl Trial {
                 self.conflict = Some(message);
                 Next::GoOn
             }
-            // That the condition failed was decided under the name, once for all.
-            error @ Error::ConditionFailed { .. } => Next::Fail(error),
+            // That the condition failed, or that something was lost, was decided under the name, once for all.
+            error @ (Error::ConditionFailed { .. } | Error::Refused { reason: Reason::LockLost, .. }) => {
+                Next::Fail(error)
+            }
             // No server that decides says so of what it has done.
             error if !self.perhaps_done => Next::Fail(error),
             error => {
@@ -209,6 +211,10 @@ mod tests {
         trial.judge("a", lost());
         let decided = trial.judge("b", refused(409, "condition_failed"));
         assert_eq!(decided, Next::Fail(Error::ConditionFailed { now: None }));
+        let mut trial = named();
+        trial.judge("a", lost());
+        let decided = trial.judge("b", refused(409, "lock_lost"));
+        assert!(matches!(decided, Next::Fail(Error::Refused { reason: Reason::LockLost, .. })), "{decided:?}");
         // As is what was done, by whichever try.
         let mut trial = named();
         trial.judge("a", lost());

@@ -95,6 +95,10 @@ pub const ACROSS_STEP_TIMEOUT: Duration = Duration::from_secs(3);
 /// takes on a slow disk, and short enough that nobody waits 5 s for a lock whose owner is gone.
 pub const ORPHAN_AFTER: Duration = Duration::from_secs(1);
 
+/// Keys that an interactive transaction has reserved are others' again after this long, whatever becomes of its client: many times what a closure takes, and, with
+/// a tick and an entry, less than the 5 s for which nobody is to wait for somebody who is gone. A leader counts from when it first saw them.
+pub const RESERVED_FOR: Duration = Duration::from_secs(4);
+
 /// Entries of a home's log for which a decision is kept, so that whoever comes late hears it. At a thousand entries a second that is a minute
 /// and a half, many times what a step may take; at some 60 bytes for each it costs a few MiB.
 pub const FENCE_ENTRIES: u64 = 100_000;

@@ -150,6 +150,8 @@ pub enum Sabotage {
     WeanEarly,
     /// Never finish a transaction whose coordinator is silent.
     LeaveOrphans,
+    /// Never end what somebody has reserved and left.
+    LeaveReservations,
     /// Take part at once, without asking what others have seen.
     SkipRecall,
     /// Of what others have seen, believe terms alone, not votes nor acknowledged entries.

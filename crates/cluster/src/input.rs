@@ -6,12 +6,14 @@ use crate::looking::{Observation, Observed};
 use crate::members::Roster;
 use crate::placement::Placements;
 use crate::wire::PeerMessage;
+use bytes::Bytes;
 use quorate_consensus::Role;
 use quorate_env::{LogIndex, NodeId, ReplicaId, ShardId, Term, WallMs};
 use quorate_kv::across::{Decision, Look, Transaction, TransactionResult, TxId};
+use quorate_kv::reserve::{Granted, Wish};
 use quorate_kv::{
-    Applied, Command, CommandId, Consistency, Error, Event, Freshness, Header, LeaseId, LeaseInfo, Looked, Read,
-    Revision, Status, WatchSpec,
+    Applied, Command, CommandId, Consistency, Error, Event, Freshness, Header, KeyspaceId, LeaseId, LeaseInfo, Looked,
+    Read, Revision, Status, WatchSpec,
 };
 use quorate_shard::{View, WatcherKey};
 use quorate_storage::store::FlushJob;
@@ -152,6 +154,15 @@ pub enum Request {
         /// Which.
         tx: TxId,
     },
+    /// Reserve keys for an interactive transaction, wherever they are.
+    Reserve(Wish),
+    /// An interactive transaction is given up.
+    Release {
+        /// Which.
+        by: TxId,
+        /// What it has reserved.
+        keys: Vec<(KeyspaceId, Bytes)>,
+    },
     /// Another is to lead. Only the leader can be asked.
     MoveLeader {
         /// Which shard.
@@ -166,7 +177,9 @@ impl Request {
     #[must_use]
     pub fn shard(&self) -> Option<ShardId> {
         match self {
-            Self::Transact(_) | Self::Settle { .. } | Self::Look { .. } => None,
+            Self::Transact(_) | Self::Settle { .. } | Self::Look { .. } | Self::Reserve(_) | Self::Release { .. } => {
+                None
+            }
             Self::View { shard, .. }
             | Self::Submit { shard, .. }
             | Self::OutcomeOf { shard, .. }
@@ -229,6 +242,10 @@ pub enum Reply {
     Looked(Looked),
     /// To [`Request::Settle`]; `None` if it is too long ago to tell.
     Settled(Option<Decision>),
+    /// To [`Request::Reserve`].
+    Reserved(Granted),
+    /// To [`Request::Release`].
+    Released,
     /// To [`Request::MoveLeader`]: who was asked for leads.
     Moved,
 }

@@ -60,7 +60,8 @@ impl Observation {
     }
 
     fn look(self) -> Result<Result<PartResult, Refusal>, quorate_shard::MachineError> {
-        let mut sight = PartResult { holds: true, reads: Vec::with_capacity(self.reads.len()), at: self.view.clock() };
+        let (reads, at) = (Vec::with_capacity(self.reads.len()), self.view.clock());
+        let mut sight = PartResult { holds: true, reads, at, ..PartResult::default() };
         for read in &self.reads {
             if let Some(blocker) = self.view.blocker(read).filter(|_| self.freshness.minds_locks()) {
                 return Ok(Err(blocker.into()));
@@ -287,7 +288,8 @@ mod tests {
             version: 1,
             lease: LeaseId::NONE,
         };
-        PartResult { holds: true, reads: vec![RangeResult { kvs: vec![kv], more: false, count: 1 }], at: Timestamp(at) }
+        let reads = vec![RangeResult { kvs: vec![kv], more: false, count: 1 }];
+        PartResult { holds: true, reads, at: Timestamp(at), lost: None }
     }
 
     /// Looks at all keys of a keyspace of two shards; returns these, and the number of the question.

@@ -33,7 +33,7 @@ use heating::Heat;
 use outposts::Outposts;
 use placing::{Goodbye, Landmarks, Sayings};
 use quorate_consensus::{Config, Group, Membership, Restored};
-use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, Rng, ShardId, WallMs};
+use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, Rng, ShardId, Timestamp, WallMs};
 use quorate_kv::{Command, Error, KeyspaceId, Level, Refusal, ShardCounts, Unavailable};
 use quorate_shard::{Birth, Machine, Procedures, Remains, View};
 use quorate_storage::store::Store;
@@ -391,7 +391,7 @@ impl Node {
                     self.nursery.flushed(ticket);
                 }
             }
-            Input::Leave => self.each(now, |replica, cx| replica.leave(cx)),
+            Input::Leave => self.each(now, Replica::leave),
             Input::Observed(observed) => self.observed(now, observed),
             Input::Stop => {
                 self.looking.stop();
@@ -465,6 +465,12 @@ impl Node {
             (None, Request::Settle { home, tx }) => {
                 self.with_across(now, |across, at| across.settle(id, home, tx, deadline, at));
             }
+            (None, Request::Reserve(wish)) => {
+                self.with_across(now, |across, at| across.reserve(id, wish, deadline, at));
+            }
+            (None, Request::Release { by, keys }) => {
+                self.with_across(now, |across, at| across.release(id, (by, keys), deadline, at));
+            }
             (Some(shard), Request::Submit { command, .. }) if !self.is_served_here(shard) => {
                 self.submit_elsewhere(now, id, (shard, command), deadline);
             }
@@ -508,7 +514,9 @@ impl Node {
         let elsewhere = |shard| self.outposts.applied(shard);
         let applied = |shard: ShardId| self.replicas.get(&shard).map(Replica::applied).or_else(|| elsewhere(shard));
         let (keyspaces, sabotage) = (&*self.system.keyspaces, self.shared.config.sabotage);
-        f(&mut self.across, &Surroundings { now, keyspaces, applied: &applied, sabotage });
+        let wall = WallMs(self.shared.wall.0 + now.since(self.shared.ticked).as_millis() as u64);
+        let moment = Timestamp::of(wall);
+        f(&mut self.across, &Surroundings { now, moment, keyspaces, applied: &applied, sabotage });
     }
 
     /// Lets the groups that this node leads take a step towards what the members' rows ask for.
@@ -839,6 +847,12 @@ impl Node {
     #[must_use]
     pub fn view(&self, shard: ShardId) -> Option<View> {
         self.replicas.get(&shard).map(Replica::view)
+    }
+
+    /// How many reservations a replica knows of, for checkers.
+    #[must_use]
+    pub fn reserved(&self, shard: ShardId) -> usize {
+        self.replicas.get(&shard).map_or(0, |replica| replica.reserved().len())
     }
 
     /// A replica, for status pages and checkers.

@@ -45,7 +45,8 @@ use quorate_consensus::{
 };
 use quorate_env::checksum::checksum;
 use quorate_env::{Instant, LogIndex, NodeId, Reader, ReplicaId, Rng, ShardId, Term, Timestamp, WallMs, Writer};
-use quorate_kv::across::TxStep;
+use quorate_kv::across::{TxId, TxStep};
+use quorate_kv::reserve::ReserveStep;
 use quorate_kv::{
     Command, CommandId, Consistency, Error, Event, Header, LeaseId, Read, Refusal, Revision, SessionId, Status,
     Unavailable,
@@ -542,7 +543,11 @@ impl Replica {
             }
             Request::Status { .. } => Ok(Reply::Status(self.status(cx))),
             Request::Standings { .. } => return self.ask_standings(id, deadline, cx),
-            Request::Transact(_) | Request::Settle { .. } | Request::Look { .. } => {
+            Request::Transact(_)
+            | Request::Settle { .. }
+            | Request::Look { .. }
+            | Request::Reserve(_)
+            | Request::Release { .. } => {
                 unreachable!("the node carries these through")
             }
             Request::MoveLeader { to, .. } => return self.ask_to_move(id, to, deadline, cx),
@@ -1103,8 +1108,15 @@ impl Replica {
         }
         let prepared = self.machine.prepared().map(|(tx, prepared)| (tx, prepared.home, prepared.fence)).collect();
         let unresolved = self.machine.unresolved().map(|(tx, d)| (tx, d.decision, d.unresolved.clone())).collect();
-        let orphans = Orphans { shard: self.shard, prepared, unresolved };
-        (!orphans.prepared.is_empty() || !orphans.unresolved.is_empty()).then_some(orphans)
+        let reserved = self.reserved().into_iter().collect();
+        let orphans = Orphans { shard: self.shard, prepared, unresolved, reserved };
+        let none = orphans.prepared.is_empty() && orphans.unresolved.is_empty() && orphans.reserved.is_empty();
+        (!none).then_some(orphans)
+    }
+
+    /// Who has reserved something, and by which entries.
+    pub fn reserved(&self) -> BTreeSet<(TxId, LogIndex)> {
+        self.machine.reserved()
     }
 
     pub fn view(&self) -> View {
@@ -1163,6 +1175,7 @@ fn needs_space(command: &Command) -> bool {
         }
         Command::LeaseGrant { .. } | Command::Call { .. } => true,
         Command::Across { step, .. } => matches!(step, TxStep::Prepare { .. } | TxStep::Decide(_)),
+        Command::Reserve { step, .. } => matches!(step, ReserveStep::Reserve { .. }),
         Command::Split { .. } => true,
         Command::LeaseRevoke { .. } | Command::LeaseExpire { .. } | Command::Compact { .. } | Command::Wean { .. } => {
             false

@@ -91,7 +91,11 @@ pub(crate) fn status(error: &Error) -> Status {
                 MoveRefusal::TooLong => TRANSFER_TIMEOUT,
             },
             // Whoever holds the lock lets go of it soon: a client that retries will pass.
-            Refusal::Locked { .. } | Refusal::Aborted { .. } | Refusal::Moved { .. } => {
+            Refusal::Locked { .. }
+            | Refusal::Aborted { .. }
+            | Refusal::Moved { .. }
+            | Refusal::ReservationLost { .. }
+            | Refusal::TooManyReserved { .. } => {
                 return Status::unavailable(refusal.to_string());
             }
             Refusal::EmptyKey => EMPTY_KEY,

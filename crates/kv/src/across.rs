@@ -9,6 +9,7 @@
 //! Whoever finds a lock whose owner is silent asks the home to *settle*: what was decided stands, and what was not is aborted for ever. So a
 //! prepare that comes late holds its locks only until somebody asks, and a decision that comes late finds that it was aborted.
 
+use crate::reserve::{Claim, Claims};
 use crate::{Compare, CompareOp, Expected, KeyRange, KeyspaceId, RangeOp, RangeResult};
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Timestamp, Writer};
@@ -89,6 +90,8 @@ pub struct Transaction {
     pub key: Option<u128>,
     /// What it writes has a later timestamp than this: the client has seen what happened then.
     pub after: Timestamp,
+    /// What it has reserved. If some of that is not so any more, a check has failed; what is written ends them all.
+    pub claims: Option<Claims>,
 }
 
 /// What came of a [`Transaction`].
@@ -115,6 +118,8 @@ pub struct Part {
     pub success: Vec<Write>,
     /// Written when one does not.
     pub failure: Vec<Write>,
+    /// What must be reserved still, as if it were compared.
+    pub claim: Option<Claim>,
 }
 
 /// What became of a transaction.
@@ -140,6 +145,8 @@ pub struct PartResult {
     pub reads: Vec<RangeResult>,
     /// When it was prepared, or done.
     pub at: Timestamp,
+    /// A key that is not reserved any more, if that is why they do not hold.
+    pub lost: Option<Bytes>,
 }
 
 /// The last step of a transaction: its home's part, and the decision.
@@ -210,6 +217,9 @@ const DECIDE: u8 = 2;
 const SETTLE: u8 = 3;
 const RESOLVE: u8 = 4;
 const FORGET: u8 = 5;
+/// The first two, of a part with a claim, which comes last.
+const PREPARE_CLAIMING: u8 = 6;
+const DECIDE_CLAIMING: u8 = 7;
 
 impl TxId {
     /// Appends the encoding.
@@ -232,7 +242,13 @@ pub(crate) fn encode_flag(holds: bool, at: Timestamp, w: &mut Writer) {
 }
 
 pub(crate) fn decode_flag(what: &'static str, r: &mut Reader) -> Result<(bool, Timestamp), DecodeError> {
-    match r.u8(what)? {
+    let flag = r.u8(what)?;
+    decode_flagged(flag, what, r)
+}
+
+/// What comes behind a flag.
+pub(crate) fn decode_flagged(flag: u8, what: &'static str, r: &mut Reader) -> Result<(bool, Timestamp), DecodeError> {
+    match flag {
         flag @ 0..=1 => Ok((flag == 1, Timestamp::ZERO)),
         flag @ 2..=3 => Ok((flag == 3, Timestamp(r.u64(what)?))),
         _ => Err(r.error(what)),
@@ -279,9 +295,11 @@ impl Part {
         self.success.is_empty() && self.failure.is_empty()
     }
 
-    /// The ranges that it reads or judges.
-    pub fn ranges_read(&self) -> impl Iterator<Item = &KeyRange> {
-        self.compares.iter().map(|compare| &compare.range).chain(self.reads.iter().map(|read| &read.range))
+    /// The ranges that it reads or judges, or has read when it reserved them.
+    pub fn ranges_read(&self) -> impl Iterator<Item = KeyRange> + '_ {
+        let held = self.claim.iter().flat_map(|claim| &claim.held).map(|hold| KeyRange::single(hold.key.clone()));
+        let judged = self.compares.iter().map(|compare| compare.range.clone());
+        judged.chain(self.reads.iter().map(|read| read.range.clone())).chain(held)
     }
 
     /// The ranges that it may write, in either branch.
@@ -289,7 +307,7 @@ impl Part {
         self.success.iter().chain(&self.failure).map(Write::range)
     }
 
-    /// Appends the encoding (docs/design/wire-format.md).
+    /// Appends the encoding (docs/design/wire-format.md), without the claim.
     pub fn encode(&self, w: &mut Writer) {
         w.varint(self.compares.len() as u64);
         self.compares.iter().for_each(|compare| compare.encode(w));
@@ -301,7 +319,7 @@ impl Part {
         }
     }
 
-    /// Reads one. Keys and values are slices of the reader's buffer.
+    /// Reads one without a claim. Keys and values are slices of the reader's buffer.
     pub fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
         let mut part = Self::default();
         for _ in 0..r.count("compares")? {
@@ -327,7 +345,8 @@ impl Part {
             Write::Put { key, value } => key.len() + value.len() + 16,
             Write::Delete(range) => range.size_estimate() + 8,
         });
-        compares + reads + writes.sum::<usize>() + 16
+        let claim = self.claim.as_ref().map_or(0, Claim::size_estimate);
+        compares + reads + writes.sum::<usize>() + claim + 16
     }
 }
 
@@ -359,14 +378,16 @@ impl TxStep {
     pub(crate) fn encode(&self, w: &mut Writer) {
         match self {
             Self::Prepare { home, fence, part } => {
-                w.u8(PREPARE);
+                w.u8(if part.claim.is_none() { PREPARE } else { PREPARE_CLAIMING });
                 w.u64(home.0);
                 w.varint(fence.0);
                 part.encode(w);
+                part.claim.iter().for_each(|claim| claim.encode(w));
             }
             Self::Decide(verdict) => {
-                w.u8(DECIDE);
+                w.u8(if verdict.part.claim.is_none() { DECIDE } else { DECIDE_CLAIMING });
                 verdict.encode(w);
+                verdict.part.claim.iter().for_each(|claim| claim.encode(w));
             }
             Self::Settle { fence } => {
                 w.u8(SETTLE);
@@ -382,17 +403,32 @@ impl TxStep {
 
     pub(crate) fn decode(r: &mut Reader) -> Result<Self, DecodeError> {
         Ok(match r.u8("step")? {
-            PREPARE => Self::Prepare {
-                home: ShardId(r.u64("home")?),
-                fence: LogIndex(r.varint("fence")?),
-                part: Part::decode(r)?,
-            },
-            DECIDE => Self::Decide(Box::new(Verdict::decode(r)?)),
+            tag @ (PREPARE | PREPARE_CLAIMING) => {
+                let (home, fence) = (ShardId(r.u64("home")?), LogIndex(r.varint("fence")?));
+                let part = Part::decode(r)?;
+                let claim = if tag == PREPARE { None } else { Some(Claim::decode(r)?) };
+                Self::Prepare { home, fence, part: Part { claim, ..part } }
+            }
+            tag @ (DECIDE | DECIDE_CLAIMING) => {
+                let mut verdict = Verdict::decode(r)?;
+                verdict.part.claim = if tag == DECIDE { None } else { Some(Claim::decode(r)?) };
+                Self::Decide(Box::new(verdict))
+            }
             SETTLE => Self::Settle { fence: LogIndex(r.varint("fence")?) },
             RESOLVE => Self::Resolve(Decision::decode(r)?),
             FORGET => Self::Forget,
             _ => return Err(r.error("step")),
         })
+    }
+
+    /// What it rests on, if that is reserved.
+    #[must_use]
+    pub fn claim(&self) -> Option<&Claim> {
+        match self {
+            Self::Prepare { part, .. } => part.claim.as_ref(),
+            Self::Decide(verdict) => verdict.part.claim.as_ref(),
+            Self::Settle { .. } | Self::Resolve(_) | Self::Forget => None,
+        }
     }
 
     pub(crate) fn size_estimate(&self) -> usize {

@@ -1,11 +1,12 @@
 //! Answers to commands, encoded: a node that has no replica of a shard hears them from one that has.
 
-use crate::across::{Decision, PartResult, TxAnswer, TxId, decode_flag, encode_flag};
+use crate::across::{Decision, PartResult, TxAnswer, TxId, decode_flagged, encode_flag};
+use crate::reserve::{Held, Reserved};
 use crate::{
     Applied, DeleteResult, Header, KeyValue, LeaseId, OpResult, Outcome, PutResult, RangeResult, Refusal, Revision,
     TxnResult, limits,
 };
-use quorate_env::{DecodeError, Reader, Term, Timestamp, Writer};
+use quorate_env::{DecodeError, LogIndex, Reader, Term, Timestamp, Writer};
 
 /// Refusals that say nothing but what they are, by their numbers.
 const PLAIN: [(u8, Refusal); 15] = [
@@ -35,6 +36,11 @@ const MOVED: u8 = 37;
 const TOO_MANY_SHARDS: u8 = 38;
 const MOMENT_AHEAD: u8 = 39;
 const MOMENT_FORGOTTEN: u8 = 40;
+const RESERVATION_LOST: u8 = 41;
+const TOO_MANY_RESERVED: u8 = 42;
+
+/// In place of the flag of a part's result, where the part has lost a key; the key and the flag come behind it.
+const LOST: u8 = 8;
 
 impl Applied {
     /// About how many bytes it takes, in memory and encoded.
@@ -46,6 +52,9 @@ impl Applied {
             Outcome::Stepped(TxAnswer::Prepared(part) | TxAnswer::Decided { result: Some(part), .. }) => {
                 part.size_estimate()
             }
+            Outcome::Reserved(reserved) => {
+                reserved.keys.iter().map(|held| 16 + kvs_size(held.kv.as_slice())).sum::<usize>()
+            }
             _ => 0,
         }
     }
@@ -55,7 +64,8 @@ impl PartResult {
     /// About how many bytes it takes, in memory and encoded.
     #[must_use]
     pub fn size_estimate(&self) -> usize {
-        32 + self.reads.iter().map(|read| kvs_size(&read.kvs)).sum::<usize>()
+        let lost = self.lost.as_ref().map_or(0, |key| key.len() + 8);
+        32 + lost + self.reads.iter().map(|read| kvs_size(&read.kvs)).sum::<usize>()
     }
 }
 
@@ -150,6 +160,14 @@ fn encode_refusal(refusal: &Refusal, w: &mut Writer) {
             w.u8(MOVED);
             w.bytes(key);
         }
+        Refusal::ReservationLost { key } => {
+            w.u8(RESERVATION_LOST);
+            w.bytes(key);
+        }
+        Refusal::TooManyReserved { max } => {
+            w.u8(TOO_MANY_RESERVED);
+            w.varint(*max as u64);
+        }
         Refusal::TooManyShards { shards } => {
             w.u8(TOO_MANY_SHARDS);
             w.varint(*shards as u64);
@@ -178,6 +196,8 @@ fn decode_refusal(tag: u8, r: &mut Reader) -> Result<Refusal, DecodeError> {
         LOCKED => Refusal::Locked { key: r.bytes("key")?, by: TxId::decode(r)? },
         ABORTED => Refusal::Aborted { tx: TxId::decode(r)? },
         MOVED => Refusal::Moved { key: r.bytes("key")? },
+        RESERVATION_LOST => Refusal::ReservationLost { key: r.bytes("key")? },
+        TOO_MANY_RESERVED => Refusal::TooManyReserved { max: r.varint("limit")? as usize },
         TOO_MANY_SHARDS => Refusal::TooManyShards { shards: r.varint("shards")? as usize },
         MOMENT_AHEAD => Refusal::MomentAhead { at: Timestamp(r.u64("moment")?), now: Timestamp(r.u64("now")?) },
         MOMENT_FORGOTTEN => Refusal::MomentForgotten { at: Timestamp(r.u64("moment")?) },
@@ -207,6 +227,11 @@ fn encode_outcome(outcome: &Outcome, w: &mut Writer) {
         }
         Outcome::Split => w.u8(7),
         Outcome::Weaned => w.u8(8),
+        Outcome::Reserved(reserved) => {
+            w.u8(9);
+            encode_reserved(reserved, w);
+        }
+        Outcome::Released => w.u8(10),
     }
 }
 
@@ -220,8 +245,28 @@ fn decode_outcome(r: &mut Reader) -> Result<Outcome, DecodeError> {
         6 => Outcome::Stepped(decode_step(r)?),
         7 => Outcome::Split,
         8 => Outcome::Weaned,
+        9 => Outcome::Reserved(decode_reserved(r)?),
+        10 => Outcome::Released,
         _ => return Err(r.error("outcome")),
     })
+}
+
+fn encode_reserved(reserved: &Reserved, w: &mut Writer) {
+    w.u64(reserved.at.0);
+    w.varint(reserved.keys.len() as u64);
+    for held in &reserved.keys {
+        w.varint(held.since.0);
+        encode_kvs(held.kv.as_slice(), w);
+    }
+}
+
+fn decode_reserved(r: &mut Reader) -> Result<Reserved, DecodeError> {
+    let mut reserved = Reserved { at: Timestamp(r.u64("reserved at")?), keys: Vec::new() };
+    for _ in 0..r.count("reserved keys")? {
+        let since = LogIndex(r.varint("reserved since")?);
+        reserved.keys.push(Held { since, kv: decode_kvs(r)?.pop() });
+    }
+    Ok(reserved)
 }
 
 fn encode_txn(result: &TxnResult, w: &mut Writer) {
@@ -343,14 +388,25 @@ fn decode_step(r: &mut Reader) -> Result<TxAnswer, DecodeError> {
 }
 
 fn encode_part(part: &PartResult, w: &mut Writer) {
+    if let Some(key) = &part.lost {
+        w.u8(LOST);
+        w.bytes(key);
+    }
     encode_flag(part.holds, part.at, w);
     w.varint(part.reads.len() as u64);
     part.reads.iter().for_each(|read| encode_range(read, w));
 }
 
 fn decode_part(r: &mut Reader) -> Result<PartResult, DecodeError> {
-    let (holds, at) = decode_flag("holds", r)?;
-    let mut part = PartResult { holds, reads: Vec::new(), at };
+    let (flag, lost) = match r.u8("holds")? {
+        LOST => {
+            let key = r.bytes("lost key")?;
+            (r.u8("holds")?, Some(key))
+        }
+        flag => (flag, None),
+    };
+    let (holds, at) = decode_flagged(flag, "holds", r)?;
+    let mut part = PartResult { holds, reads: Vec::new(), at, lost };
     for _ in 0..r.count("reads")? {
         part.reads.push(decode_range(r)?);
     }
@@ -392,7 +448,7 @@ mod tests {
     fn every_outcome_survives_and_cuts_do_not() {
         let range = RangeResult { kvs: vec![kv(), kv()], more: true, count: 9 };
         let reads = vec![range.clone(), RangeResult::default()];
-        let part = PartResult { holds: true, reads, at: Timestamp(9) };
+        let part = PartResult { holds: true, reads, at: Timestamp(9), lost: None };
         let results = vec![
             OpResult::Range(range),
             OpResult::Put(PutResult { prev: Some(kv()) }),
@@ -404,6 +460,7 @@ mod tests {
         let untimed = Decision::Committed { succeeded: false, at: Timestamp::ZERO };
         let steps = [
             TxAnswer::Prepared(part.clone()),
+            TxAnswer::Prepared(PartResult { holds: false, lost: Some("k".into()), ..part.clone() }),
             TxAnswer::Decided { decision: committed, result: Some(part) },
             TxAnswer::Decided { decision: Decision::Aborted, result: None },
             TxAnswer::Repeated(committed),
@@ -413,10 +470,20 @@ mod tests {
             TxAnswer::Settled(None),
             TxAnswer::Done,
         ];
-        let plain = [Outcome::LeaseGranted, Outcome::LeaseRevoked, Outcome::Compacted, Outcome::Split, Outcome::Weaned];
+        let plain = [
+            Outcome::LeaseGranted,
+            Outcome::LeaseRevoked,
+            Outcome::Compacted,
+            Outcome::Split,
+            Outcome::Weaned,
+            Outcome::Released,
+        ];
+        let held = |kv| Held { since: LogIndex(1 << 40), kv };
+        let reserved = Reserved { keys: vec![held(Some(kv())), held(None)], at: Timestamp(9) };
         let others = [
             Outcome::Transacted(TxnResult { succeeded: false, results }),
             Outcome::Returned(Bytes::from_static(b"what it says")),
+            Outcome::Reserved(reserved),
         ];
         let header = Header { revision: Revision(8), term: Term(3) };
         for outcome in steps.map(Outcome::Stepped).into_iter().chain(plain).chain(others) {
@@ -435,6 +502,8 @@ mod tests {
             Refusal::Aborted { tx },
             Refusal::Moved { key: "k".into() },
             Refusal::TooManyShards { shards: 70 },
+            Refusal::ReservationLost { key: "k".into() },
+            Refusal::TooManyReserved { max: 128 },
             Refusal::MomentAhead { at: Timestamp(9), now: Timestamp(8) },
             Refusal::MomentForgotten { at: Timestamp(9) },
         ];

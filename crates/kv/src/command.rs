@@ -1,6 +1,7 @@
 //! Commands: what enters the replicated log. Everything nondeterministic (ids, time) was put in by the proposer.
 
 use crate::across::{TxAnswer, TxId, TxStep};
+use crate::reserve::{ReserveStep, Reserved};
 use crate::{Revision, Txn, TxnResult};
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Writer};
@@ -97,6 +98,13 @@ pub enum Command {
         /// The shard.
         child: ShardId,
     },
+    /// Reserve keys for an interactive transaction, or let go of them. Reserving waits for what is locked, and for older ones.
+    Reserve {
+        /// The transaction.
+        by: TxId,
+        /// The step.
+        step: ReserveStep,
+    },
 }
 
 /// A successful command's answer.
@@ -118,6 +126,10 @@ pub enum Outcome {
     Split,
     /// Of [`Command::Wean`].
     Weaned,
+    /// Of [`ReserveStep::Reserve`].
+    Reserved(Reserved),
+    /// Of the other steps of a [`Command::Reserve`].
+    Released,
 }
 
 /// A command on its way to the log.
@@ -140,6 +152,7 @@ const LEASE_EXPIRE: u8 = 6;
 const ACROSS: u8 = 7;
 const SPLIT: u8 = 8;
 const WEAN: u8 = 9;
+const RESERVE: u8 = 10;
 
 impl Envelope {
     /// Appends the encoding (docs/design/wire-format.md).
@@ -190,6 +203,11 @@ impl Envelope {
                 w.u8(WEAN);
                 w.u64(child.0);
             }
+            Command::Reserve { by, step } => {
+                w.u8(RESERVE);
+                by.encode(w);
+                step.encode(w);
+            }
         }
     }
 
@@ -214,6 +232,7 @@ impl Envelope {
             ACROSS => Command::Across { tx: TxId::decode(r)?, step: TxStep::decode(r)? },
             SPLIT => Command::Split { at: r.bytes("first key")?, child: ShardId(r.u64("child")?) },
             WEAN => Command::Wean { child: ShardId(r.u64("child")?) },
+            RESERVE => Command::Reserve { by: TxId::decode(r)?, step: ReserveStep::decode(r)? },
             _ => return Err(r.error("command")),
         };
         Ok(Self { id, answered_below, command })
@@ -232,6 +251,7 @@ impl Envelope {
             Command::Split { at, .. } => at.len() + 24,
             Command::Call { args, .. } => args.len() + 16,
             Command::Across { step, .. } => step.size_estimate(),
+            Command::Reserve { step, .. } => step.size_estimate(),
         }
     }
 }
@@ -252,6 +272,7 @@ fn txn_size(txn: &Txn) -> usize {
 mod tests {
     use super::*;
     use crate::across::{Decision, Part, Verdict, Write};
+    use crate::reserve::{Claim, Hold, Holder};
     use crate::{Compare, CompareOp, DeleteOp, Expected, KeyRange, Op, PutOp, RangeOp, Sort, SortBy};
     use quorate_env::Timestamp;
 
@@ -279,7 +300,7 @@ mod tests {
         }
     }
 
-    fn steps() -> [TxStep; 7] {
+    fn steps() -> [TxStep; 9] {
         let part = Part {
             compares: vec![Compare {
                 range: KeyRange::single("k"),
@@ -289,11 +310,17 @@ mod tests {
             reads: vec![RangeOp::of(KeyRange::all())],
             success: vec![Write::Put { key: "k".into(), value: "v".into() }],
             failure: vec![Write::Delete(KeyRange::prefix("a"))],
+            claim: None,
         };
         let (home, fence, after) = (ShardId(7), LogIndex(9), Timestamp(300));
         let verdict =
             Verdict { part: part.clone(), others_hold: true, after, prepared: vec![home], fence, key: Some(1 << 90) };
+        let held = vec![Hold { key: "k".into(), since: LogIndex(1 << 40) }];
+        let claim = Some(Claim { holder: Holder { age: Timestamp(300), by: TxId(1 << 70) }, held });
+        let claiming = Part { claim, ..part.clone() };
         [
+            TxStep::Prepare { home, fence, part: claiming.clone() },
+            TxStep::Decide(Box::new(Verdict { part: claiming, ..verdict.clone() })),
             TxStep::Prepare { home, fence, part },
             TxStep::Decide(Box::new(verdict)),
             TxStep::Settle { fence },
@@ -306,6 +333,7 @@ mod tests {
 
     #[test]
     fn envelopes_survive_the_wire() {
+        let reserve = |step| Command::Reserve { by: TxId(1 << 100), step };
         let of_revision_0 = RangeOp { revision: Some(Revision(0)), ..RangeOp::of(KeyRange::single("k")) };
         let commands = [
             sample().command,
@@ -317,6 +345,14 @@ mod tests {
             Command::Call { procedure: ProcedureId(7), version: 2, args: "x".into() },
             Command::Split { at: "m".into(), child: ShardId(21) },
             Command::Wean { child: ShardId(21) },
+            reserve(ReserveStep::Reserve {
+                age: Timestamp(300),
+                patient: true,
+                keys: vec!["k".into(), "l".into()],
+                held: vec![Hold { key: "j".into(), since: LogIndex(1 << 40) }],
+            }),
+            reserve(ReserveStep::Release),
+            reserve(ReserveStep::Lapse { until: LogIndex(1 << 40) }),
         ];
         let steps = steps().map(|step| Command::Across { tx: TxId(u128::MAX - 5), step });
         for command in commands.into_iter().chain(steps) {

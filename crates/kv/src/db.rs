@@ -1,6 +1,7 @@
 //! The handle that a layer holds.
 
 use crate::across::{Decision, Look, Transaction, TransactionResult, TxId};
+use crate::reserve::{Granted, Wish};
 use crate::{
     Command, CommandId, Error, Freshness, Keyspace, KeyspaceId, KeyspaceKind, LeaseId, Level, Looked, Outcome,
     PolicyChange, RangeOp, RangeResult, Revision, WatchControl, WatchEvents,
@@ -322,6 +323,13 @@ pub trait Db: Send + Sync + 'static {
 
     /// Reads, wherever the keys are, and as fresh as is asked for.
     fn look(&self, looks: Vec<Look>, freshness: Freshness) -> BoxFuture<'_, Result<Looked, Error>>;
+
+    /// Reserves keys for an interactive transaction, and reads them; waits for what is locked, and for older transactions, until the deadline. A reservation ends
+    /// by itself some seconds after it was made.
+    fn reserve(&self, wish: Wish) -> BoxFuture<'_, Result<Granted, Error>>;
+
+    /// An interactive transaction is given up: others may have what it has reserved in the shards of these keys.
+    fn release(&self, by: TxId, keys: Vec<(KeyspaceId, bytes::Bytes)>) -> BoxFuture<'_, Result<(), Error>>;
 
     /// What became of a transaction whose outcome was unknown. If nothing was decided yet, nothing ever will be. `None` if it is too long
     /// ago to tell.

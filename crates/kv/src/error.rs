@@ -76,6 +76,20 @@ pub enum Refusal {
         /// Who holds it.
         by: TxId,
     },
+    /// A key that a transaction had reserved is not its own any more, so it has read what may have changed, and nothing of it is written.
+    #[error(
+        "the reservation of the key {key:?} was lost, to an older transaction or because its time was up: begin anew under the same name and age"
+    )]
+    ReservationLost {
+        /// The key.
+        key: Bytes,
+    },
+    /// More keys are reserved than may be.
+    #[error("at most {max} keys are reserved by one transaction, or in one shard: reserve fewer at once")]
+    TooManyReserved {
+        /// So many are allowed.
+        max: usize,
+    },
     /// The transaction was given up before this step of it came.
     #[error("transaction {tx} was aborted before this step of it came; start it again under a new id")]
     Aborted {

@@ -21,8 +21,10 @@ impl Level {
     pub const TIMED: Self = Self(5);
     /// Groups that sleep while nobody asks for anything.
     pub const ASLEEP: Self = Self(6);
+    /// Keys that interactive transactions reserve.
+    pub const RESERVED: Self = Self(7);
     /// What this release knows.
-    pub const LATEST: Self = Self::ASLEEP;
+    pub const LATEST: Self = Self::RESERVED;
 }
 
 impl fmt::Display for Level {
@@ -34,7 +36,7 @@ impl fmt::Display for Level {
 impl Command {
     /// The lowest level at which it may be in a log.
     #[must_use]
-    pub const fn level(&self) -> Level {
+    pub fn level(&self) -> Level {
         match self {
             Self::Transact(_)
             | Self::LeaseGrant { .. }
@@ -42,8 +44,10 @@ impl Command {
             | Self::LeaseExpire { .. }
             | Self::Compact { .. }
             | Self::Call { .. } => Level::FIRST,
+            Self::Across { step, .. } if step.claim().is_some() => Level::RESERVED,
             Self::Across { .. } => Level::ACROSS,
             Self::Split { .. } | Self::Wean { .. } => Level::SPLIT,
+            Self::Reserve { .. } => Level::RESERVED,
         }
     }
 }

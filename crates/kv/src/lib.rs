@@ -23,6 +23,7 @@ mod level;
 pub mod limits;
 mod look;
 mod policy;
+pub mod reserve;
 mod txn;
 mod watch;
 

@@ -16,6 +16,12 @@ pub const KEYSPACE_SHARDS_MAX: usize = 256;
 /// Shards that one transaction may touch: each holds locks until the last has answered.
 pub const TRANSACTION_SHARDS_MAX: usize = 64;
 
+/// Keys that one interactive transaction may reserve: each is in others' way while a client thinks.
+pub const RESERVED_KEYS_MAX: usize = 128;
+
+/// Keys that may be reserved in one shard. Its leader looks at all of them at each tick.
+pub const RESERVED_KEYS_OF_SHARD_MAX: usize = 4_096;
+
 /// How many replicas a shard has, if nobody says otherwise: any one may be lost while another is being replaced.
 pub const REPLICAS_DEFAULT: usize = 3;
 
@@ -34,5 +40,6 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Commands that may enter the log as one entry.
 pub const BATCH_COMMANDS_MAX: usize = 4096;
 
+const _: () = assert!(RESERVED_KEYS_MAX <= RESERVED_KEYS_OF_SHARD_MAX);
 const _: () = assert!(REPLICAS_DEFAULT <= REPLICAS_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= REQUEST_BYTES_MAX);

@@ -176,6 +176,8 @@ mod tests {
         let code = |error: Error| Failure::Core(error).into_response().status().as_u16();
         assert_eq!(code(Refusal::Locked { key: "k".into(), by: TxId(1) }.into()), 409);
         assert_eq!(code(Refusal::Moved { key: "k".into() }.into()), 409);
+        assert_eq!(code(Refusal::ReservationLost { key: "k".into() }.into()), 409);
+        assert_eq!(code(Refusal::TooManyReserved { max: 128 }.into()), 413);
         assert_eq!(code(Refusal::AlreadySplit.into()), 409);
         assert_eq!(code(Refusal::OrderedSplit.into()), 400);
         assert_eq!(code(Refusal::NotOrdered.into()), 400);

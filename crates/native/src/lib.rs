@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   POST /v1/tx, GET PUT DELETE /v1/kv ──> words, query ──┬─> place, scan ──> kv::across::Transaction ──> kv::Db::transact
+//!   POST DELETE /v1/locks ──> locks ──────────────────────┤                   kv::reserve::Wish ─────────> kv::Db::reserve
 //!   quorate.v1.Quorate/Transact, ...   ──> grpc ──────────┤
 //!   GET /v1/watch, Quorate/Watch                          └─> feed ──> kv::Db::watch ──> server-sent events, messages
 //!   every answer is done, refused with a reason, or unknown with an id to ask about later
@@ -15,6 +16,7 @@ mod freshness;
 pub mod grpc;
 mod keys;
 mod keyspaces;
+mod locks;
 mod names;
 mod nodes;
 mod percent;
@@ -79,6 +81,8 @@ fn routes() -> Vec<Route> {
         route(Method::GET, "/v1/watch/{keyspace}", watch::watch),
         route(Method::POST, "/v1/tx", transactions::transact),
         route(Method::GET, "/v1/status/{id}", transactions::status),
+        route(Method::POST, "/v1/locks/{name}", locks::reserve),
+        route(Method::DELETE, "/v1/locks/{name}", locks::release),
         route(Method::GET, "/v1/keyspaces", keyspaces::list),
         route(Method::POST, "/v1/keyspaces", keyspaces::create),
         route(Method::PATCH, "/v1/keyspaces/{name}", keyspaces::change),

@@ -44,6 +44,7 @@ reasons! {
     ConditionFailed = "condition_failed", CONFLICT;
     Conflict = "conflict", CONFLICT;
     KeyspaceExists = "keyspace_exists", CONFLICT;
+    LockLost = "lock_lost", CONFLICT;
     TooLarge = "too_large", PAYLOAD_TOO_LARGE;
     FeatureLevel = "feature_level", SERVICE_UNAVAILABLE;
     NoLeader = "no_leader", SERVICE_UNAVAILABLE;
@@ -78,11 +79,14 @@ impl From<&Refusal> for Reason {
     fn from(refusal: &Refusal) -> Self {
         match refusal {
             Refusal::Locked { .. } | Refusal::Aborted { .. } | Refusal::Moved { .. } => Self::Conflict,
+            Refusal::ReservationLost { .. } => Self::LockLost,
             Refusal::AlreadySplit => Self::AlreadySplit,
             Refusal::KeyspaceNotFound => Self::NoSuchKeyspace,
             Refusal::KeyspaceExists => Self::KeyspaceExists,
             Refusal::NotOrdered => Self::NotOrdered,
-            Refusal::TooLarge { .. } | Refusal::TooManyShards { .. } => Self::TooLarge,
+            Refusal::TooLarge { .. } | Refusal::TooManyShards { .. } | Refusal::TooManyReserved { .. } => {
+                Self::TooLarge
+            }
             _ => Self::BadRequest,
         }
     }

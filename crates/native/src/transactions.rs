@@ -2,6 +2,7 @@
 
 use crate::answers::{Failure, parse_id};
 use crate::freshness;
+use crate::locks;
 use crate::names::Names;
 use crate::place::there;
 use crate::reasons::Reason;
@@ -63,8 +64,9 @@ pub(crate) async fn carry_out(
         transaction.after = after.unwrap_or_default();
         return Ok(db.transact(transaction).await?);
     }
-    let Transaction { checks, looks, success, failure, key, .. } = transaction;
-    if !(checks.is_empty() && success.is_empty() && failure.is_empty() && key.is_none() && after.is_none()) {
+    let Transaction { checks, looks, success, failure, key, claims, .. } = transaction;
+    let (compares, writes) = (!checks.is_empty() || claims.is_some(), !success.is_empty() || !failure.is_empty());
+    if compares || writes || key.is_some() || after.is_some() {
         let why = "freshness is for reads alone: what compares or writes is strict. Leave freshness out, or the rest";
         return Err(Failure::Bad(why.into()));
     }
@@ -116,6 +118,10 @@ fn translate(body: &words::Transaction, names: &Names) -> Result<Transaction, Fa
         for write in words {
             into.push((names.find(&write.keyspace)?.id, translate_write(write).map_err(Failure::Bad)?));
         }
+    }
+    if let Some(lock) = &body.lock {
+        let (by, held) = (locks::holder(lock.name.as_bytes())?, locks::named_held(&lock.held)?);
+        transaction.claims = Some(locks::claims(by, &lock.age, held, names)?);
     }
     Ok(transaction)
 }

@@ -1,6 +1,7 @@
 //! The words of requests and answers. Names are the interface; what is not known is refused, so that a typing mistake is not silently ignored.
 
 use crate::answers::Failure;
+use crate::locks::Lock;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use base64::Engine;
@@ -165,6 +166,8 @@ pub(crate) struct Transaction {
     pub after: Option<String>,
     /// How fresh reads are to be; only where nothing is compared or written.
     pub freshness: Option<String>,
+    /// What is reserved, and must still be.
+    pub lock: Option<Lock>,
 }
 
 impl Transaction {
@@ -173,7 +176,8 @@ impl Transaction {
         let compares = self.compare.iter().map(|compare| &compare.keyspace);
         let reads = self.read.iter().map(|read| &read.keyspace);
         let writes = self.write.iter().chain(&self.otherwise).map(|write| &write.keyspace);
-        compares.chain(reads).chain(writes).map(String::as_str).collect()
+        let held = self.lock.iter().flat_map(|lock| &lock.held).map(|held| &held.keyspace);
+        compares.chain(reads).chain(writes).chain(held).map(String::as_str).collect()
     }
 }
 

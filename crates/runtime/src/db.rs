@@ -14,6 +14,7 @@ use quorate_cluster::placement::Placements;
 use quorate_cluster::{BootMember, FIRST_SHARDS, Reply, Request, Standings};
 use quorate_env::{LogIndex, NodeId, ShardId, Term};
 use quorate_kv::across::{Decision, Look, Transaction, TransactionResult, TxId};
+use quorate_kv::reserve::{Granted, Wish};
 use quorate_kv::{
     Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Freshness, Identity, KeyRange, KeyValue, Keyspace,
     KeyspaceHash, KeyspaceId, KeyspaceKind, LeaseId, LeaseInfo, Level, Looked, Member, MemberChange, MoveRefusal,
@@ -482,6 +483,23 @@ impl Db for RuntimeDb {
             let asked = self.asked(KeyspaceId::DEFAULT, || questions::look(&looks, freshness));
             answered(asked, |_| None, self.looked(looks, freshness)).await
         })
+    }
+
+    fn reserve(&self, wish: Wish) -> BoxFuture<'_, Result<Granted, Error>> {
+        Box::pin(async move {
+            let asked = self.asked(KeyspaceId::DEFAULT, || questions::reserve(&wish));
+            let granted = async {
+                match self.ask(Request::Reserve(wish)).await? {
+                    Reply::Reserved(granted) => Ok(granted),
+                    _ => unreachable!("keys were to be reserved"),
+                }
+            };
+            answered(asked, |_| None, granted).await
+        })
+    }
+
+    fn release(&self, by: TxId, keys: Vec<(KeyspaceId, Bytes)>) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move { self.ask(Request::Release { by, keys }).await.map(drop) })
     }
 
     fn settle(&self, home: ShardId, tx: TxId) -> BoxFuture<'_, Result<Option<Decision>, Error>> {

@@ -43,6 +43,12 @@ pub enum Flaw {
     SplitWithLocks,
     /// What clients did under their keys is not known where the keys of what they wrote have gone.
     ForgetKeysInSplit,
+    /// What is reserved is in nobody's way.
+    IgnoreReservations,
+    /// A commit does not look whether what it has reserved still is.
+    ClaimsUnread,
+    /// Keys are reserved, and read, though a transaction has prepared to write them.
+    ReserveOverPrepared,
     /// A moment is taken to be closed although a transaction is prepared that may turn out to have happened by then.
     CloseOverPrepared,
     /// A moment lacks what had been decided elsewhere by then, and was carried out here later.

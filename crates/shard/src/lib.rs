@@ -22,6 +22,7 @@ mod leases;
 mod machine;
 mod meta;
 mod moment;
+mod reserve;
 mod rows;
 mod sessions;
 mod source;

@@ -216,6 +216,11 @@ impl Machine {
         self.ledger.all_prepared()
     }
 
+    /// Who has reserved something here, and by which entries.
+    pub fn reserved(&self) -> BTreeSet<(TxId, LogIndex)> {
+        self.ledger.reservations().all()
+    }
+
     /// Decisions of this shard that other shards have yet to carry out.
     pub fn unresolved(&self) -> impl Iterator<Item = (TxId, &Decided)> + '_ {
         self.ledger.unresolved()
@@ -238,7 +243,7 @@ impl Machine {
         !self.births.is_empty()
     }
 
-    /// Whether nothing that it holds asks for anything to be done by itself: no lease may run out, no transaction waits to be settled, and no shard that was split
+    /// Whether nothing that it holds asks for anything to be done by itself: no lease and no reservation may run out, no transaction waits to be settled, and no shard that was split
     /// off to be weaned.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
@@ -481,6 +486,7 @@ impl<'a> Transaction<'a> {
                 self.wean(*child, output);
                 Ok(Outcome::Weaned)
             }
+            Command::Reserve { by, step } => self.step_of_reservation(*by, step)?,
         };
         if let Some(revision) = self.writing.take() {
             self.meta.revision = revision;

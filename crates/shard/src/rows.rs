@@ -12,6 +12,7 @@
 //!   slot K lease key            a key attached to a lease
 //!   slot L lease                a lease
 //!   slot P tx                   the part of a transaction over several shards that is prepared here
+//!   slot R key                  who has reserved the key
 //!   slot S session              a session's answered commands
 //!   slot T tx                   what was decided of a transaction whose home this is
 //! ```
@@ -35,6 +36,7 @@ pub(crate) const HISTORY: u8 = b'H';
 pub(crate) const LEASE_KEY: u8 = b'K';
 pub(crate) const LEASE: u8 = b'L';
 pub(crate) const PREPARED: u8 = b'P';
+pub(crate) const RESERVED: u8 = b'R';
 pub(crate) const SESSION: u8 = b'S';
 pub(crate) const DECIDED: u8 = b'T';
 
@@ -104,6 +106,10 @@ impl Slot {
 
     pub(crate) fn decided(self, tx: TxId) -> Bytes {
         self.key(DECIDED, &[&tx.0.to_be_bytes()])
+    }
+
+    pub(crate) fn reserved(self, key: &[u8]) -> Bytes {
+        self.key(RESERVED, &[key])
     }
 
     pub(crate) fn birth(self, child: ShardId) -> Bytes {

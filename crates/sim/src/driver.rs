@@ -6,6 +6,7 @@ mod clients;
 mod disks;
 mod faults;
 mod handing;
+mod lockers;
 mod lookers;
 mod moves;
 mod network;
@@ -159,6 +160,12 @@ enum Event {
         teller: usize,
     },
     TellerPatience {
+        teller: usize,
+        operation: u64,
+        asked: u32,
+    },
+    /// A teller that reserves has thought.
+    Locker {
         teller: usize,
         operation: u64,
         asked: u32,
@@ -320,6 +327,7 @@ struct World<'a> {
     bank: tellers::Bank,
     chronicle: chronicle::Chronicle,
     splits: splits::Splits,
+    lockers: lockers::Lockers,
     lookers: lookers::Lookers,
     places: moves::Moves,
     sleep: sleep::Sleep,
@@ -398,6 +406,7 @@ impl World<'_> {
             bank: tellers::Bank::new(plan.bank, &root),
             chronicle: chronicle::Chronicle::default(),
             splits: splits::Splits::new(root.split(54)),
+            lockers: lockers::Lockers::default(),
             lookers: lookers::Lookers::new(root.split(68)),
             places: moves::Moves::new(root.split(55)),
             sleep: sleep::Sleep::default(),
@@ -634,6 +643,7 @@ impl World<'_> {
             }
             Event::Teller { teller } => self.teller_turn(teller)?,
             Event::TellerPatience { teller, operation, asked } => self.teller_patience(teller, operation, asked)?,
+            Event::Locker { teller, operation, asked } => self.locker_turn(teller, operation, asked)?,
             Event::Ask { node, id, request } => {
                 self.feed(node, Input::Request { id, timeout: REQUEST_TIMEOUT, request })?;
             }

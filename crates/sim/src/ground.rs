@@ -22,6 +22,8 @@ pub enum Ground {
     Splits,
     /// Shards that live on some nodes, and move.
     Moves,
+    /// Keys that are reserved by many at once, while shards split and nodes crash.
+    Reservations,
     /// A bank of a thousand accounts over many shards, with some of everything, for as long as is asked for.
     Bank,
 }
@@ -59,7 +61,7 @@ impl Count {
 
 impl Ground {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Anywhere,
         Self::StaleLeaders,
         Self::Rot,
@@ -68,6 +70,7 @@ impl Ground {
         Self::Upgrades,
         Self::Splits,
         Self::Moves,
+        Self::Reservations,
         Self::Bank,
     ];
 
@@ -83,6 +86,7 @@ impl Ground {
             Self::Upgrades => "upgrades",
             Self::Splits => "splits",
             Self::Moves => "moves",
+            Self::Reservations => "reservations",
             Self::Bank => "bank",
         }
     }

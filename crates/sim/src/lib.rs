@@ -22,6 +22,7 @@ mod fault;
 mod ground;
 mod history;
 mod lies;
+mod locking;
 mod minimise;
 mod model;
 mod net;

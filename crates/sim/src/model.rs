@@ -134,7 +134,9 @@ impl Model {
                 }
             },
             Command::Call { .. } => Err(Refusal::UnknownProcedure),
-            Command::Across { .. } => unreachable!("this keyspace takes no part in transactions over several shards"),
+            Command::Across { .. } | Command::Reserve { .. } => {
+                unreachable!("this keyspace takes no part in transactions over several shards")
+            }
             Command::Split { .. } | Command::Wean { .. } => unreachable!("an ordered keyspace is never split"),
         };
         Some(Expectation { index, revision: self.revision, answer })

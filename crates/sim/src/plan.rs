@@ -90,6 +90,8 @@ pub(crate) struct BankPlan {
     pub answers_lost_per_mille: u64,
     /// How long an onlooker waits between two operations.
     pub look_us: (u64, u64),
+    /// Of a thousand operations of a teller, those that reserve accounts before they read them.
+    pub locks_per_mille: u64,
 }
 
 /// See [`Plan::comers_max`] and [`BankPlan`], where nothing else is said.
@@ -97,6 +99,9 @@ const COMERS_MAX: usize = 6;
 const SPLITS_MAX: usize = 6;
 pub(crate) const AUDITS_PERCENT: u64 = 20;
 const LOOK_US: (u64, u64) = (1_000, 60_000);
+
+/// By so much the calm is longer where some tellers reserve, in microseconds.
+const LOCKS_CALM_US: u64 = 5_000_000;
 
 impl BankPlan {
     fn draw(seed: u64) -> Self {
@@ -116,7 +121,14 @@ impl BankPlan {
             history_ms: histories.chance(400).then(|| histories.between(1_000, 5_000)),
             answers_lost_per_mille: 0,
             look_us: LOOK_US,
+            locks_per_mille: Self::draw_locks(seed),
         }
+    }
+
+    /// In one of three runs some tellers reserve.
+    fn draw_locks(seed: u64) -> u64 {
+        let mut locks = Rng::new(seed).split(80);
+        if locks.chance(333) { locks.between(100, 700) } else { 0 }
     }
 }
 
@@ -276,10 +288,28 @@ impl Plan {
                 bank.zones = moves.chance(500).then(|| moves.between(2, 3));
                 plan.bank = Some(bank);
             }
+            Ground::Reservations => {
+                let mut locks = Rng::new(seed).split(82);
+                plan.faults.insert(Fault::Crash, locks.between(second, 3 * second));
+                plan.faults.insert(Fault::Pause, locks.between(second, 3 * second));
+                plan.think_us = (1_000, 20_000);
+                let bank = BankPlan { tellers: locks.between(4, 6), accounts: Accounts(8), ..BankPlan::draw(seed) };
+                let split_every_us = locks.chance(700).then(|| locks.between(second / 2, 2 * second));
+                if locks.chance(800) {
+                    plan.old_release = None;
+                }
+                let locks_per_mille = locks.between(300, 800);
+                let answers_lost_per_mille = locks.between(0, 300);
+                plan.bank = Some(BankPlan { split_every_us, locks_per_mille, answers_lost_per_mille, ..bank });
+            }
             Ground::Upgrades => {
                 plan.bank = Some(BankPlan::draw(seed));
                 plan.old_release = Some(old_release(seed));
             }
+        }
+        if plan.bank.is_some_and(|bank| bank.locks_per_mille > 0) {
+            // Tellers that reserve rest for longer in the end.
+            plan.calm_us += LOCKS_CALM_US;
         }
         plan
     }

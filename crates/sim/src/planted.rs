@@ -233,6 +233,23 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::PresumeAborted),
     )
     .on(Ground::Transactions),
+    // Reservations.
+    flaw("ignore-reservations", "what a transaction has reserved is in nobody's way", Flaw::IgnoreReservations)
+        .on(Ground::Reservations),
+    flaw("claims-unread", "a commit does not look whether what it rests on is still reserved", Flaw::ClaimsUnread)
+        .on(Ground::Reservations),
+    flaw(
+        "reserve-over-prepared",
+        "a key is reserved and read though a transaction has prepared to write it",
+        Flaw::ReserveOverPrepared,
+    )
+    .on(Ground::Reservations),
+    bug(
+        "leave-reservations",
+        "what somebody who is gone has reserved is never ended",
+        Node(Sabotage::LeaveReservations),
+    )
+    .on(Ground::Reservations),
     // The dial.
     flaw(
         "close-over-prepared",

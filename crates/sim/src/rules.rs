@@ -197,6 +197,18 @@ const RULES: &[(&str, &str)] = &[
         "Once all faults have ended, no lock is left of a transaction whose coordinator is gone: nobody waits for it for ever.",
     ),
     (
+        "a reservation is lost for a reason",
+        "What a transaction has reserved it has until somebody older wants it, its time is up, or it is given up: not because a shard was split, moved or crashed.",
+    ),
+    (
+        "what is reserved nobody else writes",
+        "What a transaction saw when it reserved a key is what its own write replaces: nobody has written the key in between.",
+    ),
+    (
+        "reservations end",
+        "Once nobody asks for anything, nothing is reserved any more: whoever has gone keeps nobody from writing.",
+    ),
+    (
         "a shard is split once",
         "All replicas of a shard give the same keys to the same child, at the same entry: what it begins with is the same everywhere.",
     ),

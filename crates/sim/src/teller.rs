@@ -1,6 +1,7 @@
 //! Tellers: clients that move money between accounts on many shards, and write to registers on many shards, in single transactions. Every value
 //! names the operation that wrote it, so that whoever reads it tells whom it has seen.
 
+use crate::locking::Locking;
 use crate::plan::{AUDITS_PERCENT, BankPlan};
 use bytes::Bytes;
 use quorate_cluster::Request;
@@ -100,11 +101,16 @@ pub(crate) enum Deed {
     Put { key: Bytes },
     /// To see some keys through their own shard.
     Read { op: RangeOp },
+    /// To reserve keys.
+    Lock { keys: Vec<Bytes> },
 }
 
 #[derive(Debug)]
 pub(crate) struct Teller {
     rng: Rng,
+    /// For what it reserves.
+    locks: Rng,
+    locks_per_mille: u64,
     accounts: Accounts,
     audits_percent: u64,
     /// What it knows of accounts: amount and revision.
@@ -122,12 +128,39 @@ pub(crate) struct TellerFlight {
     /// What it asks again, under the client's own name for it, when nobody tells it what became of it.
     pub again: Option<Request>,
     pub asked: u32,
+    /// How often it had asked for something else before, when it began to ask for this.
+    pub asked_before: u32,
+    /// What it reserves, if it does.
+    pub lock: Option<Locking>,
+}
+
+impl TellerFlight {
+    /// How often it has asked for what it asks for.
+    pub fn sent(&self) -> u32 {
+        self.asked - self.asked_before
+    }
 }
 
 impl Teller {
-    pub fn new(rng: Rng, plan: &BankPlan) -> Self {
-        let (accounts, audits_percent) = (plan.accounts, plan.audits_percent);
-        Self { rng, accounts, audits_percent, known: BTreeMap::new(), in_flight: None, completed: 0 }
+    pub fn new(rng: Rng, locks: Rng, plan: &BankPlan) -> Self {
+        let BankPlan { accounts, audits_percent, locks_per_mille, .. } = *plan;
+        let (known, in_flight, completed) = (BTreeMap::new(), None, 0);
+        Self { rng, locks, locks_per_mille, accounts, audits_percent, known, in_flight, completed }
+    }
+
+    /// What it reserves next, if it does.
+    pub fn next_lock(&mut self, operation: u64, now: u64) -> Option<Locking> {
+        let reserves = self.locks_per_mille > 0 && self.locks.chance(self.locks_per_mille);
+        reserves.then(|| Locking::new(self.accounts, operation, now, &mut self.locks))
+    }
+
+    pub fn lock_rng(&mut self) -> &mut Rng {
+        &mut self.locks
+    }
+
+    /// As [`Self::pick`], for what it reserves.
+    pub fn pick_lock(&mut self, below: usize) -> usize {
+        self.locks.below(below as u64) as usize
     }
 
     pub fn pick(&mut self, below: usize) -> usize {

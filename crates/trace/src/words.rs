@@ -5,6 +5,7 @@ use quorate_cluster::{Answer, EntryCopy, PeerBody, Reply, Sighting, Standings, W
 use quorate_consensus::Role;
 use quorate_env::ShardId;
 use quorate_kv::across::{Decision, Look, TxId, TxStep};
+use quorate_kv::reserve::ReserveStep;
 use quorate_kv::{
     Command, CommandId, Compare, CompareOp, Error, Expected, Freshness, KeyRange, LeaseId, Op, RangeEnd, RangeOp, Txn,
 };
@@ -173,6 +174,7 @@ pub fn command(command: &Command) -> String {
         Command::LeaseExpire { id, .. } => format!("expire lease {}", id.0),
         Command::Compact { revision } => format!("compact at revision {}", revision.0),
         Command::Across { tx, step } => step_of(*tx, step),
+        Command::Reserve { by, step } => reservation(*by, step),
         other => format!("{other:?}"),
     }
 }
@@ -186,6 +188,17 @@ fn step_of(tx: TxId, step: &TxStep) -> String {
         TxStep::Resolve(Decision::Aborted) => format!("{tx} is aborted"),
         TxStep::Resolve(Decision::Committed { .. }) => format!("{tx} is committed"),
         TxStep::Forget => format!("forget {tx}"),
+    }
+}
+
+fn reservation(by: TxId, step: &ReserveStep) -> String {
+    let by = format!("transaction {:08x}", (by.0 >> 96) as u32);
+    match step {
+        ReserveStep::Reserve { age, keys, .. } => {
+            format!("reserve {} for {by} of {age}", list(keys.iter().map(|key| show(key))))
+        }
+        ReserveStep::Release => format!("release what {by} has"),
+        ReserveStep::Lapse { until } => format!("what {by} reserved up to {until} lapses"),
     }
 }
 

@@ -28,6 +28,7 @@ mod placing;
 mod policies;
 mod releases;
 mod replacing;
+mod reserving;
 mod rot;
 mod sleeping;
 mod slow_watcher;

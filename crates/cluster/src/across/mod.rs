@@ -10,7 +10,7 @@
 //!   a home's leader finds a decision that is not carried out ──> Resolve in the others ──> Forget
 //! ```
 //!
-//! Every step is a command in a shard's log, sent through this node's replica of it and sent again by that until it is applied once. So this
+//! `reserving` sees to what clients reserve before they ask for a transaction. Every step is a command in a shard's log, sent through this node's replica of it and sent again by that until it is applied once. So this
 //! module only says what is to be asked next, and takes the answers.
 
 mod attempt;
@@ -18,6 +18,7 @@ mod attempt;
 mod model;
 mod plan;
 mod recovery;
+mod reserving;
 
 use crate::bounds::{ACROSS_CLIENTS_MAX, ACROSS_STEP_TIMEOUT, FENCE_ENTRIES};
 use crate::config::Sabotage;
@@ -30,6 +31,7 @@ use quorate_kv::across::{Decision, PartResult, Transaction, TransactionResult, T
 use quorate_kv::{Command, Error, Outcome, Refusal, Unavailable};
 pub(crate) use recovery::Orphans;
 use recovery::Recovery;
+use reserving::{Lapses, Releasing, Reserving};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -60,6 +62,10 @@ enum Purpose {
     Settled { tx: TxId, shard: ShardId },
     /// A client wants to know what became of a transaction.
     Asked { request: RequestId },
+    /// A shard reserves keys for a client.
+    Reserved { client: u64 },
+    /// A shard releases what a client had reserved.
+    Released { job: u64 },
     /// Nobody waits for it.
     Nothing,
 }
@@ -80,6 +86,8 @@ struct Client {
 /// What the node knows that this module needs.
 pub(crate) struct Surroundings<'a> {
     pub now: Instant,
+    /// What time it is, as clocks say.
+    pub moment: Timestamp,
     pub keyspaces: &'a Keyspaces,
     /// How far the log of a shard is, as this node last knew; none if it never did.
     pub applied: &'a dyn Fn(ShardId) -> Option<LogIndex>,
@@ -97,6 +105,9 @@ pub(crate) struct Across {
     /// Shards of which it must be known how far their logs are.
     unknown: BTreeSet<ShardId>,
     recovery: Recovery,
+    reserving: BTreeMap<u64, Reserving>,
+    releasing: BTreeMap<u64, Releasing>,
+    lapses: Lapses,
     replies: Vec<(RequestId, Result<Reply, Error>)>,
 }
 
@@ -111,6 +122,9 @@ impl Across {
             asks: Vec::new(),
             unknown: BTreeSet::new(),
             recovery: Recovery::default(),
+            reserving: BTreeMap::new(),
+            releasing: BTreeMap::new(),
+            lapses: Lapses::default(),
             replies: Vec::new(),
         }
     }
@@ -215,20 +229,31 @@ impl Across {
     }
 
     fn ask(&mut self, shard: ShardId, tx: TxId, step: TxStep, deadline: Instant, purpose: Purpose) {
+        self.ask_for(shard, Command::Across { tx, step }, deadline, purpose);
+    }
+
+    fn ask_for(&mut self, shard: ShardId, command: Command, deadline: Instant, purpose: Purpose) {
         self.next_ask += 1;
         self.asked.insert(self.next_ask, purpose);
-        self.asks.push(Ask { id: self.next_ask, shard, command: Command::Across { tx, step }, deadline });
+        self.asks.push(Ask { id: self.next_ask, shard, command, deadline });
     }
 
     /// A replica answers.
     pub fn answered(&mut self, id: RequestId, answer: Result<Reply, Error>, at: &Surroundings<'_>) {
         let Some(purpose) = self.asked.remove(&id) else { return };
-        let answer = answer.map(|reply| match reply {
-            Reply::Applied(applied) => match applied.outcome {
-                Outcome::Stepped(answer) => answer,
-                other => unreachable!("a step was answered with {other:?}"),
-            },
+        let outcome = answer.map(|reply| match reply {
+            Reply::Applied(applied) => applied.outcome,
             _ => unreachable!("a command was submitted"),
+        });
+        let purpose = match purpose {
+            Purpose::Reserved { client } => return self.reserved(client, outcome.map(reserving::reserved_of), at),
+            Purpose::Released { job } => return self.released(job, outcome.map(drop)),
+            Purpose::Nothing => return,
+            purpose => purpose,
+        };
+        let answer = outcome.map(|outcome| match outcome {
+            Outcome::Stepped(answer) => answer,
+            other => unreachable!("a step was answered with {other:?}"),
         });
         match purpose {
             Purpose::Prepare { client, tx, shard } => self.prepared(client, tx, shard, answer, at),
@@ -256,7 +281,7 @@ impl Across {
                 });
                 self.replies.push((request, answer));
             }
-            Purpose::Nothing => {}
+            Purpose::Reserved { .. } | Purpose::Released { .. } | Purpose::Nothing => {}
         }
     }
 
@@ -283,8 +308,17 @@ impl Across {
         match end {
             End::Committed { succeeded, at: when } => {
                 let looks = client.plan.answers(&client.results);
+                // Where there is nothing else to be done, that something was lost is all there is to be said: nothing was written.
+                let alone = client.transaction.failure.is_empty() && !succeeded;
+                let lost = client.results.values().find_map(|result| result.lost.clone()).filter(|_| alone);
                 let result = TransactionResult { succeeded, looks, repeated: false, at: when };
-                self.finish(number, Ok(Reply::Transacted(result)));
+                self.finish(
+                    number,
+                    match lost {
+                        Some(key) => Err(Refusal::ReservationLost { key }.into()),
+                        None => Ok(Reply::Transacted(result)),
+                    },
+                );
                 self.carry_out(&attempt, Decision::Committed { succeeded, at: when }, at);
             }
             End::Repeated(decision) => {
@@ -360,6 +394,9 @@ impl Across {
         if at.sabotage == Some(Sabotage::LeaveOrphans) {
             return;
         }
+        let reserved = orphans.iter().flat_map(|found| found.reserved.iter().map(|(by, at)| (found.shard, *by, *at)));
+        let reserved: Vec<_> = reserved.filter(|_| at.sabotage != Some(Sabotage::LeaveReservations)).collect();
+        self.tick_reservations(reserved.into_iter(), at);
         let found = self.recovery.take_due(orphans, at.now);
         let until = at.now + ACROSS_STEP_TIMEOUT;
         for (shard, tx, home, fence) in found.unsettled {
@@ -384,5 +421,6 @@ impl Across {
             };
             self.replies.push((client.request, Err(error)));
         }
+        self.stop_reserving();
     }
 }

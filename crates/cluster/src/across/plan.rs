@@ -4,6 +4,7 @@ use crate::keyspaces::Keyspaces;
 use bytes::Bytes;
 use quorate_env::ShardId;
 use quorate_kv::across::{Part, PartResult, Transaction, Write};
+use quorate_kv::reserve::{Claim, Hold};
 use quorate_kv::{Compare, KeyRange, Keyspace, KeyspaceId, RangeOp, RangeResult, Refusal, limits};
 use std::collections::BTreeMap;
 
@@ -56,6 +57,19 @@ impl Plan {
                 parts.entry(shard).or_default().failure.push(write);
             }
         }
+        for (keyspace, hold) in transaction.claims.iter().flat_map(|claims| &claims.held) {
+            parts.entry(find(*keyspace)?.shard_of(not_empty(&hold.key)?)).or_default();
+        }
+        for (shard, part) in &mut parts {
+            // Each part has its holder's age, so that no part waits for somebody younger.
+            part.claim = transaction.claims.as_ref().map(|claims| {
+                let here = |(keyspace, hold): &&(KeyspaceId, Hold)| {
+                    keyspaces.get(*keyspace).is_some_and(|found| found.shard_of(&hold.key) == *shard)
+                };
+                let held = claims.held.iter().filter(here).map(|(_, hold)| hold.clone()).collect();
+                Claim { holder: claims.holder, held }
+            });
+        }
         if parts.len() > limits::TRANSACTION_SHARDS_MAX {
             return Err(Refusal::TooManyShards { shards: parts.len() });
         }
@@ -95,7 +109,8 @@ impl Plan {
     }
 }
 
-fn not_empty(key: &Bytes) -> Result<&Bytes, Refusal> {
+/// A key, if it can be one.
+pub(super) fn not_empty(key: &Bytes) -> Result<&Bytes, Refusal> {
     match key.len() {
         0 => Err(Refusal::EmptyKey),
         bytes if bytes > limits::KEY_BYTES_MAX => Err(Refusal::TooLarge { bytes, max: limits::KEY_BYTES_MAX }),
@@ -114,7 +129,9 @@ fn pieces(keyspace: &Keyspace, write: &Write) -> Result<Vec<(ShardId, Write)>, R
 mod tests {
     use super::*;
     use crate::keyspaces::tests::made;
-    use quorate_kv::across::{Check, Look};
+    use quorate_env::{LogIndex, Timestamp};
+    use quorate_kv::across::{Check, Look, TxId};
+    use quorate_kv::reserve::{Claims, Holder};
     use quorate_kv::{CompareOp, Expected, KeyValue, LeaseId, Revision};
 
     fn put(key: &'static str) -> Write {
@@ -160,6 +177,24 @@ mod tests {
         let answers = plan.answers(&BTreeMap::from([(shards[0], left), (shards[1], right)]));
         assert_eq!(answers[0], some(vec![kv("a")]));
         assert_eq!(answers[1], RangeResult { kvs: vec![kv("a"), kv("b")], more: true, count: 3 });
+    }
+
+    #[test]
+    fn each_part_claims_what_is_reserved_in_its_shard_and_is_as_old_as_the_others() {
+        let (keyspaces, orders) = made("orders", &["m"]);
+        let hold = |key: &'static str, since| Hold { key: key.into(), since: LogIndex(since) };
+        let holder = Holder { age: Timestamp(5), by: TxId(7) };
+        let held = vec![(orders, hold("a", 3)), (orders, hold("b", 4))];
+        let claims = Some(Claims { holder, held });
+        let success = vec![(orders, put("z"))];
+        let transaction = Transaction { success, claims, ..Transaction::default() };
+        let plan = Plan::of(&transaction, &keyspaces).expect("allowed");
+        let claims: Vec<Claim> = plan.parts.values().filter_map(|part| part.claim.clone()).collect();
+        let here = Claim { holder, held: vec![hold("a", 3), hold("b", 4)] };
+        assert_eq!(claims, [here, Claim { holder, held: Vec::new() }]);
+        // What is only read is claimed, too.
+        let reads = Transaction { success: Vec::new(), ..transaction };
+        assert_eq!(Plan::of(&reads, &keyspaces).expect("allowed").parts.len(), 1);
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub(crate) struct Orphans {
     pub prepared: Vec<(TxId, ShardId, LogIndex)>,
     /// Decided here, not carried out in those shards.
     pub unresolved: Vec<(TxId, Decision, Vec<ShardId>)>,
+    /// Reserved here, by that entry.
+    pub reserved: Vec<(TxId, LogIndex)>,
 }
 
 /// What has waited for too long.
@@ -61,7 +63,7 @@ impl Recovery {
             still.insert(key, if over { now + ACROSS_STEP_TIMEOUT } else { when });
             over
         };
-        for Orphans { shard, prepared, unresolved } in found {
+        for Orphans { shard, prepared, unresolved, .. } in found {
             for (tx, home, fence) in prepared {
                 if is_due((shard, tx)) {
                     due.unsettled.push((shard, tx, home, fence));
@@ -86,7 +88,7 @@ mod tests {
     fn what_is_found_for_long_is_due_and_then_due_again() {
         let mut recovery = Recovery::default();
         let (tx, home, fence) = (TxId(7), ShardId(2), LogIndex(9));
-        let found = || vec![Orphans { shard: ShardId(1), prepared: vec![(tx, home, fence)], unresolved: Vec::new() }];
+        let found = || vec![Orphans { shard: ShardId(1), prepared: vec![(tx, home, fence)], ..Orphans::default() }];
         let at = |since: std::time::Duration| Instant(0) + since;
         assert_eq!(recovery.take_due(found(), at(ORPHAN_AFTER / 2)), Due::default());
         let first = at(ORPHAN_AFTER * 3 / 2);

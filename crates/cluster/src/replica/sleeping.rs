@@ -159,9 +159,12 @@ impl Replica {
 
 /// Whether a request is answered with what is here, whoever leads.
 pub(super) fn is_quiet(request: &Request) -> bool {
-    match request {
-        Request::View { consistency: Consistency::Serializable, .. } => true,
-        Request::OutcomeOf { .. } | Request::Leases { .. } | Request::Status { .. } | Request::Collected { .. } => true,
-        _ => false,
-    }
+    matches!(
+        request,
+        Request::View { consistency: Consistency::Serializable, .. }
+            | Request::OutcomeOf { .. }
+            | Request::Leases { .. }
+            | Request::Status { .. }
+            | Request::Collected { .. }
+    )
 }

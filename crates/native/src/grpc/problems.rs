@@ -54,7 +54,7 @@ fn code(reason: Reason) -> Code {
         Reason::NoSuchMethod => Code::Unimplemented,
         Reason::AlreadySplit | Reason::KeyspaceExists => Code::AlreadyExists,
         Reason::ConditionFailed => Code::FailedPrecondition,
-        Reason::Conflict | Reason::Aborted => Code::Aborted,
+        Reason::Conflict | Reason::LockLost | Reason::Aborted => Code::Aborted,
         Reason::Compacted => Code::OutOfRange,
         Reason::TooLarge => Code::ResourceExhausted,
         Reason::TooSlow => Code::DeadlineExceeded,
@@ -81,7 +81,10 @@ fn problem(failure: &Failure) -> Problem {
     };
     let mut problem = Problem { outcome: outcome(reason).into(), reason: reason.name().into(), ..Problem::default() };
     match failure {
-        Failure::NoKey(key) | Failure::Core(Error::Refused(Refusal::Locked { key, .. } | Refusal::Moved { key })) => {
+        Failure::NoKey(key)
+        | Failure::Core(Error::Refused(
+            Refusal::Locked { key, .. } | Refusal::Moved { key } | Refusal::ReservationLost { key },
+        )) => {
             problem.key = key.clone();
         }
         Failure::ConditionFailed(Some(kv)) => problem.now = Some(now(kv.as_ref())),
@@ -175,6 +178,8 @@ mod tests {
         assert_eq!(problem.key, "k");
         let (code, problem) = told(Failure::Core(Refusal::Locked { key: "k".into(), by: TxId(1) }.into()));
         assert_eq!((code, problem.reason.as_str(), &problem.key[..]), (Code::Aborted, "conflict", &b"k"[..]));
+        let (code, problem) = told(Failure::Core(Refusal::ReservationLost { key: "k".into() }.into()));
+        assert_eq!((code, problem.reason.as_str(), &problem.key[..]), (Code::Aborted, "lock_lost", &b"k"[..]));
         let (code, problem) = told(Failure::Core(Unavailable::NoLeader.into()));
         assert_eq!((code, problem.outcome()), (Code::Unavailable, Outcome::Unavailable));
         let (code, problem) = told(Failure::Elsewhere("http://10.0.0.2:2379".into()));

@@ -5,8 +5,9 @@ use super::proto::quorate_server::Quorate;
 use super::proto::{
     self, ChangeKeyspaceRequest, ChangeKeyspaceResponse, CreateKeyspaceRequest, CreateKeyspaceResponse, DeleteRequest,
     DeleteResponse, GetRequest, GetResponse, ListKeyspacesRequest, ListKeyspacesResponse, Outcome, PutRequest,
-    PutResponse, ScanRequest, ScanResponse, SplitKeyspaceRequest, SplitKeyspaceResponse, StatusRequest, StatusResponse,
-    TransactRequest, TransactResponse, WatchRequest,
+    PutResponse, ReleaseRequest, ReleaseResponse, ReserveRequest, ReserveResponse, ReservedKey, ScanRequest,
+    ScanResponse, SplitKeyspaceRequest, SplitKeyspaceResponse, StatusRequest, StatusResponse, TransactRequest,
+    TransactResponse, WatchRequest,
 };
 use super::watch::{self, Messages, Responses};
 use super::{problems, translate};
@@ -17,10 +18,11 @@ use crate::place::Place;
 use crate::query::range_or_all;
 use crate::reasons::Reason;
 use crate::scan::{self, Next, Wish};
-use crate::{freshness, policy};
+use crate::{freshness, locks, policy};
 use crate::{keyspaces, transactions};
 use bytes::Bytes;
 use quorate_kv::across::Decision;
+use quorate_kv::reserve::Held;
 use quorate_kv::{Db, Unavailable, limits};
 use std::sync::Arc;
 use tokio::time::timeout_at;
@@ -119,6 +121,21 @@ impl Service {
         Ok(DeleteResponse { repeated: written.repeated, deleted: written.found, token })
     }
 
+    async fn reserved(&self, request: ReserveRequest) -> Result<ReserveResponse, Failure> {
+        let (by, keys) = (locks::holder(&request.name)?, translate::lock_keys(request.keys));
+        let keys = (keys, translate::held(request.held));
+        let granted = locks::reserve_for(by, request.age.as_deref(), keys, &self.db).await?;
+        let one = |held: &Held| ReservedKey { since: held.since.0, kv: held.kv.as_ref().map(translate::key_value) };
+        let (age, token) = (granted.age.to_string(), freshness::told(granted.at));
+        Ok(ReserveResponse { age, keys: granted.keys.iter().map(one).collect(), token })
+    }
+
+    async fn released(&self, request: ReleaseRequest) -> Result<ReleaseResponse, Failure> {
+        let (by, keys) = (locks::holder(&request.name)?, translate::lock_keys(request.keys));
+        locks::release_of(by, keys, &self.db).await?;
+        Ok(ReleaseResponse {})
+    }
+
     async fn settled(&self, request: StatusRequest) -> Result<StatusResponse, Failure> {
         Ok(match transactions::settle(&request.id, &self.db).await? {
             Some(Decision::Committed { succeeded, .. }) => {
@@ -192,6 +209,15 @@ impl Quorate for Service {
 
     async fn delete(&self, r: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
         answer(deadline_of(&r), Leaves::Doubt, self.removed(r.into_inner())).await
+    }
+
+    async fn reserve(&self, r: Request<ReserveRequest>) -> Result<Response<ReserveResponse>, Status> {
+        // What is reserved and not heard of is in nobody's way for long.
+        answer(deadline_of(&r), Leaves::Nothing, self.reserved(r.into_inner())).await
+    }
+
+    async fn release(&self, r: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
+        answer(deadline_of(&r), Leaves::Nothing, self.released(r.into_inner())).await
     }
 
     async fn status(&self, r: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {

@@ -2,6 +2,7 @@
 
 use super::proto::{self, Kind, Op, compare, write};
 use crate::answers::Failure;
+use crate::locks::{self, Named};
 use crate::names::Names;
 use crate::place::{Facts, Terms, there};
 use crate::transactions::name_of;
@@ -56,7 +57,8 @@ pub(super) fn keyspaces(request: &proto::TransactRequest) -> Vec<&str> {
     let compares = request.compare.iter().map(|compare| &compare.keyspace);
     let reads = request.read.iter().map(|read| &read.keyspace);
     let writes = request.write.iter().chain(&request.otherwise).map(|write| &write.keyspace);
-    compares.chain(reads).chain(writes).map(String::as_str).collect()
+    let held = request.lock.iter().flat_map(|lock| &lock.held).map(|held| &held.keyspace);
+    compares.chain(reads).chain(writes).chain(held).map(String::as_str).collect()
 }
 
 pub(super) fn transaction(request: proto::TransactRequest, names: &Names) -> Result<Transaction, Failure> {
@@ -74,7 +76,21 @@ pub(super) fn transaction(request: proto::TransactRequest, names: &Names) -> Res
             into.push((names.find(&write.keyspace)?.id, write_of(write)?));
         }
     }
+    if let Some(lock) = request.lock {
+        let by = locks::holder(&lock.name)?;
+        transaction.claims = Some(locks::claims(by, &lock.age, held(lock.held), names)?);
+    }
     Ok(transaction)
+}
+
+/// Keys that are taken to be reserved.
+pub(super) fn held(held: Vec<proto::HeldKey>) -> Vec<(Named, u64)> {
+    held.into_iter().map(|held| ((held.keyspace, held.key), held.since)).collect()
+}
+
+/// Keys of keyspaces.
+pub(super) fn lock_keys(keys: Vec<proto::LockKey>) -> Vec<Named> {
+    keys.into_iter().map(|key| (key.keyspace, key.key)).collect()
 }
 
 fn check(compare: proto::Compare, names: &Names) -> Result<Check, Failure> {

@@ -1,6 +1,7 @@
 //! What clients ask, in words.
 
 use quorate_kv::across::{Look, Transaction};
+use quorate_kv::reserve::Wish;
 use quorate_kv::{Command, Consistency, Freshness, KeyspaceId, RangeOp};
 use quorate_trace::words;
 
@@ -20,6 +21,11 @@ pub(crate) fn transact(transaction: &Transaction) -> String {
     let Transaction { checks, looks, success, failure, .. } = transaction;
     let writes = success.len().max(failure.len());
     format!("in one: {} checks, {} reads, {writes} writes", checks.len(), looks.len())
+}
+
+pub(crate) fn reserve(wish: &Wish) -> String {
+    let keys = wish.keys.iter().map(|(keyspace, key)| format!("{} in keyspace {}", words::show(key), keyspace.0));
+    words::short(format!("reserve {}", words::list(keys)))
 }
 
 pub(crate) fn look(looks: &[Look], freshness: Freshness) -> String {

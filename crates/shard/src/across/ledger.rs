@@ -10,12 +10,14 @@
 
 use super::locks::{Blocker, Locks, Mode};
 use crate::OpenError;
+use crate::reserve::table::{Reservation, Reservations};
 use crate::rows::{DECIDED, PREPARED, SLOT_BYTES, Slot};
 use crate::source::Source;
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Timestamp, Writer};
 use quorate_kv::KeyRange;
 use quorate_kv::across::{Decision, Part, TxId};
+use quorate_kv::reserve::Claim;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -57,11 +59,12 @@ pub(crate) struct Ledger {
     /// Decisions that everybody has carried out, by the entry behind which they are forgotten.
     fences: BTreeSet<(LogIndex, TxId)>,
     locks: Arc<Locks>,
+    reservations: Reservations,
 }
 
 impl Ledger {
     pub fn load(source: &Source, slot: Slot) -> Result<Self, OpenError> {
-        let mut ledger = Self::default();
+        let mut ledger = Self { reservations: Reservations::load(source, slot)?, ..Self::default() };
         for (kind, what) in [(PREPARED, "prepared key"), (DECIDED, "decided key")] {
             let (from, to) = slot.kind(kind);
             for row in source.scan(from, to) {
@@ -81,6 +84,24 @@ impl Ledger {
         &self.locks
     }
 
+    pub fn reservations(&self) -> &Reservations {
+        &self.reservations
+    }
+
+    pub fn reserve(&mut self, key: Bytes, reservation: Reservation) {
+        self.reservations.insert(key, reservation);
+    }
+
+    pub fn end_reservation(&mut self, key: &Bytes) {
+        self.reservations.remove(key);
+    }
+
+    /// Whether something is prepared here that rests on what somebody has reserved.
+    pub fn has_prepared_for(&self, by: TxId) -> bool {
+        let claims = self.prepared.values().filter_map(|prepared| prepared.part.claim.as_ref());
+        claims.into_iter().any(|claim| claim.holder.by == by)
+    }
+
     pub fn prepared(&self, tx: TxId) -> Option<&Prepared> {
         self.prepared.get(&tx)
     }
@@ -98,9 +119,9 @@ impl Ledger {
         self.unresolved.iter().filter_map(|tx| Some((*tx, self.decided.get(tx)?)))
     }
 
-    /// Whether nothing is prepared, and what was decided is carried out everywhere.
+    /// Whether nothing is prepared or reserved, and what was decided is carried out everywhere.
     pub fn is_settled(&self) -> bool {
-        self.prepared.is_empty() && self.unresolved.is_empty()
+        self.prepared.is_empty() && self.unresolved.is_empty() && self.reservations.is_empty()
     }
 
     /// What was committed under a client's name.
@@ -171,17 +192,19 @@ impl Prepared {
         w.u64(self.home.0);
         w.varint(self.fence.0);
         self.part.encode(&mut w);
-        if self.at != Timestamp::ZERO {
+        if self.at != Timestamp::ZERO || self.part.claim.is_some() {
             w.u64(self.at.0);
         }
+        self.part.claim.iter().for_each(|claim| claim.encode(&mut w));
         w.finish()
     }
 
     fn decode(row: Bytes) -> Result<Self, DecodeError> {
         let mut r = Reader::new(row);
         let (home, fence) = (ShardId(r.u64("home")?), LogIndex(r.varint("fence")?));
-        let part = Part::decode(&mut r)?;
+        let mut part = Part::decode(&mut r)?;
         let at = if r.is_empty() { Timestamp::ZERO } else { Timestamp(r.u64("prepared at")?) };
+        part.claim = if r.is_empty() { None } else { Some(Claim::decode(&mut r)?) };
         r.end("prepared part")?;
         Ok(Self { home, fence, part, at })
     }

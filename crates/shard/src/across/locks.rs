@@ -104,7 +104,7 @@ fn excluding(key: &Bytes, holders: &BTreeMap<TxId, Mode>, mode: Mode) -> Option<
 }
 
 fn wants(part: &Part) -> impl Iterator<Item = (KeyRange, Mode)> + '_ {
-    let reads = part.ranges_read().map(|range| (range.clone(), Mode::Read));
+    let reads = part.ranges_read().map(|range| (range, Mode::Read));
     reads.chain(part.ranges_written().map(|range| (range, Mode::Write)))
 }
 

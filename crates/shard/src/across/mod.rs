@@ -43,6 +43,7 @@ impl Transaction<'_> {
             if let Some(blocker) = self.blocker_of(&prepared.part) {
                 return Ok(Err(blocker.into()));
             }
+            self.wound(&prepared.part);
             self.put_row(self.slot.prepared(tx), prepared.encode().into());
             self.ledger.prepare(tx, prepared.clone());
         }
@@ -68,7 +69,11 @@ impl Transaction<'_> {
         }
         let result = self.judge_part(&verdict.part)?;
         let succeeded = result.holds && verdict.others_hold;
+        self.wound(&verdict.part);
         self.write_branch(&verdict.part, succeeded)?;
+        if succeeded {
+            self.release_all(verdict.part.claim.as_ref());
+        }
         let decision = Decision::Committed { succeeded, at: self.meta.clock };
         if !verdict.prepared.is_empty() || verdict.key.is_some() {
             let Verdict { fence, key, .. } = *verdict;
@@ -98,6 +103,9 @@ impl Transaction<'_> {
             if let Decision::Committed { succeeded, at } = decision {
                 self.write_branch(&prepared.part, succeeded)?;
                 self.happened_at(at);
+                if succeeded {
+                    self.release_all(prepared.part.claim.as_ref());
+                }
             }
         }
         Ok(Ok(TxAnswer::Done))
@@ -124,7 +132,9 @@ impl Transaction<'_> {
     fn judge_part(&mut self, part: &Part) -> Result<PartResult, MachineError> {
         self.flush()?;
         let at = self.meta.clock;
-        let mut result = PartResult { holds: true, reads: Vec::with_capacity(part.reads.len()), at };
+        let lost = self.lost_of(part.claim.as_ref());
+        let reads = Vec::with_capacity(part.reads.len());
+        let mut result = PartResult { holds: lost.is_none(), reads, at, lost };
         for compare in &part.compares {
             if !eval::holds(self.source, self.slot, compare)? && self.flaw != Some(Flaw::IgnoreCompares) {
                 result.holds = false;
@@ -154,39 +164,45 @@ impl Transaction<'_> {
     }
 
     fn blocker_of(&self, part: &Part) -> Option<Blocker> {
-        if self.flaw == Some(Flaw::IgnoreLocks) { None } else { self.ledger.locks().blocker_of(part) }
+        let locked = self.ledger.locks().blocker_of(part).filter(|_| self.flaw != Some(Flaw::IgnoreLocks));
+        locked.or_else(|| if self.writes_nothing(part) { None } else { self.reserved_by_others(part) })
     }
 
     /// What keeps a command from being carried out now. Nearly always there are no locks at all.
     pub(crate) fn blocker(&self, command: &Command) -> Option<Blocker> {
-        let locks = self.ledger.locks();
-        if locks.is_empty() || self.flaw == Some(Flaw::IgnoreLocks) {
+        if self.ledger.locks().is_empty() && self.ledger.reservations().is_empty() {
             return None;
         }
         match command {
             Command::Transact(txn) => self.blocker_of_txn(txn),
             Command::LeaseRevoke { id } | Command::LeaseExpire { id, .. } => {
                 let mut keys = self.leases.get(*id)?.keys.iter();
-                keys.find_map(|key| locks.blocker(&KeyRange::single(key.clone()), Mode::Write))
+                keys.find_map(|key| self.hindered(&KeyRange::single(key.clone()), Mode::Write))
             }
             // What it will touch, nobody knows.
-            Command::Call { .. } => locks.blocker(&KeyRange::all(), Mode::Write),
+            Command::Call { .. } => self.hindered(&KeyRange::all(), Mode::Write),
             Command::LeaseGrant { .. }
             | Command::Compact { .. }
             | Command::Across { .. }
             | Command::Split { .. }
-            | Command::Wean { .. } => None,
+            | Command::Wean { .. }
+            | Command::Reserve { .. } => None,
         }
     }
 
+    /// What keeps a range from being read or written: what is prepared, and from being written what is reserved, too.
+    fn hindered(&self, range: &KeyRange, mode: Mode) -> Option<Blocker> {
+        let locked = self.ledger.locks().blocker(range, mode).filter(|_| self.flaw != Some(Flaw::IgnoreLocks));
+        locked.or_else(|| if mode == Mode::Write { self.reserved(range, None) } else { None })
+    }
+
     fn blocker_of_txn(&self, txn: &Txn) -> Option<Blocker> {
-        let locks = self.ledger.locks();
-        let compared = txn.compares.iter().find_map(|compare| locks.blocker(&compare.range, Mode::Read));
+        let compared = txn.compares.iter().find_map(|compare| self.hindered(&compare.range, Mode::Read));
         compared.or_else(|| {
             txn.success.iter().chain(&txn.failure).find_map(|op| match op {
-                Op::Range(op) => locks.blocker(&op.range, Mode::Read),
-                Op::Put(op) => locks.blocker(&KeyRange::single(op.key.clone()), Mode::Write),
-                Op::Delete(op) => locks.blocker(&op.range, Mode::Write),
+                Op::Range(op) => self.hindered(&op.range, Mode::Read),
+                Op::Put(op) => self.hindered(&KeyRange::single(op.key.clone()), Mode::Write),
+                Op::Delete(op) => self.hindered(&op.range, Mode::Write),
                 Op::Txn(nested) => self.blocker_of_txn(nested),
             })
         })

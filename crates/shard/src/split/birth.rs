@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 
 /// Of a parent without timestamps.
 const UNTIMED: u8 = 1;
-const VERSION: u8 = 2;
+/// Of one with timestamps, of whose keys none is reserved.
+const UNRESERVED: u8 = 2;
+const VERSION: u8 = 3;
 
 /// See the module. Equal on every replica of the parent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub struct Birth {
     pub clock: Timestamp,
     /// Since when what happened to the keys has timestamps.
     pub since: Timestamp,
+    /// What is reserved of its keys, as rows.
+    pub(crate) reservations: Vec<(Bytes, Bytes)>,
 }
 
 impl Birth {
@@ -73,7 +77,12 @@ impl Birth {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         let timed = self.clock != Timestamp::ZERO;
-        w.u8(if timed { VERSION } else { UNTIMED });
+        let reserved = !self.reservations.is_empty();
+        w.u8(match (timed, reserved) {
+            (_, true) => VERSION,
+            (true, false) => UNRESERVED,
+            (false, false) => UNTIMED,
+        });
         w.u64(self.child.0);
         self.range.encode(&mut w);
         for n in [self.index.0, self.term.0, self.revision.0, self.compacted.map_or(0, |r| r.0 + 1)] {
@@ -87,9 +96,16 @@ impl Birth {
             tx.encode(&mut w);
             w.bytes(row);
         }
-        if timed {
+        if timed || reserved {
             w.u64(self.clock.0);
             w.u64(self.since.0);
+        }
+        if reserved {
+            w.varint(self.reservations.len() as u64);
+            for (key, row) in &self.reservations {
+                w.bytes(key);
+                w.bytes(row);
+            }
         }
         w.finish()
     }
@@ -113,12 +129,18 @@ impl Birth {
             decisions: Vec::new(),
             clock: Timestamp::ZERO,
             since: Timestamp::ZERO,
+            reservations: Vec::new(),
         };
         for _ in 0..r.count("decisions")? {
             birth.decisions.push((TxId::decode(&mut r)?, r.bytes("decision")?));
         }
         if version > UNTIMED {
             (birth.clock, birth.since) = (Timestamp(r.u64("clock")?), Timestamp(r.u64("since")?));
+        }
+        if version > UNRESERVED {
+            for _ in 0..r.count("reservations")? {
+                birth.reservations.push((r.bytes("reserved key")?, r.bytes("reservation")?));
+            }
         }
         r.end("birth")?;
         Ok(birth)
@@ -132,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_birth_survives_its_row_and_no_part_of_it_is_taken_for_it() {
-        let birth = Birth {
+        let unreserved = Birth {
             child: ShardId(21),
             range: KeyRange { start: "m".into(), end: RangeEnd::Before("x".into()) },
             index: LogIndex(300),
@@ -145,11 +167,15 @@ mod tests {
             decisions: vec![(TxId(7), "row".into())],
             clock: Timestamp(70),
             since: Timestamp(7),
+            reservations: Vec::new(),
         };
-        let row = Bytes::from(birth.encode());
-        assert_eq!(Birth::decode(row.clone()), Ok(birth));
-        for len in 0..row.len() {
-            assert!(Birth::decode(row.slice(..len)).is_err(), "a cut at {len}");
+        let reserved = Birth { reservations: vec![("n".into(), "row".into())], ..unreserved.clone() };
+        for birth in [unreserved, reserved] {
+            let row = Bytes::from(birth.encode());
+            assert_eq!(Birth::decode(row.clone()), Ok(birth));
+            for len in 0..row.len() {
+                assert!(Birth::decode(row.slice(..len)).is_err(), "a cut at {len}");
+            }
         }
     }
 }

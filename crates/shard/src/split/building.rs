@@ -81,6 +81,9 @@ impl Building {
                     for (tx, row) in &self.birth.decisions {
                         batch.put(self.slot.decided(*tx), row.clone());
                     }
+                    for (key, row) in &self.birth.reservations {
+                        batch.put(self.slot.reserved(key), row.clone());
+                    }
                     batch.put(self.slot.meta(), self.birth.meta().encode());
                     self.write(&mut batch)?;
                     self.phase = Phase::Done;

@@ -20,6 +20,7 @@ use birth::Birth;
 use bytes::Bytes;
 use quorate_env::{ShardId, checksum};
 use quorate_kv::across::{Part, TxStep};
+use quorate_kv::reserve::ReserveStep;
 use quorate_kv::{Command, KeyRange, Op, Outcome, RangeEnd, Refusal, Txn};
 
 impl Transaction<'_> {
@@ -38,6 +39,7 @@ impl Transaction<'_> {
             self.meta.closing = Some(at.clone());
             return Err(blocker.into());
         }
+        let reservations = self.give_reservations(&range);
         let keep = self.flaw != Some(Flaw::ForgetKeysInSplit);
         let birth = Birth {
             child,
@@ -52,6 +54,7 @@ impl Transaction<'_> {
             decisions: if keep { self.ledger.under_keys().collect() } else { Vec::new() },
             clock: self.meta.clock,
             since: self.meta.since,
+            reservations,
         };
         self.put_row(self.slot.birth(child), birth.encode().into());
         if self.flaw != Some(Flaw::KeepSplitOff) {
@@ -85,6 +88,9 @@ impl Transaction<'_> {
                 let going = |range: &KeyRange| gone.as_ref().is_some_and(|gone| gone.overlaps(range));
                 key_of_part(part, &|range| outside(range) || going(range))
             }
+            Command::Reserve { step: ReserveStep::Reserve { keys, .. }, .. } => {
+                keys.iter().find(|key| !self.meta.range.contains(key)).cloned()
+            }
             _ => None,
         };
         key.map(|key| Refusal::Moved { key })
@@ -93,7 +99,7 @@ impl Transaction<'_> {
 
 fn key_of_part(part: &Part, gone: &dyn Fn(&KeyRange) -> bool) -> Option<Bytes> {
     let written = part.ranges_written().find(|range| gone(range));
-    written.or_else(|| part.ranges_read().find(|range| gone(range)).cloned()).map(|range| range.start)
+    written.or_else(|| part.ranges_read().find(|range| gone(range))).map(|range| range.start)
 }
 
 fn key_of_txn(txn: &Txn, gone: &dyn Fn(&KeyRange) -> bool) -> Option<Bytes> {

@@ -8,7 +8,7 @@
 //! ```
 
 use super::language::{self, Words};
-use super::{Told, option};
+use super::{Told, option, reserving};
 use crate::Machine;
 use goldenscript::ArgumentConsumer;
 use quorate_env::{LogIndex, ShardId, Timestamp};
@@ -26,13 +26,15 @@ pub(super) fn command(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Com
     let others_hold = option::<String>(args, "others")?.is_none_or(|others| others != "no");
     let prepared: Option<u64> = option(args, "prepared")?;
     let key = option(args, "key")?;
+    let claim = reserving::claim(tx, args)?;
     let (after, at) = (option(args, "after")?.unwrap_or(0), option(args, "at")?.unwrap_or(0));
     let (after, at) = (Timestamp(after), Timestamp(at));
     let step = match name {
-        "prepare" => TxStep::Prepare { home: HOME, fence, part: part(args)? },
+        "prepare" => TxStep::Prepare { home: HOME, fence, part: Part { claim, ..part(args)? } },
         "decide" => {
             let prepared = prepared.map(ShardId).into_iter().collect();
-            TxStep::Decide(Box::new(Verdict { part: part(args)?, others_hold, after, prepared, fence, key }))
+            let part = Part { claim, ..part(args)? };
+            TxStep::Decide(Box::new(Verdict { part, others_hold, after, prepared, fence, key }))
         }
         "settle" => TxStep::Settle { fence },
         "resolve" => TxStep::Resolve(match args.next_pos() {
@@ -67,7 +69,8 @@ fn part(args: &mut ArgumentConsumer<'_>) -> Result<Part, Box<dyn Error>> {
 pub(super) fn answer(answer: &TxAnswer) -> String {
     let result = |result: &PartResult| {
         let reads: String = result.reads.iter().map(|read| format!("; {}", language::range_result(read))).collect();
-        format!("{}{reads}", if result.holds { "holds" } else { "does not hold" })
+        let lost = result.lost.iter().map(|key| format!("; {} is lost", key.escape_ascii())).collect::<String>();
+        format!("{}{lost}{reads}", if result.holds { "holds" } else { "does not hold" })
     };
     match answer {
         TxAnswer::Prepared(part) if part.at != Timestamp::ZERO => {

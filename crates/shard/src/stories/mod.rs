@@ -22,6 +22,7 @@
 
 mod across;
 mod language;
+mod reserving;
 mod splits;
 
 use crate::{
@@ -131,6 +132,7 @@ impl Teller {
                     let outcome = match &applied.outcome {
                         Outcome::Transacted(result) => language::txn_result(result),
                         Outcome::Stepped(answer) => across::answer(answer),
+                        Outcome::Reserved(reserved) => reserving::answer(reserved),
                         other => format!("{other:?}"),
                     };
                     format!("{}/{} at {}: {outcome}", id.session.0, id.seq, applied.header.revision.0)
@@ -344,6 +346,11 @@ impl goldenscript::Runner for Teller {
             "ledger" => across::ledger(&self.machine)?,
             name @ ("prepare" | "decide" | "settle" | "resolve" | "forget") => {
                 let command = across::command(name, &mut args)?;
+                self.run_now(command)?
+            }
+            "reservations" => reserving::table(&self.machine, self.machine.slot())?,
+            name @ ("reserve" | "release" | "lapse") => {
+                let command = reserving::command(name, &mut args)?;
                 self.run_now(command)?
             }
             name @ ("split" | "wean" | "births" | "build" | "enter" | "clear") => self.split(name, &mut args)?,

@@ -29,6 +29,9 @@ const LOOK_US: u64 = 50_000;
 /// For so long before the end nobody asks for anything more, in microseconds: longer than what is orphaned lasts.
 const REST_US: u64 = 8_000_000;
 
+/// The same where tellers reserve: who is waiting then may still be granted something, and go.
+const LOCKS_REST_US: u64 = 13_000_000;
+
 /// How long a teller waits before it asks again for what it has a name for, in microseconds.
 const NAMED_PATIENCE_US: (u64, u64) = (20_000, 1_000_000);
 
@@ -64,7 +67,8 @@ pub(super) struct Bank {
 impl Bank {
     pub fn new(plan: Option<BankPlan>, rng: &Rng) -> Self {
         let Some(plan) = plan else { return Self::default() };
-        let tellers = (0..plan.tellers).map(|n| Teller::new(rng.split(200 + n), &plan)).collect();
+        let locks = rng.split(81);
+        let tellers = (0..plan.tellers).map(|n| Teller::new(rng.split(200 + n), locks.split(n), &plan)).collect();
         let BankPlan { shards, accounts, .. } = plan;
         Self { tellers, shards, accounts, rng: Some(rng.split(52)), ..Self::default() }
     }
@@ -92,7 +96,9 @@ impl World<'_> {
 
     /// Whether nobody asks for anything more, so that everything can be over in the end.
     pub(super) fn bank_rests(&self) -> bool {
-        self.now + REST_US > self.plan.storm_us + self.plan.calm_us
+        let locks = self.plan.bank.is_some_and(|bank| bank.locks_per_mille > 0);
+        let rest_us = if locks { LOCKS_REST_US } else { REST_US };
+        self.now + rest_us > self.plan.storm_us + self.plan.calm_us
     }
 
     /// Whether somebody has opened the accounts.
@@ -177,9 +183,12 @@ impl World<'_> {
         let operation = self.next_operation;
         self.next_operation += 1;
         let opened = self.bank_is_open();
-        let (deed, request) = match opened {
-            false => self.bank.tellers[teller].open(bank.id, operation),
-            true => self.bank.tellers[teller].next(bank.id, operation, |key| bank.shard_of(key)),
+        let now = self.now;
+        let lock = if opened { self.bank.tellers[teller].next_lock(operation, now) } else { None };
+        let (deed, request) = match (&lock, opened) {
+            (Some(lock), _) => (Deed::Lock { keys: lock.keys.clone() }, lock.wish(bank.id)),
+            (None, false) => self.bank.tellers[teller].open(bank.id, operation),
+            (None, true) => self.bank.tellers[teller].next(bank.id, operation, |key| bank.shard_of(key)),
         };
         if self.script.and_then(|script| script.operations).is_some_and(|asked| !asked.contains(operation)) {
             self.bank.tellers[teller].completed += 1;
@@ -191,16 +200,17 @@ impl World<'_> {
             Deed::Write { keys, .. } => keys.clone(),
             Deed::Put { key } => vec![key.clone()],
             Deed::Open => self.bank.accounts.keys().collect(),
-            Deed::Audit | Deed::Read { .. } => Vec::new(),
+            Deed::Audit | Deed::Read { .. } | Deed::Lock { .. } => Vec::new(),
         };
         self.bank.check.done.insert(operation, Done { began_us: self.now, wrote, ..Done::default() });
         let named = matches!(&request, Request::Transact(transaction) if transaction.key.is_some());
         let again = named.then(|| request.clone());
-        let flight = TellerFlight { operation, node, deed, began_us: self.now, again, asked: 0 };
+        let (asked, asked_before) = (0, 0);
+        let flight = TellerFlight { operation, node, deed, began_us: self.now, again, asked, asked_before, lock };
         self.teller_asks(teller, flight, request)
     }
 
-    fn teller_asks(&mut self, teller: usize, mut flight: TellerFlight, request: Request) -> Step {
+    pub(super) fn teller_asks(&mut self, teller: usize, mut flight: TellerFlight, request: Request) -> Step {
         let id = self.next_request;
         self.next_request += 1;
         flight.asked += 1;
@@ -241,10 +251,10 @@ impl World<'_> {
     }
 
     /// What has a name of the client's own is asked again, of another node: it must not happen twice.
-    fn teller_asks_again(&mut self, teller: usize, mut flight: TellerFlight) -> Step {
+    pub(super) fn teller_asks_again(&mut self, teller: usize, mut flight: TellerFlight) -> Step {
         let up = self.not_retired().into_iter().filter(|node| self.nodes[*node].node.is_some());
         let up: Vec<usize> = up.collect();
-        match flight.again.clone().filter(|_| flight.asked < ASKED_MAX && !up.is_empty()) {
+        match flight.again.clone().filter(|_| flight.sent() < ASKED_MAX && !up.is_empty()) {
             Some(request) => {
                 self.mark("transaction sent again");
                 flight.node = up[self.bank.tellers[teller].pick(up.len())];
@@ -257,13 +267,13 @@ impl World<'_> {
         }
     }
 
-    fn teller_goes_on(&mut self, teller: usize) {
+    pub(super) fn teller_goes_on(&mut self, teller: usize) {
         let wait = self.bank.tellers[teller].think(self.plan.think_us);
         self.after(wait, Event::Teller { teller });
     }
 
     /// Tellers have their lanes behind the clients'.
-    fn teller_lane(&self, teller: usize) -> Lane {
+    pub(super) fn teller_lane(&self, teller: usize) -> Lane {
         Lane::Client((self.plan.clients + teller) as u64)
     }
 
@@ -283,7 +293,11 @@ impl World<'_> {
         request: RequestId,
         answer: &Result<Reply, Error>,
     ) -> Result<bool, Violation> {
-        if self.split_hears(request, answer) || self.move_hears(request) || self.looker_hears(request, answer)? {
+        if self.split_hears(request, answer)
+            || self.move_hears(request)
+            || self.release_heard(request)
+            || self.looker_hears(request, answer)?
+        {
             return Ok(true);
         }
         if let Some((home, tx)) = self.bank.curious.remove(&request) {
@@ -310,6 +324,9 @@ impl World<'_> {
             TraceEvent::Answer { client, node: node_lane(node), operation, outcome, revision, text }
         });
         self.hash(&operation.to_le_bytes());
+        if flight.lock.is_some() {
+            return self.locker_hears(teller, flight, answer).map(|()| true);
+        }
         match answer {
             Ok(Reply::View { view, .. }) => {
                 let Deed::Read { op } = &deed else { return Err(fits(answer)) };
@@ -363,7 +380,7 @@ impl World<'_> {
     /// Whether the teller, who has a name for what it wants, does not hear what became of it, and asks again when it has waited for long enough.
     fn answer_is_lost(&mut self, flight: &TellerFlight) -> bool {
         let lost = self.plan.bank.map_or(0, |bank| bank.answers_lost_per_mille);
-        let (named, Some(rng)) = (flight.again.is_some() && flight.asked < ASKED_MAX, &mut self.bank.rng) else {
+        let (named, Some(rng)) = (flight.again.is_some() && flight.sent() < ASKED_MAX, &mut self.bank.rng) else {
             return false;
         };
         lost > 0 && named && rng.chance(lost)
@@ -403,7 +420,7 @@ impl World<'_> {
         let looked = match deed {
             Deed::Audit => vec![accounts()],
             Deed::Write { reads, .. } => reads.clone(),
-            Deed::Open | Deed::Put { .. } | Deed::Read { .. } => Vec::new(),
+            Deed::Open | Deed::Put { .. } | Deed::Read { .. } | Deed::Lock { .. } => Vec::new(),
         };
         if !succeeded {
             self.mark("transaction found a change");
@@ -432,6 +449,36 @@ impl World<'_> {
             self.report.operations += 1;
         }
         Ok(())
+    }
+
+    /// Somebody is about to write what it has seen.
+    pub(super) fn bank_writes(&mut self, operation: u64, saw: &[(Bytes, u64)]) {
+        if let Some(done) = self.bank.check.done.get_mut(&operation) {
+            done.saw = saw.iter().cloned().collect();
+            done.wrote = saw.iter().map(|(key, _)| key.clone()).collect();
+        }
+    }
+
+    /// It has not, and never will.
+    pub(super) fn bank_wrote_nothing(&mut self, operation: u64) {
+        if let Some(done) = self.bank.check.done.get_mut(&operation) {
+            (done.saw, done.wrote) = Default::default();
+        }
+    }
+
+    /// Nothing was done.
+    pub(super) fn bank_forgets(&mut self, operation: u64) {
+        self.bank.check.done.remove(&operation);
+    }
+
+    /// It was done, and what it has seen is known.
+    pub(super) fn teller_is_done(&mut self, teller: usize, operation: u64) {
+        let now = self.now;
+        if let Some(done) = self.bank.check.done.get_mut(&operation) {
+            done.ended_us = Some(now);
+            self.bank.tellers[teller].completed += 1;
+            self.report.operations += 1;
+        }
     }
 
     /// It was done, and this was seen.
@@ -470,6 +517,7 @@ impl World<'_> {
                 format!("{id} was another command, and is {:?}", envelope.command)
             })?;
             self.split_commits(&envelope.command)?;
+            self.lockers_commit(&envelope.command);
             match envelope.command {
                 Command::Across { tx, step: TxStep::Settle { .. } } => {
                     self.bank.settled.insert(tx);
@@ -546,12 +594,15 @@ impl World<'_> {
             ranges.insert(shard, view.own_range().clone());
             let locked = view.blocker(&RangeOp::of(KeyRange::all()));
             demand(locked.is_none(), "transactions end", || format!("{shard} holds a lock: {locked:?}"))?;
+            let reserved = self.reserved_in(shard, &lasting);
+            demand(reserved == 0, "reservations end", || format!("{reserved} are left in {shard}"))?;
         }
         self.judge_ranges(&ranges)?;
         let versions = self.chronicle.versions();
         self.judge_sights(&versions)?;
-        let writers =
+        let writers: BTreeMap<Bytes, Vec<u64>> =
             versions.into_iter().map(|(key, all)| (key, all.iter().map(|version| version.writer).collect())).collect();
+        self.lockers_close(&writers)?;
         let explained = self.bank.check.finish(&writers)?;
         self.report.explained += explained;
         for teller in &self.bank.tellers {

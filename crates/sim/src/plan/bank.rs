@@ -25,6 +25,9 @@ const FAULT_US: u64 = 180 * SECOND_US;
 const MOVE_US: u64 = 10 * SECOND_US;
 const CHURN_US: u64 = 30 * SECOND_US;
 
+/// How long nothing fails in the end.
+const CALM_US: u64 = 20 * SECOND_US;
+
 /// How long history is kept at most.
 const HISTORY_MAX_MS: u64 = 60_000;
 
@@ -53,6 +56,7 @@ pub(super) fn plan(seed: u64, storm_us: Option<u64>) -> Plan {
         answers_lost_per_mille: 100,
         // All accounts are much to look at.
         look_us: (50_000, 1_000_000),
+        locks_per_mille: BankPlan::draw_locks(seed) / 4,
     };
     Plan {
         watchers: 2,
@@ -79,6 +83,7 @@ pub(super) fn plan(seed: u64, storm_us: Option<u64>) -> Plan {
         // All shards of a node are flushed together.
         flush_bytes: 256 << 10,
         unflushed_bytes_max: 1 << 20,
+        calm_us: CALM_US + if bank.locks_per_mille > 0 { super::LOCKS_CALM_US } else { 0 },
         bank: Some(bank),
         ..Plan::quiet(5, 3)
     }

@@ -27,6 +27,7 @@ pub(crate) fn teller_asked(deed: &Deed) -> String {
             format!("in one: read {}, write {}", list(reads.iter().map(range)), keys(wrote))
         }
         Deed::Audit => "in one: read all accounts".into(),
+        Deed::Lock { keys: reserved } => format!("reserve some of {}", keys(reserved)),
         Deed::Put { key } => format!("put {}", show(key)),
         Deed::Read { op } => format!("linearizable read of {}", read(op)),
     })
