@@ -575,9 +575,11 @@ impl Node {
 
     /// Looks whether the system keyspace's rows have changed.
     fn read_system(&mut self, now: Instant) {
+        let known = self.system.revision();
         let system = self.replicas.get_mut(&FIRST_SHARDS[0]);
-        let Some(rows) = system.and_then(|replica| replica.system_rows(&self.system)) else { return };
-        match rows {
+        let Some(system) = system.filter(|system| system.machine().meta().revision != known) else { return };
+        // What it knew is given away, so that what nobody else holds need not be copied.
+        match system.system_rows(std::mem::take(&mut self.system)) {
             Ok(rows) => {
                 self.system = rows;
                 self.wake_for_news(now);

@@ -35,28 +35,27 @@ impl SystemRows {
     }
 
     /// What the rows say after some events, which lead to what the machine holds now. Only what the events are about is read; there may be very many rows.
-    fn follow(&self, machine: &Machine, events: Vec<Event>) -> Result<Self, String> {
+    fn follow(mut self, machine: &Machine, events: Vec<Event>) -> Result<Self, String> {
         let view = machine.view();
         let revision = view.revision();
-        let touched = events.iter().map(|event| Placements::shard_of(&event.kv.key)).collect();
-        let mut system = Self { touched, ..self.clone() };
+        self.touched = events.iter().map(|event| Placements::shard_of(&event.kv.key)).collect();
         let roster = Roster::read(rows(&view, Roster::ranges())?, revision).map_err(|e| e.to_string())?;
         let levels = Levels::read(rows(&view, Levels::ranges())?, revision).map_err(|e| e.to_string())?;
-        (system.roster, system.levels) = (Arc::new(roster), Arc::new(levels));
+        (self.roster, self.levels) = (Arc::new(roster), Arc::new(levels));
         if events.iter().any(|event| Keyspaces::has(&event.kv.key)) {
             let keyspaces = Keyspaces::read(rows(&view, Keyspaces::ranges())?, revision).map_err(|e| e.to_string())?;
-            system.keyspaces = Arc::new(keyspaces);
+            self.keyspaces = Arc::new(keyspaces);
         }
         let places = Placements::ranges();
         for event in events.into_iter().filter(|event| places.iter().any(|range| range.contains(&event.kv.key))) {
-            let placements = Arc::make_mut(&mut system.placements);
+            let placements = Arc::make_mut(&mut self.placements);
             let done = match event.kind {
                 EventKind::Put => placements.write(event.kv),
                 EventKind::Delete => placements.remove(&event.kv.key),
             };
             done.map_err(|e| e.to_string())?;
         }
-        Ok(system)
+        Ok(self)
     }
 
     /// Whether the last change may be about a shard.
@@ -96,15 +95,15 @@ impl Replica {
         self.shard == ShardId(KeyspaceId::SYSTEM.0)
     }
 
-    /// The rows of the system keyspace, of its replica; `None` if they are still those of `known`, which it returned the last time.
-    pub fn system_rows(&mut self, known: &SystemRows) -> Option<Result<SystemRows, String>> {
-        if self.machine.meta().revision == known.revision() {
-            return None;
-        }
-        Some(match self.news.since.replace(Vec::new()) {
+    /// The rows of the system keyspace, of its replica. `known` are those that it returned the last time.
+    ///
+    /// # Errors
+    /// If a row cannot be read.
+    pub fn system_rows(&mut self, known: SystemRows) -> Result<SystemRows, String> {
+        match self.news.since.replace(Vec::new()) {
             Some(events) => known.follow(&self.machine, events),
             None => SystemRows::read(&self.machine),
-        })
+        }
     }
 }
 
