@@ -823,6 +823,7 @@ impl World<'_> {
         let now = this.clock.monotonic(self.now);
         let Some(core) = &mut this.node else { return Ok(()) };
         let ticked = matches!(input, Input::Tick { .. });
+        let heard = if let Input::Peer { from, .. } = &input { Some(*from) } else { None };
         core.step(now, input);
         let outputs = core.drain(now);
         let (lost, forgotten) = (outputs.lost == Some(Lost::Acknowledged), self.wounds.has_forgotten(node));
@@ -852,7 +853,7 @@ impl World<'_> {
             }
         }
         self.look_for_mended(node);
-        self.look_at_sleepers(node, &looks, ticked)?;
+        self.look_at_sleepers(node, &looks, (ticked, heard))?;
         let system = looks[0].1;
         for (shard, look) in looks {
             if let Some(recorder) = &mut self.recorder {

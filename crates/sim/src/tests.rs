@@ -54,7 +54,7 @@ const REGRESSIONS: [(Ground, &[u64]); 7] = [
     (Ground::Transactions, &[2, 14]),
     (Ground::Upgrades, &[4, 37]),
     (Ground::Splits, &[1, 15, 32, 42, 65]),
-    (Ground::Moves, &[17, 19, 55, 62]),
+    (Ground::Moves, &[17, 19, 55, 62, 88]),
 ];
 
 /// The plan of the long run, for less than an hour.

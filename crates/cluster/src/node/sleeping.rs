@@ -151,10 +151,13 @@ impl Node {
         }
         let (roster, placements) = (self.system.roster.clone(), self.system.placements.clone());
         for shard in self.sleepers.awake().collect::<Vec<_>>() {
-            let (wishes, cx) = (placements.wishes(shard, &roster), self.shared.context(now));
-            let drowsy = |it: &Replica| it.is_drowsy(&cx) && it.rightful(&wishes, &cx).is_none();
-            if self.replicas.get(&shard).is_some_and(drowsy) && self.is_settled(shard) {
-                self.one(now, shard, Replica::fall_asleep);
+            let cx = self.shared.context(now);
+            let Some(replica) = self.replicas.get(&shard).filter(|replica| replica.is_drowsy(&cx)) else { continue };
+            // Before it sleeps, it is led by who is to lead it: now nobody waits for that.
+            match replica.rightful(&placements.wishes(shard, &roster), &cx) {
+                Some(first) => self.one(now, shard, |replica, cx| replica.offer(first, cx)),
+                None if self.is_settled(shard) => self.one(now, shard, Replica::fall_asleep),
+                None => {}
             }
         }
     }

@@ -80,7 +80,9 @@ impl Node {
         let (keyspaces, placements) = (self.system.keyspaces.clone(), self.system.placements.clone());
         for row in keyspaces.made() {
             for (start, shard) in &row.keyspace.shards {
-                if !self.system.touches(*shard) || self.is_here(*shard) {
+                // Whether a shard that was split off is to open here depends on where its parent is, too.
+                let concerns = self.system.touches(*shard) || row.parents.contains_key(shard);
+                if !concerns || self.is_here(*shard) {
                     continue;
                 }
                 match row.parents.get(shard).filter(|_| !self.sabotaged(Sabotage::ChildAsFounder)) {

@@ -106,7 +106,7 @@ impl Replica {
     }
 
     /// Offers leadership to another, and not again before that may have failed.
-    pub(super) fn offer(&mut self, heir: ReplicaId, cx: &Context<'_>) {
+    pub fn offer(&mut self, heir: ReplicaId, cx: &Context<'_>) {
         if self.reshaping.offered.is_none_or(|offered| cx.now.since(offered) >= 2 * RETRY) {
             self.reshaping.offered = Some(cx.now);
             self.group.transfer_leader(heir);

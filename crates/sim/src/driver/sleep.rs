@@ -2,18 +2,18 @@
 
 use super::{Step, World, id_of};
 use crate::history::demand;
-use quorate_cluster::{Inspection, turn_of};
-use quorate_consensus::Role;
-use quorate_env::ShardId;
+use quorate_cluster::{Inspection, Timing, turn_of};
+use quorate_consensus::{Role, ticks_until_missed};
+use quorate_env::{NodeId, ShardId};
 use std::collections::BTreeMap;
 
-/// Ticks of a node's own clock in which it must have noticed: what a silence is waited for, and what the last messages may take that were under way.
-const NOTICED_TICKS: u32 = 100;
+/// Ticks of a node's own clock in which it may not notice a silence, beside those that it waits for.
+const GRACE_TICKS: u32 = 2;
 
 /// What is known of replicas that sleep.
 #[derive(Default)]
 pub(super) struct Sleep {
-    /// Those that did when they were last looked at; of each, for how many ticks its leader has been gone.
+    /// Those that did when they were last looked at; of each, for how many ticks nothing has come from its leader's node.
     asleep: BTreeMap<(usize, ShardId), u32>,
     /// Who leads each shard, of which members, and since when.
     led: BTreeMap<ShardId, (usize, u64, u64)>,
@@ -23,8 +23,14 @@ pub(super) struct Sleep {
 const GIVEN_WAY_US: u64 = 10_000_000;
 
 impl World<'_> {
-    /// A node's replicas, as they look after a step; `ticked` if that was a tick.
-    pub(super) fn look_at_sleepers(&mut self, node: usize, looks: &[(ShardId, Inspection)], ticked: bool) -> Step {
+    /// A node's replicas, as they look after a step; `ticked` if that was a tick, `heard` if something came from another node.
+    pub(super) fn look_at_sleepers(
+        &mut self,
+        node: usize,
+        looks: &[(ShardId, Inspection)],
+        (ticked, heard): (bool, Option<NodeId>),
+    ) -> Step {
+        let noticed = ticks_until_missed(Timing::default().election_ticks) + GRACE_TICKS;
         for (shard, look) in looks {
             let before = self.sleep.asleep.remove(&(node, *shard));
             let leads = look.role == Role::Leader;
@@ -40,14 +46,11 @@ impl World<'_> {
             if before.is_none() && leads {
                 self.mark("group fell asleep");
             }
-            let gone = !leads && look.leader.is_some_and(|leader| self.is_out_of_reach(leader.0 as usize - 1, node));
-            let ticks = if gone { before.unwrap_or(0) + u32::from(ticked) } else { 0 };
-            demand(ticks < NOTICED_TICKS, "who sleeps misses its leader", || {
-                format!(
-                    "{} sleeps in {shard}, and its leader {:?} has been gone for {ticks} ticks",
-                    id_of(node),
-                    look.leader
-                )
+            let silent = !leads && heard != look.leader;
+            let ticks = if silent { before.unwrap_or(0) + u32::from(ticked) } else { 0 };
+            demand(ticks <= noticed, "who sleeps misses its leader", || {
+                let leader = look.leader;
+                format!("{} sleeps in {shard}, and has heard nothing from {leader:?} for {ticks} ticks", id_of(node))
             })?;
             self.sleep.asleep.insert((node, *shard), ticks);
         }
@@ -71,11 +74,5 @@ impl World<'_> {
             })?;
         }
         Ok(())
-    }
-
-    /// Whether nothing can come from a node.
-    fn is_out_of_reach(&self, from: usize, to: usize) -> bool {
-        let there = &self.nodes[from];
-        there.node.is_none() || there.paused || self.net.is_cut(from, to)
     }
 }
