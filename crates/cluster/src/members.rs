@@ -219,8 +219,24 @@ impl Roster {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Members that have started, with what is wanted of each.
+    pub(crate) fn roster(rows: &[(u64, MemberState)]) -> Roster {
+        let row = |(id, state): &(u64, MemberState)| {
+            let row = MemberRow {
+                id: NodeId(*id),
+                incarnation: Some(Incarnation(1)),
+                name: format!("n{id}"),
+                peer_addresses: Vec::new(),
+                client_urls: Vec::new(),
+                state: *state,
+            };
+            (row.id, (row, Revision(1)))
+        };
+        Roster { rows: rows.iter().map(row).collect(), ..Roster::default() }
+    }
 
     #[test]
     fn rows_survive_and_those_of_version_1_are_voters() {

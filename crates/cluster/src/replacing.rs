@@ -54,23 +54,12 @@ pub(crate) fn next(roster: &Roster, placements: &Placements, groups: &[Membershi
 mod tests {
     use super::*;
     use crate::placement::tests::Rows;
-    use quorate_env::{Incarnation, ShardId};
+    use quorate_env::ShardId;
     use quorate_kv::Revision;
     use std::collections::BTreeSet;
 
     fn roster(rows: &[(u64, MemberState)]) -> Roster {
-        let row = |(id, state): &(u64, MemberState)| {
-            let row = MemberRow {
-                id: NodeId(*id),
-                incarnation: Some(Incarnation(1)),
-                name: format!("n{id}"),
-                peer_addresses: Vec::new(),
-                client_urls: Vec::new(),
-                state: *state,
-            };
-            (row.id, (row, Revision(1)))
-        };
-        Roster { rows: rows.iter().map(row).collect(), revision: Revision(9), ..Roster::default() }
+        Roster { revision: Revision(9), ..crate::members::tests::roster(rows) }
     }
 
     fn group(voters: &[u64]) -> Membership {

@@ -101,29 +101,14 @@ pub fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::members::{MemberRow, MemberState, Roster};
+    use crate::members::tests::roster;
+    use crate::members::{MemberState, Roster};
     use crate::placement::{Placements, tests::Rows};
-    use quorate_env::{Incarnation, NodeId, ShardId};
-    use quorate_kv::Revision;
+    use quorate_env::{NodeId, ShardId};
 
     const WELL: Standing = Standing { alive: true, in_sync: true };
     const BEHIND: Standing = Standing { alive: true, in_sync: false };
     const DOWN: Standing = Standing { alive: false, in_sync: true };
-
-    fn roster(rows: &[(u64, MemberState)]) -> Roster {
-        let row = |(id, state): &(u64, MemberState)| {
-            let row = MemberRow {
-                id: NodeId(*id),
-                incarnation: Some(Incarnation(1)),
-                name: format!("n{id}"),
-                peer_addresses: Vec::new(),
-                client_urls: Vec::new(),
-                state: *state,
-            };
-            (row.id, (row, Revision(1)))
-        };
-        Roster { rows: rows.iter().map(row).collect(), ..Roster::default() }
-    }
 
     fn voters(ids: &[u64]) -> Membership {
         Membership::of_voters(ids.iter().copied().map(ReplicaId))

@@ -81,6 +81,14 @@ impl Sleepers {
         std::mem::take(&mut self.neighbours.entry(node).or_default().silent)
     }
 
+    /// Those that sleep and are shared with a node: none, without a look at them, if there are none.
+    fn shared_with(&self, node: NodeId) -> Vec<ShardId> {
+        if self.neighbours.get(&node).is_none_or(|neighbour| neighbour.shards == 0) {
+            return Vec::new();
+        }
+        self.asleep.iter().filter(|(_, company)| company.contains(&node)).map(|(shard, _)| *shard).collect()
+    }
+
     /// A tick passed. Returns who has just been silent for `limit` ticks.
     fn miss(&mut self, limit: u32) -> Vec<NodeId> {
         self.neighbours.values_mut().for_each(|neighbour| neighbour.silent = neighbour.silent.saturating_add(1));
@@ -136,9 +144,8 @@ impl Node {
 
     /// A node is there again: replicas on it may have begun anew and not know who leads, or be those that are to lead.
     pub(super) fn greet(&mut self, now: Instant, node: NodeId) {
-        for shard in self.sleepers.asleep() {
-            let replica = &self.replicas[&shard];
-            if replica.leads() && replica.company().contains(&node) {
+        for shard in self.sleepers.shared_with(node) {
+            if self.replicas[&shard].leads() {
                 self.one(now, shard, |replica, cx| replica.wake(None, cx));
             }
         }
@@ -201,11 +208,13 @@ mod tests {
         let (mut sleepers, shard) = (Sleepers::default(), ShardId(9));
         sleepers.wakes(shard);
         assert!((0..4).all(|_| sleepers.beat(2).is_empty()), "nobody sleeps");
+        assert!(sleepers.shared_with(NodeId(2)).is_empty());
         sleepers.awake.remove(&shard);
         sleepers.asleep.insert(shard, vec![NodeId(2), NodeId(3)]);
         [2, 3, 3].iter().for_each(|node| sleepers.neighbours.entry(NodeId(*node)).or_default().shards += 1);
         let beats: Vec<usize> = (0..4).map(|_| sleepers.beat(2).len()).collect();
         assert_eq!(beats, [2, 0, 2, 0], "the first at once");
+        assert_eq!([2, 3, 4].map(|node| sleepers.shared_with(NodeId(node)).len()), [1, 1, 0]);
         sleepers.wakes(shard);
         assert_eq!(sleepers.beat(1), [NodeId(3)], "another sleeps there still");
     }

@@ -7,6 +7,7 @@
 mod load;
 mod world;
 
+use quorate_cluster::FIRST_SHARDS;
 use quorate_cluster::keyspaces::Keyspaces;
 use quorate_cluster::placement::Placements;
 use quorate_cluster::placing::Landscape;
@@ -84,17 +85,11 @@ pub fn day(size: Size, mut tell: impl FnMut(Phase)) -> Result<(), String> {
     let keyspaces = size.shards.div_ceil(SHARDS_EACH);
     part(&mut world, "shards made", &mut |world| {
         (0..keyspaces).try_for_each(|n| make(world, &format!("k{n:03}"), SHARDS_EACH, size.nodes))?;
-        world.until(PATIENCE_US, |world| {
-            world.nodes().all(|node| world.core(node).counts().asleep + 2 == world.core(node).counts().here)
-        })
+        world.until(PATIENCE_US, all_sleep)
     })?;
     part(&mut world, "left alone", &mut |world| world.pass(20 * SECOND))?;
     part(&mut world, "written to", &mut |world| fill(world))?;
-    part(&mut world, "asleep again", &mut |world| {
-        world.until(PATIENCE_US, |world| {
-            world.nodes().all(|node| world.core(node).counts().asleep + 2 == world.core(node).counts().here)
-        })
-    })?;
+    part(&mut world, "asleep again", &mut |world| world.until(PATIENCE_US, all_sleep))?;
     let lost = size.nodes - 1;
     world.lose(lost);
     part(&mut world, "a lost node noticed", &mut |world| {
@@ -110,6 +105,12 @@ pub fn day(size: Size, mut tell: impl FnMut(Phase)) -> Result<(), String> {
             shards(world).iter().all(elsewhere)
         })
     })
+}
+
+/// Whether every shard sleeps that ever does: all but the two that are everywhere.
+fn all_sleep(world: &World) -> bool {
+    let counts = |node| world.core(node).counts();
+    world.nodes().all(|node| counts(node).asleep + FIRST_SHARDS.len() as u64 == counts(node).here)
 }
 
 fn node_id(node: usize) -> NodeId {
