@@ -2,7 +2,10 @@
 
 mod native;
 
-pub use native::{CarefulArgs, ExplainArgs, KeyspaceArgs, KeyspaceVerb, Kind, KvArgs, KvVerb, RangeArgs, ServerArgs};
+pub use native::{
+    CarefulArgs, ExplainArgs, KeyspaceArgs, KeyspaceVerb, Kind, KvArgs, KvVerb, RangeArgs, Replication, ServerArgs,
+    Switch,
+};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use quorate_sim::Numbers;
@@ -133,6 +136,10 @@ pub struct StartArgs {
     /// Seconds of silence after which what a node has of placed shards is copied to others (300 if nothing is said).
     #[arg(long, env = "QUORATE_EVICT_AFTER")]
     pub evict_after: Option<u64>,
+    /// How far any node's wall clock may be from true time, as you vouch for: 500us, 10ms. The same at all nodes. Writers of keyspaces that want commit-wait
+    /// wait for twice as long (if nothing is said, they are refused here).
+    #[arg(long, env = "QUORATE_CLOCK_BOUND", value_name = "TIME")]
+    pub clock_bound: Option<String>,
     /// Bytes of keys and values that a shard of a ranged keyspace may hold before it is split in its middle (64 MiB if nothing is said); 0 never
     /// splits one.
     #[arg(long, env = "QUORATE_SPLIT_BYTES")]

@@ -50,6 +50,8 @@ pub struct Settings {
     pub zone: String,
     /// How long a silent node is waited for.
     pub evict_after: Duration,
+    /// How far clocks may be from true time.
+    pub clock_bound: Option<Duration>,
     /// What a shard may hold before it is split, in bytes.
     pub split_bytes: u64,
     /// Operations a second that a shard's leader may have to do before the shard is split.
@@ -137,6 +139,7 @@ impl Running {
             level: settings.level,
             zone: settings.zone.clone(),
             evict_after: settings.evict_after,
+            clock_bound: settings.clock_bound,
             split_bytes: settings.split_bytes,
             split_ops: settings.split_ops,
             request_timeout: REQUEST_TIMEOUT,

@@ -4,7 +4,7 @@ use crate::cli::{ClusterState, StartArgs};
 use crate::failure::Failure;
 use crate::node::{Running, Settings, listen, trace_options};
 use quorate_cluster::Timing;
-use quorate_cluster::bounds::{EVICT_AFTER, SPLIT_BYTES, SPLIT_OPS};
+use quorate_cluster::bounds::{CLOCK_BOUND_MAX, EVICT_AFTER, SPLIT_BYTES, SPLIT_OPS};
 use quorate_kv::Level;
 use quorate_runtime::disk::ScrubPace;
 use serde::Deserialize;
@@ -53,6 +53,8 @@ struct File {
     zone: Option<String>,
     #[serde(alias = "evict-after")]
     evict_after: Option<u64>,
+    #[serde(alias = "clock-bound")]
+    clock_bound: Option<String>,
     #[serde(alias = "split-bytes")]
     split_bytes: Option<u64>,
     #[serde(alias = "split-ops")]
@@ -148,6 +150,7 @@ fn resolve(args: &StartArgs) -> Result<Settings, Failure> {
         )?,
         zone: zone(pick(&args.zone, &file.zone))?,
         evict_after: args.evict_after.or(file.evict_after).map_or(EVICT_AFTER, Duration::from_secs),
+        clock_bound: clock_bound(pick(&args.clock_bound, &file.clock_bound))?,
         split_bytes: match args.split_bytes.or(file.split_bytes) {
             None => SPLIT_BYTES,
             Some(0) => u64::MAX,
@@ -164,6 +167,15 @@ fn resolve(args: &StartArgs) -> Result<Settings, Failure> {
         name,
         initial_cluster,
     })
+}
+
+fn clock_bound(told: Option<String>) -> Result<Option<Duration>, Failure> {
+    let Some(told) = told else { return Ok(None) };
+    let units = [("us", 1), ("ms", 1_000), ("s", 1_000_000)];
+    let read = units.into_iter().find_map(|(unit, us)| told.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(us));
+    let bound = read.map(Duration::from_micros).filter(|bound| *bound <= CLOCK_BOUND_MAX);
+    let what = "is how far any node's clock may be from true time: 500us or 10ms, and at most";
+    bound.map(Some).ok_or_else(|| usage(format!("--clock-bound {what} {} s, not {told:?}", CLOCK_BOUND_MAX.as_secs())))
 }
 
 fn zone(told: Option<String>) -> Result<String, Failure> {

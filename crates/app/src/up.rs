@@ -51,6 +51,7 @@ async fn one(args: &UpArgs) -> Result<(), Failure> {
         level: Level::LATEST,
         zone: String::new(),
         evict_after: EVICT_AFTER,
+        clock_bound: None,
         split_bytes: SPLIT_BYTES,
         split_ops: SPLIT_OPS,
         timing: Timing::default(),

@@ -54,6 +54,8 @@ reasons! {
     KeyspaceExists = "keyspace_exists";
     /// Something that was reserved is not any more: an older transaction has taken it over, or its time was up.
     LockLost = "lock_lost";
+    /// Writers wait for clocks, and the server was not told how far those may be from true time.
+    NoClockBound = "no_clock_bound";
     /// Nobody leads the shard at the moment.
     NoLeader = "no_leader";
     /// The disks are full.

@@ -18,6 +18,34 @@ pub enum Kind {
     Ranged,
 }
 
+/// Whose disks a write is on before it is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Replication {
+    /// Those of a majority of a shard's voters.
+    #[default]
+    Majority,
+    /// Those of all voters: while one is away, the outcome of a write is unknown.
+    All,
+}
+
+/// What is to be different about a keyspace; what is not named stays.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct KeyspaceChange {
+    /// `90s`, `10m`, `1h`, `7d` or `forever`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<String>,
+    /// `strict`, `within:500ms` or `any`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freshness: Option<String>,
+    /// See [`Keyspace::replication`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replication: Option<Replication>,
+    /// See [`Keyspace::commit_wait`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit_wait: Option<bool>,
+}
+
 /// A keyspace.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Keyspace {
@@ -36,6 +64,12 @@ pub struct Keyspace {
     /// Of reads and scans that do not say.
     #[serde(default)]
     pub freshness: String,
+    /// Whose disks a write is on before it is acknowledged.
+    #[serde(default)]
+    pub replication: Replication,
+    /// Whether a write is acknowledged only when its timestamp is over on every clock within the nodes' bound.
+    #[serde(default)]
+    pub commit_wait: bool,
     /// Its shards, ascending.
     pub shards: Vec<Shard>,
 }
@@ -102,13 +136,17 @@ impl Client {
         history: Option<&str>,
         freshness: Option<&Freshness>,
     ) -> Result<Keyspace, Error> {
-        let mut change = json!({});
-        if let Some(history) = history {
-            change["history"] = history.into();
-        }
-        if let Some(freshness) = freshness {
-            change["freshness"] = freshness.to_string().into();
-        }
+        let (history, freshness) = (history.map(str::to_owned), freshness.map(Freshness::to_string));
+        self.set_keyspace(name, &KeyspaceChange { history, freshness, ..KeyspaceChange::default() }).await
+    }
+
+    /// Wants something else of a keyspace.
+    ///
+    /// # Errors
+    /// If it is refused, as when there is no such keyspace; nobody is available, as when commit-wait is wanted and no node that answers knows how far clocks
+    /// may be from true time; or nobody knows whether it was done.
+    pub async fn set_keyspace(&self, name: &str, change: &KeyspaceChange) -> Result<Keyspace, Error> {
+        let change = json!(change);
         let path = format!("/v1/keyspaces/{}", in_address(name.as_bytes()));
         read(self.ask(&Request::patch(path, change)).await?)
     }

@@ -59,7 +59,7 @@ pub use client::Client;
 pub use error::{Error, Reason};
 pub use freshness::{Freshness, NoFreshness, Seen, Token};
 pub use keys::{Condition, Deleted, KeyValue, Written};
-pub use keyspaces::{Keyspace, Kind, Shard};
+pub use keyspaces::{Keyspace, KeyspaceChange, Kind, Replication, Shard};
 pub use nodes::Node;
 pub use options::Options;
 pub use range::Range;

@@ -172,6 +172,9 @@ pub const PLACE_LOOK: Duration = Duration::from_millis(200);
 /// A node that was silent for this long is made up for: longer than a restart of the machine takes, since it means copying all that it had.
 pub const EVICT_AFTER: Duration = Duration::from_secs(300);
 
+/// The largest bound on clocks that an operator may vouch for: writers who wait for clocks wait for twice as long and are given up after some seconds.
+pub const CLOCK_BOUND_MAX: Duration = Duration::from_secs(1);
+
 /// Ticks between two times that a replica asks to lead a shard that was just split off: the others may not have it yet.
 pub const SEEK_TICKS: u32 = 5;
 

@@ -176,6 +176,14 @@ pub enum Sabotage {
     SleepBehind,
     /// Sleep on when the leader's node is gone.
     SleepThrough,
+    /// Say that all voters have what a majority has.
+    AckAtMajority,
+    /// Give a vote to who lacks what all voters were said to have.
+    VoteWithout,
+    /// Take a timestamp for over as soon as the clock here has passed it.
+    NoCommitWait,
+    /// Wait until a timestamp is over by this clock if that is behind, not if it is ahead.
+    WaitTheWrongWay,
     /// A flaw of the state machine.
     Machine(Flaw),
 }
@@ -199,6 +207,9 @@ pub struct NodeConfig {
     pub evict_after: Duration,
     /// Patience.
     pub timing: Timing,
+    /// How far any node's wall clock may be from true time, as the operator vouches for. Nobody has said if there is none: then no writer can wait for
+    /// its timestamp to be over.
+    pub clock_bound: Option<Duration>,
     /// Unflushed bytes of the store at which it is flushed; see [`crate::bounds::FLUSH_BYTES`].
     pub flush_bytes: u64,
     /// Unflushed bytes of the store at which a leader proposes nothing more until the disk has caught up. At twice as many a follower

@@ -10,6 +10,7 @@
 //! The system keyspace and the default one have no rows: every cluster begins with them, each one shard of the same number. Clients do not
 //! see the system keyspace as one of theirs.
 
+use crate::ack_wait::AckWait;
 use crate::placement::Placements;
 use crate::rows::{number_of, numbered, unchanged_since};
 use bytes::Bytes;
@@ -39,6 +40,7 @@ pub(crate) fn level_of(op: &Op) -> Level {
             Some(&UNSPLIT) => Level::ACROSS,
             _ => Level::SPLIT,
         },
+        Op::Put(put) if put.key.starts_with(POLICIES.as_bytes()) => Policy::level_of(&put.value),
         _ => Level::FIRST,
     }
 }
@@ -129,6 +131,8 @@ pub struct Keyspaces {
     children: BTreeMap<ShardId, BTreeMap<Bytes, ShardId>>,
     /// The keyspace of each shard that somebody made.
     owners: BTreeMap<ShardId, KeyspaceId>,
+    /// What writers wait for in any of them.
+    wait: AckWait,
     next_id: u64,
     /// When it was read.
     revision: Revision,
@@ -140,7 +144,8 @@ impl Default for Keyspaces {
         let (shards, policy) = (vec![(Bytes::new(), ShardId(id.0))], Policy::OF_DEFAULT);
         let default = Keyspace { id, name: "default".into(), kind, shards, policy };
         let (made, children, owners) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { default, made, children, owners, next_id: KeyspaceId::FIRST_MADE.0, revision: Revision::default() }
+        let (wait, next_id) = (AckWait::default(), KeyspaceId::FIRST_MADE.0);
+        Self { default, made, children, owners, wait, next_id, revision: Revision::default() }
     }
 }
 
@@ -180,6 +185,7 @@ impl Keyspaces {
         let made = keyspaces.made.values_mut().map(|row| &mut row.keyspace);
         for keyspace in made.chain([&mut keyspaces.default]) {
             keyspace.policy = policies.get(&keyspace.id).copied().unwrap_or(keyspace.policy);
+            keyspaces.wait = keyspaces.wait.and(AckWait::of(&keyspace.policy));
         }
         Ok(keyspaces)
     }
@@ -210,6 +216,18 @@ impl Keyspaces {
     #[must_use]
     pub fn of_shard(&self, shard: ShardId) -> Option<&Keyspace> {
         self.owners.get(&shard).and_then(|id| self.get(*id))
+    }
+
+    /// What must be true, besides that a majority has it, before who has written in a shard is told.
+    pub(crate) fn ack_wait(&self, shard: ShardId) -> AckWait {
+        let default = (shard.0 == KeyspaceId::DEFAULT.0).then_some(&self.default);
+        let wanted = || self.of_shard(shard).or(default).map(|keyspace| AckWait::of(&keyspace.policy));
+        self.wait.is_for_more().then(wanted).flatten().unwrap_or_default()
+    }
+
+    /// The same, of whoever has written anywhere.
+    pub(crate) fn ack_wait_anywhere(&self) -> AckWait {
+        self.wait
     }
 
     /// One of them, by name.

@@ -26,6 +26,7 @@
 //!
 //! The cluster does not know that there are sockets, files, gRPC or threads.
 
+mod ack_wait;
 mod across;
 pub mod boot;
 pub mod bounds;

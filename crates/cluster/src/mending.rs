@@ -226,6 +226,8 @@ impl Mending {
             | PeerBody::LookAsk { .. }
             | PeerBody::LookAnswer { .. }
             | PeerBody::CloseAsk { .. }
+            | PeerBody::EverywhereAsk { .. }
+            | PeerBody::Everywhere { .. }
             | PeerBody::Sleep { .. }
             | PeerBody::Rouse
             | PeerBody::Beat

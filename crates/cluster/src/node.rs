@@ -11,6 +11,7 @@ mod splitting;
 mod tests;
 mod weighing;
 
+use crate::ack_wait::{AckWait, over_before};
 use crate::across::{Across, Ask, OWN_REQUESTS, Surroundings};
 use crate::boot::{self, BootError};
 use crate::bounds::{DEAD_ROWS_PER_TICK, PENDING_READS_MAX, RETRY, SHARDS_LOOK, SHARDS_PER_LOOK};
@@ -88,7 +89,7 @@ pub struct Node {
     recalling: Option<Recall>,
     witness: Witness,
     /// What clients asked of shards that are about to take part, or before it was known at which level the cluster begins.
-    early: Vec<(RequestId, Request, Instant)>,
+    early: Vec<(RequestId, Request, AckWait, Instant)>,
     /// Logs of shards that have no replica here: the system keyspace's rows may not be here yet, or the shard has moved away. What was promised stays promised.
     logs: BTreeMap<ShardId, RecoveredLog>,
     /// A damaged store in whose place another was put, until every replica is whole.
@@ -125,6 +126,8 @@ struct Shared {
     slots: Slots,
     procedures: Arc<Procedures>,
     wall: WallMs,
+    /// What the clock said at the last tick. It is behind the other if the clock was set back.
+    clock: WallMs,
     /// When that was said.
     ticked: Instant,
     no_space: bool,
@@ -138,9 +141,16 @@ struct Shared {
 
 impl Shared {
     fn context(&mut self, now: Instant) -> Context<'_> {
+        let since_ms = now.since(self.ticked).as_millis() as u64;
+        let is = WallMs(self.clock.0 + since_ms);
         Context {
             now,
-            wall: WallMs(self.wall.0 + now.since(self.ticked).as_millis() as u64),
+            wall: WallMs(self.wall.0 + since_ms),
+            over_before: self.config.clock_bound.map(|bound| match self.config.sabotage {
+                Some(Sabotage::NoCommitWait) => WallMs(u64::MAX),
+                Some(Sabotage::WaitTheWrongWay) => over_before(WallMs(is.0 + 4 * bound.as_millis() as u64), bound),
+                _ => over_before(is, bound),
+            }),
             config: &self.config,
             store: &self.store,
             slots: &mut self.slots,
@@ -176,6 +186,7 @@ impl Node {
             slots,
             procedures: Arc::new(Procedures::of(level)),
             wall: WallMs(0),
+            clock: WallMs(0),
             ticked: now,
             no_space: false,
             timed: false,
@@ -267,14 +278,14 @@ impl Node {
 
     /// What came too early is asked now.
     fn ask_early(&mut self, now: Instant) {
-        for (id, request, deadline) in std::mem::take(&mut self.early) {
-            self.request(now, id, request, deadline);
+        for (id, request, wait, deadline) in std::mem::take(&mut self.early) {
+            self.ask(now, id, (request, wait), deadline);
         }
     }
 
     /// Nobody waits for longer than it wanted to.
     fn expire_early(&mut self, now: Instant) {
-        let late = self.early.extract_if(.., |(_, _, deadline)| *deadline <= now);
+        let late = self.early.extract_if(.., |(.., deadline)| *deadline <= now);
         self.shared.out.replies.extend(late.map(|(id, ..)| (id, Err(Unavailable::NoLeader.into()))));
     }
 
@@ -315,7 +326,8 @@ impl Node {
     pub fn step(&mut self, now: Instant, input: Input) {
         match input {
             Input::Tick { wall } => {
-                (self.shared.wall, self.shared.ticked) = (self.shared.wall.max(wall), now);
+                let shared = &mut self.shared;
+                (shared.wall, shared.clock, shared.ticked) = (shared.wall.max(wall), wall, now);
                 self.tick_sleepers(now);
                 self.each_awake(now, Replica::tick);
                 self.reshape(now);
@@ -446,11 +458,16 @@ impl Node {
     }
 
     fn request(&mut self, now: Instant, id: RequestId, request: Request, deadline: Instant) {
+        self.ask(now, id, (request, AckWait::default()), deadline);
+    }
+
+    /// Asks for something, and waits for this before it is taken to be done; for a client's command also for what its keyspace wants.
+    fn ask(&mut self, now: Instant, id: RequestId, (request, wait): (Request, AckWait), deadline: Instant) {
         let (needs, is) = (levels::needed(&request), self.system.levels.cluster());
         if needs > is && self.shared.config.sabotage != Some(Sabotage::IgnoreLevel) {
             if !self.system.levels.begun() && self.early.len() < PENDING_READS_MAX {
                 // A new cluster's first leader is about to say it.
-                return self.early.push((id, request, deadline));
+                return self.early.push((id, request, wait, deadline));
             }
             return self.shared.out.replies.push((id, Err(Unavailable::FeatureLevel { needs, is }.into())));
         }
@@ -471,14 +488,22 @@ impl Node {
             (None, Request::Release { by, keys }) => {
                 self.with_across(now, |across, at| across.release(id, (by, keys), deadline, at));
             }
+            (Some(shard), Request::Submit { .. }) if id < OWN_REQUESTS && self.lacks_bound(shard) => {
+                self.shared.out.replies.push((id, Err(Unavailable::NoClockBound.into())));
+            }
             (Some(shard), Request::Submit { command, .. }) if !self.is_served_here(shard) => {
-                self.submit_elsewhere(now, id, (shard, command), deadline);
+                let wait = self.wait_of(id, shard, wait);
+                self.submit_elsewhere(now, id, (shard, (command, wait)), deadline);
+            }
+            (Some(shard), Request::Submit { command, .. }) if self.replicas.contains_key(&shard) => {
+                let wait = self.wait_of(id, shard, wait);
+                self.one(now, shard, |replica, cx| replica.submit(id, (command, wait), deadline, cx));
             }
             (Some(shard), request) if self.replicas.contains_key(&shard) => {
                 self.one(now, shard, |replica, cx| replica.request(id, request, deadline, cx));
             }
             (Some(shard), request) if self.recalls(shard) && self.early.len() < PENDING_READS_MAX => {
-                self.early.push((id, request, deadline));
+                self.early.push((id, request, wait, deadline));
             }
             (Some(shard), _) if !self.is_here(shard) && self.system.placements.of(shard).is_some() => self.refer(id),
             (Some(shard), _) if !self.is_here(shard) && !self.nursery.expects(shard) => {
@@ -486,6 +511,16 @@ impl Node {
             }
             _ => self.shared.out.replies.push((id, Err(Unavailable::NoLeader.into()))),
         }
+    }
+
+    /// What a command waits for before it is taken to be done.
+    fn wait_of(&self, id: RequestId, shard: ShardId, wait: AckWait) -> AckWait {
+        if id < OWN_REQUESTS { wait.and(self.system.keyspaces.ack_wait(shard)) } else { wait }
+    }
+
+    /// Whether writers of a shard wait for clocks, and nobody has told this node how far those may be from true time.
+    fn lacks_bound(&self, shard: ShardId) -> bool {
+        self.shared.config.clock_bound.is_none() && self.system.keyspaces.ack_wait(shard).over
     }
 
     /// Takes answers to the steps of transactions, and asks for the next steps.
@@ -500,8 +535,8 @@ impl Node {
                 self.with_across(now, |across, at| across.answered(id, answer, at));
             }
         }
-        for Ask { id, shard, command, deadline } in self.across.take_asks() {
-            self.request(now, id, Request::Submit { shard, command }, deadline);
+        for Ask { id, shard, command, wait, deadline } in self.across.take_asks() {
+            self.ask(now, id, (Request::Submit { shard, command }, wait), deadline);
         }
         self.shared.out.replies.extend(self.across.take_replies());
         let unknown = self.across.take_unknown();
@@ -515,13 +550,14 @@ impl Node {
         let applied = |shard: ShardId| self.replicas.get(&shard).map(Replica::applied).or_else(|| elsewhere(shard));
         let (keyspaces, sabotage) = (&*self.system.keyspaces, self.shared.config.sabotage);
         let wall = WallMs(self.shared.wall.0 + now.since(self.shared.ticked).as_millis() as u64);
-        let moment = Timestamp::of(wall);
-        f(&mut self.across, &Surroundings { now, moment, keyspaces, applied: &applied, sabotage });
+        let (moment, bounded) = (Timestamp::of(wall), self.shared.config.clock_bound.is_some());
+        f(&mut self.across, &Surroundings { now, moment, keyspaces, applied: &applied, bounded, sabotage });
     }
 
     /// Lets the groups that this node leads take a step towards what the members' rows ask for.
     fn reshape(&mut self, now: Instant) {
         let (roster, placements) = (self.system.roster.clone(), self.system.placements.clone());
+        let keyspaces = self.system.keyspaces.clone();
         let whole = self.is_whole();
         let elsewhere = self.groups_of_leavers(&roster);
         let needed = |id: ReplicaId| {
@@ -531,7 +567,8 @@ impl Node {
             let last = shard == FIRST_SHARDS[0] && self.shared.config.sabotage != Some(Sabotage::LeaveSystemFirst);
             let stays = |id: ReplicaId| last && needed(id);
             let wishes = placements.wishes(shard, &roster);
-            self.one(now, shard, |replica, cx| replica.reshape(&wishes, &stays, cx));
+            let everywhere = keyspaces.ack_wait(shard).everywhere;
+            self.one(now, shard, |replica, cx| replica.reshape((&wishes, everywhere), &stays, cx));
         }
         self.move_on(now);
     }
@@ -701,7 +738,13 @@ impl Node {
                 let answer = PeerMessage { shard, from: to, to: from, body: gone };
                 self.shared.out.messages.push((node_of(from), answer));
             }
-            PeerBody::Petition(_) | PeerBody::LookAsk { .. } if !self.replicas.contains_key(&shard) => {
+            PeerBody::Everywhere { index } => {
+                self.hear_everywhere(now, shard, *index);
+                return !self.is_here(shard);
+            }
+            PeerBody::Petition(_) | PeerBody::LookAsk { .. } | PeerBody::EverywhereAsk { .. }
+                if !self.replicas.contains_key(&shard) =>
+            {
                 let answer = PeerMessage { shard, from: to, to: from, body: PeerBody::NotHere };
                 self.shared.out.messages.push((node_of(from), answer));
             }

@@ -11,12 +11,13 @@
 //! the next petition says that they have arrived. Where nobody knows any more what came of a command that was applied, its outcome is unknown, and
 //! the client hears that.
 
+use crate::ack_wait::{AckWait, Everywhere, moment_of};
 use crate::bounds::{OUTPOST_IDLE, RETRY};
 use crate::config::Sabotage;
 use crate::input::{Reply, RequestId};
 use crate::proposals::Proposals;
 use crate::wire::Answer;
-use quorate_env::{Instant, LogIndex, NodeId};
+use quorate_env::{Instant, LogIndex, NodeId, Timestamp};
 use quorate_kv::{Command, CommandId, Envelope, Error, Unavailable};
 
 /// What a client is told.
@@ -25,6 +26,7 @@ type Told = (RequestId, Result<Reply, Error>);
 /// See the top of this file.
 pub(crate) struct Outpost {
     proposals: Proposals,
+    everywhere: Everywhere,
     /// Whom it asks.
     to: Option<NodeId>,
     /// How many of the hosts it has asked in vain.
@@ -45,7 +47,8 @@ impl Outpost {
     /// Takes what a replica was asked for that is not here any more, or what nobody has asked for yet.
     pub fn new(mut proposals: Proposals, applied: Option<LogIndex>, now: Instant) -> Self {
         proposals.resend_all();
-        Self { proposals, to: None, tried: 0, turned: false, applied, asks_how_far: false, heard: now, used: now }
+        let (everywhere, to, heard, used) = (Everywhere::default(), None, now, now);
+        Self { proposals, everywhere, to, tried: 0, turned: false, applied, asks_how_far: false, heard, used }
     }
 
     /// How far the shard's log was when it was last heard of; asks for it, if it was never.
@@ -63,12 +66,12 @@ impl Outpost {
     pub fn submit(
         &mut self,
         request: RequestId,
-        command: Command,
+        (command, wait): (Command, AckWait),
         deadline: Instant,
         now: Instant,
     ) -> Result<(), Unavailable> {
         self.wake(now);
-        self.proposals.submit(request, command, deadline)
+        self.proposals.submit(request, command, wait, deadline)
     }
 
     fn wake(&mut self, now: Instant) {
@@ -147,6 +150,30 @@ impl Outpost {
         petitions.into_iter().map(|envelopes| (to, envelopes)).collect()
     }
 
+    /// Whom to ask whether all voters have an entry for which a client waits.
+    pub fn question(&mut self, now: Instant, hosts: &[NodeId]) -> Option<(NodeId, LogIndex)> {
+        let wanted = self.proposals.wants_everywhere()?;
+        let to = self.to.or_else(|| hosts.get(self.tried % hosts.len().max(1)).copied())?;
+        self.everywhere.must_ask(wanted, now).then_some((to, wanted))
+    }
+
+    /// All voters have everything up to an entry.
+    pub fn hear_everywhere(&mut self, index: LogIndex, now: Instant) {
+        self.everywhere.hear(index);
+        self.heard = now;
+    }
+
+    /// Whether something was done and is not told yet.
+    pub fn holds_answers(&self) -> bool {
+        self.proposals.holds_answers()
+    }
+
+    /// Whom to tell what, of those who waited for all voters or for clocks.
+    pub fn release(&mut self, over: impl Fn(Timestamp) -> bool) -> Vec<Told> {
+        let told = self.proposals.release(self.everywhere.known(), over).into_iter();
+        told.map(|(request, applied)| (request, Ok(Reply::Applied(applied)))).collect()
+    }
+
     /// A replica answers.
     pub fn hear(
         &mut self,
@@ -170,14 +197,18 @@ impl Outpost {
             {
                 continue;
             }
-            if let Some(request) = self.proposals.complete(id) {
-                told.push((
-                    request,
-                    match answer {
-                        Answer::Given(result) => result.map(Reply::Applied).map_err(Error::Refused),
-                        Answer::Forgotten => Err(Error::UnknownOutcome(id)),
-                    },
-                ));
+            match answer {
+                Answer::Given(result) => {
+                    let at = result.as_ref().map_or(Timestamp::ZERO, moment_of);
+                    if let Some((request, result)) = self.proposals.outcome(id, result, (applied, at)) {
+                        told.push((request, result.map(Reply::Applied).map_err(Error::Refused)));
+                    }
+                }
+                Answer::Forgotten if self.proposals.is_done(id) => {}
+                Answer::Forgotten => {
+                    let request = self.proposals.complete(id);
+                    told.extend(request.map(|request| (request, Err(Error::UnknownOutcome(id)))));
+                }
             }
         }
         told
@@ -201,7 +232,7 @@ mod tests {
         let mut post = Outpost::new(Proposals::new(SessionId(7)), None, at(0));
         for request in 1..=requests {
             let put = Command::Transact(Txn::just(Op::Put(PutOp::of("k", "v"))));
-            post.submit(request, put, at(5_000), at(0)).expect("room");
+            post.submit(request, (put, AckWait::default()), at(5_000), at(0)).expect("room");
         }
         post
     }
@@ -249,7 +280,7 @@ mod tests {
         assert_eq!(asked(&mut post, at(0)), [(2, vec![1])]);
         assert_eq!(told(&mut post, 2, Some(3), vec![(id(1), done())]), ["1: done"]);
         let put = Command::Transact(Txn::just(Op::Put(PutOp::of("k", "v"))));
-        post.submit(2, put, at(5_000), at(2)).expect("room");
+        post.submit(2, (put, AckWait::default()), at(5_000), at(2)).expect("room");
         assert_eq!(asked(&mut post, at(2)), [(3, vec![2])]);
         post.not_there(NodeId(2), at(3));
         assert!(asked(&mut post, at(3)).is_empty(), "it was asked nothing");
@@ -283,6 +314,24 @@ mod tests {
         asked(&mut post, at(0));
         assert!(matches!(&post.tick(at(5_000), None)[..], [(1, Err(Error::UnknownOutcome(_)))]));
         assert!(!post.is_idle(at(10_000)) && post.is_idle(at(61_000)));
+    }
+
+    #[test]
+    fn who_waits_for_all_voters_is_told_when_they_have_it() {
+        let mut post = Outpost::new(Proposals::new(SessionId(7)), None, at(0));
+        let put = Command::Transact(Txn::just(Op::Put(PutOp::of("k", "v"))));
+        let everywhere = AckWait { everywhere: true, over: false };
+        post.submit(1, (put, everywhere), at(5_000), at(0)).expect("room");
+        asked(&mut post, at(0));
+        assert_eq!(post.question(at(0), &HOSTS), None, "nothing was done yet");
+        assert!(told(&mut post, 2, Some(3), vec![(id(1), done())]).is_empty());
+        assert!(told(&mut post, 2, Some(3), vec![(id(1), Answer::Forgotten)]).is_empty(), "it is known here");
+        assert_eq!(post.question(at(1), &HOSTS), Some((NodeId(3), LogIndex(9))), "whoever leads knows");
+        assert_eq!(post.question(at(2), &HOSTS), None, "once");
+        assert!(post.release(|_| false).is_empty());
+        post.hear_everywhere(LogIndex(9), at(3));
+        assert!(matches!(&post.release(|_| false)[..], [(1, Ok(Reply::Applied(_)))]));
+        assert!(!post.is_needed());
     }
 
     #[test]

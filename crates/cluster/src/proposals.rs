@@ -6,6 +6,8 @@
 //!                 └── leader changed, or no outcome for a while: sent again under the same id
 //! ```
 //!
+//! Where more than a majority is wanted before a client is told (`ack_wait.rs`), a command that was done waits here for that, and is sent no more.
+//!
 //! A command that met a lock of a transaction over several shards is sent again, too, when locks were released.
 //!
 //! A command keeps its id for ever, so sending it again is harmless: the session table drops what was applied. The outcome is taken
@@ -14,14 +16,15 @@
 
 use crate::RequestId;
 use crate::Sabotage;
+use crate::ack_wait::{AckWait, claims_done};
 use crate::bounds::{ENTRIES_IN_FLIGHT_MAX, PENDING_BYTES_MAX, PENDING_COMMANDS_MAX, QUEUE_BYTES_MAX, RETRY};
 use crate::load::Load;
 use crate::replica::Context;
 use quorate_consensus::{Group, Role};
-use quorate_env::{Instant, Timestamp};
-use quorate_kv::{Command, CommandId, Envelope, Error, Refusal, SessionId, Unavailable, limits};
+use quorate_env::{Instant, LogIndex, Timestamp};
+use quorate_kv::{Applied, Command, CommandId, Envelope, Error, Refusal, SessionId, Unavailable, limits};
 use quorate_shard::encode_entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 struct Pending {
     request: RequestId,
@@ -33,6 +36,19 @@ struct Pending {
     under_way: u32,
     /// It met a lock, this was the answer, and it waits to be sent again.
     postponed: Option<Refusal>,
+    /// What must be true besides before its client is told that it was done.
+    wait: AckWait,
+    /// It was done, and that is not true yet.
+    done: Option<Done>,
+}
+
+/// What a client is about to be told.
+struct Done {
+    applied: Applied,
+    /// The entry that did it, or a later one.
+    index: LogIndex,
+    /// Its timestamp, or a later one.
+    at: Timestamp,
 }
 
 /// See the module.
@@ -41,6 +57,9 @@ pub(crate) struct Proposals {
     next_seq: u64,
     pending: BTreeMap<u64, Pending>,
     pending_bytes: usize,
+    /// Those that were done and wait for all voters, by their entries; and those that wait for clocks, by their timestamps.
+    for_all: BTreeSet<(LogIndex, u64)>,
+    for_clocks: BTreeSet<(Timestamp, u64)>,
     unsent: VecDeque<u64>,
     queue: VecDeque<Envelope>,
     queue_bytes: usize,
@@ -53,6 +72,8 @@ impl Proposals {
             next_seq: 1,
             pending: BTreeMap::new(),
             pending_bytes: 0,
+            for_all: BTreeSet::new(),
+            for_clocks: BTreeSet::new(),
             unsent: VecDeque::new(),
             queue: VecDeque::new(),
             queue_bytes: 0,
@@ -64,7 +85,13 @@ impl Proposals {
     }
 
     /// Accepts a client's command, or refuses it for overload.
-    pub fn submit(&mut self, request: RequestId, command: Command, deadline: Instant) -> Result<(), Unavailable> {
+    pub fn submit(
+        &mut self,
+        request: RequestId,
+        command: Command,
+        wait: AckWait,
+        deadline: Instant,
+    ) -> Result<(), Unavailable> {
         let seq = self.next_seq;
         let envelope = Envelope { id: self.id(seq), answered_below: 0, command };
         let bytes = envelope.size_estimate();
@@ -73,8 +100,8 @@ impl Proposals {
         }
         self.next_seq += 1;
         self.pending_bytes += bytes;
-        let pending =
-            Pending { request, command: envelope.command, bytes, deadline, sent: None, under_way: 0, postponed: None };
+        let (command, sent, under_way) = (envelope.command, None, 0);
+        let pending = Pending { request, command, bytes, deadline, sent, under_way, postponed: None, wait, done: None };
         self.pending.insert(seq, pending);
         self.unsent.push_back(seq);
         Ok(())
@@ -97,7 +124,7 @@ impl Proposals {
             && let Some(seq) = self.unsent.pop_front()
         {
             let id = self.id(seq);
-            if let Some(pending) = self.pending.get_mut(&seq) {
+            if let Some(pending) = self.pending.get_mut(&seq).filter(|pending| pending.done.is_none()) {
                 pending.sent = Some(now);
                 pending.under_way += 1;
                 bytes += pending.bytes;
@@ -185,12 +212,83 @@ impl Proposals {
 
     /// The leader changed: everything without an outcome is sent again.
     pub fn resend_all(&mut self) {
-        self.unsent = self.pending.keys().copied().collect();
+        self.unsent = self.undone().collect();
+    }
+
+    fn undone(&self) -> impl Iterator<Item = u64> + '_ {
+        self.pending.iter().filter(|(_, pending)| pending.done.is_none()).map(|(seq, _)| *seq)
     }
 
     /// Whether commands wait to be sent.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
+    }
+
+    /// A command has an outcome, by an entry or one before it, with that timestamp or an earlier one. Returns whom to tell what, unless more must be true
+    /// before that.
+    pub fn outcome(
+        &mut self,
+        id: CommandId,
+        result: Result<Applied, Refusal>,
+        (index, at): (LogIndex, Timestamp),
+    ) -> Option<(RequestId, Result<Applied, Refusal>)> {
+        let pending = self.pending.get_mut(&id.seq).filter(|_| id.session == self.session)?;
+        match result {
+            // It was sent twice; what came of it first is what came of it.
+            _ if pending.done.is_some() => None,
+            Ok(applied) if pending.wait.is_for_more() && claims_done(&applied) => {
+                let bytes = applied.size_estimate();
+                pending.bytes += bytes;
+                self.pending_bytes += bytes;
+                pending.postponed = None;
+                pending.done = Some(Done { applied, index, at });
+                match pending.wait.everywhere {
+                    true => self.for_all.insert((index, id.seq)),
+                    false => self.for_clocks.insert((at, id.seq)),
+                };
+                None
+            }
+            result => self.complete(id).map(|request| (request, result)),
+        }
+    }
+
+    /// All voters must have everything up to here before everybody is told who waits for that.
+    pub fn wants_everywhere(&self) -> Option<LogIndex> {
+        self.for_all.last().map(|(index, _)| *index)
+    }
+
+    /// Whether it was done and is not told yet.
+    pub fn is_done(&self, id: CommandId) -> bool {
+        id.session == self.session && self.pending.get(&id.seq).is_some_and(|pending| pending.done.is_some())
+    }
+
+    /// Whether something was done and is not told yet.
+    pub fn holds_answers(&self) -> bool {
+        !(self.for_all.is_empty() && self.for_clocks.is_empty())
+    }
+
+    /// All voters have everything up to `everywhere`, and `over` says of a timestamp that no clock is before it any more: returns whom to tell what.
+    pub fn release(&mut self, everywhere: LogIndex, over: impl Fn(Timestamp) -> bool) -> Vec<(RequestId, Applied)> {
+        let mut told = Vec::new();
+        while let Some((_, seq)) = self.for_all.first().copied().filter(|(index, _)| *index <= everywhere) {
+            self.for_all.pop_first();
+            match self.pending.get(&seq).and_then(|pending| Some((pending.wait.over, pending.done.as_ref()?.at))) {
+                Some((true, at)) => {
+                    self.for_clocks.insert((at, seq));
+                }
+                _ => told.extend(self.tell(seq)),
+            }
+        }
+        while let Some((_, seq)) = self.for_clocks.first().copied().filter(|(at, _)| over(*at)) {
+            self.for_clocks.pop_first();
+            told.extend(self.tell(seq));
+        }
+        told
+    }
+
+    fn tell(&mut self, seq: u64) -> Option<(RequestId, Applied)> {
+        let done = self.pending.get_mut(&seq)?.done.take()?;
+        Some((self.complete(self.id(seq))?, done.applied))
     }
 
     /// The client that waits for a command, which now has an outcome.
@@ -199,6 +297,10 @@ impl Proposals {
             return None;
         }
         let pending = self.pending.remove(&id.seq)?;
+        if let Some(done) = &pending.done {
+            self.for_all.remove(&(done.index, id.seq));
+            self.for_clocks.remove(&(done.at, id.seq));
+        }
         self.pending_bytes -= pending.bytes;
         Some(pending.request)
     }
@@ -207,9 +309,9 @@ impl Proposals {
     /// be; what prepares or decides a transaction is not, so that no two ever wait for each other.
     pub fn postpone(&mut self, id: CommandId, refusal: &Refusal) -> bool {
         let pending = self.pending.get_mut(&id.seq).filter(|_| id.session == self.session);
-        let Some(pending) = pending.filter(|pending| !matches!(pending.command, Command::Across { .. })) else {
-            return false;
-        };
+        let again =
+            |pending: &&mut Pending| !matches!(pending.command, Command::Across { .. }) && pending.done.is_none();
+        let Some(pending) = pending.filter(again) else { return false };
         pending.under_way = pending.under_way.saturating_sub(1);
         pending.postponed = Some(refusal.clone());
         true
@@ -236,7 +338,7 @@ impl Proposals {
 
     /// Commands without an outcome.
     pub fn outstanding(&self) -> Vec<CommandId> {
-        self.pending.keys().map(|seq| self.id(*seq)).collect()
+        self.undone().map(|seq| self.id(seq)).collect()
     }
 
     /// Sends again what got no outcome for a while, and gives up what is past its deadline.
@@ -246,7 +348,7 @@ impl Proposals {
         for (seq, pending) in &mut self.pending {
             if pending.deadline <= now {
                 expired.push(*seq);
-            } else if pending.sent.is_some_and(|sent| now.since(sent) >= RETRY) {
+            } else if pending.done.is_none() && pending.sent.is_some_and(|sent| now.since(sent) >= RETRY) {
                 pending.sent = Some(now);
                 self.unsent.push_back(*seq);
             }
@@ -273,6 +375,8 @@ impl Proposals {
         let id = self.id(seq);
         let pending = self.pending.get(&seq)?;
         let error = match &pending.postponed {
+            // It was done, and may not be as safe as was asked for.
+            _ if pending.done.is_some() => Error::UnknownOutcome(id),
             Some(refusal) if pending.under_way == 0 => Error::Refused(refusal.clone()),
             _ if pending.sent.is_some() && !lie => Error::UnknownOutcome(id),
             _ => why.into(),
@@ -300,9 +404,9 @@ mod tests {
         let session = SessionId(7);
         let later = Instant(0) + Duration::from_secs(60);
         let mut proposals = Proposals::new(session);
-        proposals.submit(1, put(), later).expect("room");
+        proposals.submit(1, put(), AckWait::default(), later).expect("room");
         assert_eq!(seqs(&proposals.forward(Instant(0))), [1]);
-        proposals.submit(2, put(), later).expect("room");
+        proposals.submit(2, put(), AckWait::default(), later).expect("room");
         let unknown = Error::UnknownOutcome(CommandId { session, seq: 1 });
         assert_eq!(proposals.stop(), [(1, unknown), (2, Unavailable::Stopping.into())]);
         assert_eq!((proposals.outstanding_count(), proposals.pending_bytes), (0, 0));
@@ -311,7 +415,7 @@ mod tests {
     #[test]
     fn a_command_keeps_its_id_until_it_has_an_outcome() {
         let mut proposals = Proposals::new(SessionId(7));
-        proposals.submit(1, put(), Instant(0) + Duration::from_secs(60)).expect("room");
+        proposals.submit(1, put(), AckWait::default(), Instant(0) + Duration::from_secs(60)).expect("room");
         assert_eq!(seqs(&proposals.forward(Instant(0))), [1]);
         assert!(proposals.forward(Instant(0)).is_empty(), "sent once");
         assert_eq!(proposals.tick(Instant(0) + RETRY, None), []);
@@ -320,7 +424,7 @@ mod tests {
         let again = proposals.forward(Instant(0) + RETRY);
         assert_eq!((seqs(&again), again[0].answered_below), (vec![1], 1), "another leader");
         assert_eq!(proposals.complete(again[0].id), Some(1));
-        proposals.submit(2, put(), Instant(0)).expect("room");
+        proposals.submit(2, put(), AckWait::default(), Instant(0)).expect("room");
         assert_eq!(proposals.forward(Instant(0))[0].answered_below, 2);
         let elsewhere = CommandId { session: SessionId(8), seq: 2 };
         assert_eq!(proposals.complete(elsewhere), None);
@@ -330,7 +434,7 @@ mod tests {
     fn what_met_a_lock_is_sent_again_and_is_known_not_to_have_happened() {
         let mut proposals = Proposals::new(SessionId(7));
         let later = Instant(0) + Duration::from_secs(60);
-        proposals.submit(1, put(), later).expect("room");
+        proposals.submit(1, put(), AckWait::default(), later).expect("room");
         let id = proposals.forward(Instant(0))[0].id;
         let locked = Refusal::Locked { key: "k".into(), by: quorate_kv::across::TxId(4) };
         assert!(proposals.postpone(id, &locked));
@@ -340,7 +444,7 @@ mod tests {
         assert!(proposals.postpone(id, &locked));
         assert_eq!(proposals.stop(), [(1, Error::Refused(locked.clone()))]);
 
-        proposals.submit(2, put(), later).expect("room");
+        proposals.submit(2, put(), AckWait::default(), later).expect("room");
         let id = proposals.forward(Instant(0))[0].id;
         proposals.resend_all();
         assert_eq!(seqs(&proposals.forward(Instant(0))), [2]);
@@ -352,9 +456,59 @@ mod tests {
     fn too_much_in_flight_is_refused_and_nothing_else() {
         let mut proposals = Proposals::new(SessionId(7));
         let half = Command::Transact(Txn::just(Op::Put(PutOp::of("k", vec![0; PENDING_BYTES_MAX / 2]))));
-        proposals.submit(1, half.clone(), Instant(0)).expect("room");
-        assert_eq!(proposals.submit(2, half, Instant(0)), Err(Unavailable::Overloaded));
-        proposals.submit(3, put(), Instant(0)).expect("room for a small one");
+        proposals.submit(1, half.clone(), AckWait::default(), Instant(0)).expect("room");
+        assert_eq!(proposals.submit(2, half, AckWait::default(), Instant(0)), Err(Unavailable::Overloaded));
+        proposals.submit(3, put(), AckWait::default(), Instant(0)).expect("room for a small one");
         assert_eq!(proposals.outstanding_count(), 2);
+    }
+
+    fn done() -> Applied {
+        let header = quorate_kv::Header { revision: quorate_kv::Revision(2), term: quorate_env::Term(1) };
+        Applied { header, outcome: quorate_kv::Outcome::Compacted }
+    }
+
+    #[test]
+    fn what_was_done_is_told_when_all_have_it_and_is_unknown_until_then() {
+        let mut proposals = Proposals::new(SessionId(7));
+        let (everywhere, later) = (AckWait { everywhere: true, over: false }, Instant(0) + Duration::from_secs(60));
+        for request in 1..=3 {
+            proposals.submit(request, put(), everywhere, later).expect("room");
+        }
+        let ids: Vec<CommandId> = proposals.forward(Instant(0)).iter().map(|envelope| envelope.id).collect();
+        for (id, index) in ids.iter().zip(5..) {
+            assert_eq!(proposals.outcome(*id, Ok(done()), (LogIndex(index), Timestamp::ZERO)), None);
+        }
+        assert_eq!(proposals.wants_everywhere(), Some(LogIndex(7)));
+        proposals.resend_all();
+        assert!(!proposals.has_unsent() && proposals.outstanding().is_empty(), "it needs no other try");
+        assert_eq!(proposals.tick(Instant(0) + RETRY, None), []);
+        let again = proposals.outcome(ids[0], Err(Refusal::EmptyKey), (LogIndex(9), Timestamp::ZERO));
+        assert_eq!(again, None, "the first outcome is the outcome");
+        assert_eq!(proposals.release(LogIndex(4), |_| false), []);
+        assert_eq!(proposals.release(LogIndex(6), |_| false), [(1, done()), (2, done())]);
+        assert_eq!(proposals.tick(later, None), [(3, Error::UnknownOutcome(ids[2]))]);
+        assert!((proposals.pending_bytes, proposals.holds_answers()) == (0, false));
+    }
+
+    #[test]
+    fn who_waits_for_clocks_is_told_when_they_are_past_it() {
+        let mut proposals = Proposals::new(SessionId(7));
+        let over = AckWait { everywhere: false, over: true };
+        proposals.submit(1, put(), over, Instant(0) + Duration::from_secs(60)).expect("room");
+        let id = proposals.forward(Instant(0))[0].id;
+        assert_eq!(proposals.outcome(id, Ok(done()), (LogIndex(5), Timestamp(70))), None);
+        assert_eq!(proposals.wants_everywhere(), None);
+        assert_eq!(proposals.release(LogIndex(0), |at| at < Timestamp(70)), []);
+        assert_eq!(proposals.release(LogIndex(0), |at| at < Timestamp(71)), [(1, done())]);
+    }
+
+    #[test]
+    fn a_refusal_waits_for_nothing() {
+        let mut proposals = Proposals::new(SessionId(7));
+        let all = AckWait { everywhere: true, over: true };
+        proposals.submit(1, put(), all, Instant(0) + Duration::from_secs(60)).expect("room");
+        let id = proposals.forward(Instant(0))[0].id;
+        let refused = proposals.outcome(id, Err(Refusal::EmptyKey), (LogIndex(5), Timestamp(70)));
+        assert_eq!(refused, Some((1, Err(Refusal::EmptyKey))));
     }
 }

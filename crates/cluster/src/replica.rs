@@ -5,6 +5,7 @@
 //! replace.
 
 mod catching;
+mod everywhere;
 mod guests;
 mod handing;
 mod leasing;
@@ -18,6 +19,7 @@ mod splitting;
 mod standings;
 mod system;
 
+use crate::ack_wait::{AckWait, Everywhere};
 use crate::across::Orphans;
 use crate::bounds::{
     CHUNKS_UNDER_WAY, GARBAGE_EVENTS_PER_TICK, HASH_EXCHANGE, HASHES_KEPT, HEARD_LATELY_ELECTIONS, PENDING_READS_MAX,
@@ -33,6 +35,7 @@ use crate::slots::Slots;
 use crate::transfer::{self, Incoming, OutgoingSet};
 use crate::wire::{EntryCopy, PeerBody, PeerMessage, node_of};
 use catching::Catching;
+use everywhere::Spread;
 use guests::Guests;
 use handing::Handing;
 use looking::Closing;
@@ -81,12 +84,19 @@ pub(crate) struct Context<'a> {
     pub timed: bool,
     /// Nodes that share sleeping groups with this one and were not heard from for long.
     pub silent: &'a BTreeSet<NodeId>,
+    /// Every timestamp before this millisecond is over on all clocks, if it is known how far those may be from true time.
+    pub over_before: Option<WallMs>,
 }
 
 impl Context<'_> {
     /// Whether the simulator has switched this safety mechanism off.
     pub fn sabotaged(&self, what: Sabotage) -> bool {
         self.config.sabotage == Some(what)
+    }
+
+    /// Whether no clock stamps anything with an earlier timestamp any more.
+    pub fn is_over(&self, at: Timestamp) -> bool {
+        self.over_before.is_some_and(|before| at.wall() < before)
     }
 
     /// Whoever was heard from since then counts as alive.
@@ -157,6 +167,8 @@ pub(crate) struct Replica {
     machine: Machine,
     hub: WatchHub,
     proposals: Proposals,
+    everywhere: Everywhere,
+    spread: Spread,
     guests: Guests,
     reads: Reads<Waiting>,
     closing: Closing,
@@ -218,6 +230,8 @@ impl Replica {
             machine,
             hub,
             proposals: Proposals::new(session),
+            everywhere: Everywhere::default(),
+            spread: Spread::default(),
             guests: Guests::default(),
             reads: Reads::new(session),
             closing: Closing::default(),
@@ -430,6 +444,11 @@ impl Replica {
             PeerBody::StandingAnswer { ask, standings } => self.accept_standings(ask, standings, cx),
             PeerBody::Sleep { term, end } => self.hear_sleep(from, term, end, cx),
             PeerBody::Rouse => self.wake(Some(from), cx),
+            PeerBody::EverywhereAsk { index } => {
+                self.wake(Some(from), cx);
+                self.want_everywhere(from, index, cx);
+            }
+            PeerBody::Everywhere { index } => self.everywhere.hear(index),
             // To a former life, whose log had rotted, or to this one before it took part; the node itself says what it saw, and hears what it is told
             // of shards that it has no replicas of.
             PeerBody::EntryAnswer { .. }
@@ -518,16 +537,7 @@ impl Replica {
                     return;
                 }
             }
-            Request::Submit { command, .. } => {
-                if cx.no_space && needs_space(&command) {
-                    Err(Unavailable::NoSpace.into())
-                } else {
-                    match self.proposals.submit(id, command, deadline) {
-                        Ok(()) => return,
-                        Err(why) => Err(why.into()),
-                    }
-                }
-            }
+            Request::Submit { command, .. } => return self.submit(id, (command, AckWait::default()), deadline, cx),
             Request::OutcomeOf { id, .. } => Ok(Reply::Outcome(self.machine.outcome_of(id))),
             Request::Lease { lease, renew, with_keys, .. } => {
                 if self.asks.len() + self.reads.len() >= PENDING_READS_MAX {
@@ -560,6 +570,24 @@ impl Replica {
             }
         };
         cx.out.replies.push((id, answer));
+    }
+
+    /// Has a command proposed. Its client is told what came of it when that is true which it waits for.
+    pub fn submit(
+        &mut self,
+        id: RequestId,
+        (command, wait): (Command, AckWait),
+        deadline: Instant,
+        cx: &mut Context<'_>,
+    ) {
+        self.wake(None, cx);
+        let taken = match cx.no_space && needs_space(&command) {
+            true => Err(Unavailable::NoSpace),
+            false => self.proposals.submit(id, command, wait, deadline),
+        };
+        if let Err(why) = taken {
+            cx.out.replies.push((id, Err(why.into())));
+        }
     }
 
     pub fn watch(&mut self, key: WatcherKey, request: WatchRequest, cx: &mut Context<'_>) {
@@ -622,6 +650,7 @@ impl Replica {
                 self.abandon_incoming(cx);
             }
             self.release_reads(cx);
+            self.tend_answers(cx);
             self.watch_pace(cx);
             if !progressed {
                 break;
@@ -647,12 +676,16 @@ impl Replica {
                 self.forget_standings();
                 self.forget_pace();
             }
+            if was_leader || now.0 == Role::Leader {
+                self.spread = Spread::anew(self.group.last_index());
+            }
             self.leader_changes += u64::from(now.2.is_some() && now.2 != leader);
             self.answer_moves(cx);
             if (term, leader) != (now.1, now.2) {
                 self.proposals.resend_all();
                 self.reads.restart();
                 self.closing.restart();
+                self.everywhere.restart();
                 self.asks.values_mut().for_each(|ask| ask.sent = None);
                 if cx.sabotaged(Sabotage::DropSessions) {
                     self.machine.forget_sessions();
@@ -786,7 +819,8 @@ impl Replica {
                 {
                     continue;
                 }
-                if let Some(request) = self.proposals.complete(id) {
+                let done = (entry.index, self.machine.meta().clock);
+                if let Some((request, result)) = self.proposals.outcome(id, result, done) {
                     cx.out.replies.push((request, result.map(Reply::Applied).map_err(Error::Refused)));
                 }
             }

@@ -24,6 +24,14 @@ pub struct Standing {
     pub in_sync: bool,
 }
 
+impl Standing {
+    /// Whether nothing is wrong with it.
+    #[must_use]
+    pub fn is_well(self) -> bool {
+        self.alive && self.in_sync
+    }
+}
+
 /// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {

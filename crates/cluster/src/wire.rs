@@ -212,6 +212,16 @@ pub enum PeerBody {
     Rouse,
     /// The sender's node is there: the one message for all groups that sleep on both nodes.
     Beat,
+    /// A client is to be told of a write only when all voters have it. For the leader: do they?
+    EverywhereAsk {
+        /// The write's entry, or one behind it.
+        index: LogIndex,
+    },
+    /// They do, or not yet of that one: all voters have everything up to here on their disks, and who gets a vote later has it then.
+    Everywhere {
+        /// The entry.
+        index: LogIndex,
+    },
 }
 
 /// What became of a command of a petition.
@@ -424,6 +434,14 @@ impl PeerMessage {
             }
             PeerBody::Rouse => w.u8(28),
             PeerBody::Beat => w.u8(29),
+            PeerBody::EverywhereAsk { index } => {
+                w.u8(32);
+                w.varint(index.0);
+            }
+            PeerBody::Everywhere { index } => {
+                w.u8(33);
+                w.varint(index.0);
+            }
             PeerBody::LeaveAnswer { index } => {
                 w.u8(23);
                 w.varint(index.0);
@@ -520,6 +538,8 @@ impl PeerMessage {
             27 => PeerBody::Sleep { term: Term(r.varint("term")?), end: LogIndex(r.varint("end of the log")?) },
             28 => PeerBody::Rouse,
             29 => PeerBody::Beat,
+            32 => PeerBody::EverywhereAsk { index: LogIndex(r.varint("index")?) },
+            33 => PeerBody::Everywhere { index: LogIndex(r.varint("index")?) },
             _ => return Err(r.error("message body")),
         };
         Ok(Self { shard, from, to, body })
@@ -685,6 +705,8 @@ mod tests {
             PeerBody::Sleep { term: Term(5), end: LogIndex(300) },
             PeerBody::Rouse,
             PeerBody::Beat,
+            PeerBody::EverywhereAsk { index: LogIndex(300) },
+            PeerBody::Everywhere { index: LogIndex(300) },
             PeerBody::LeaseAsk { ask: 1, lease: LeaseId(-2), renew: true, with_keys: false },
             PeerBody::LeaseAnswer { ask: 1, answer: Err(Refusal::LeaseNotFound.into()) },
             PeerBody::ChunkAsk { transfer: 5, cursor: "here".into() },

@@ -120,6 +120,7 @@ pub(crate) fn status(error: &Error) -> Status {
             Unavailable::NoSpace => NO_SPACE,
             Unavailable::FeatureLevel { .. } => return Status::failed_precondition(why.to_string()),
             Unavailable::NotHere => NO_LEADER,
+            Unavailable::NoClockBound => return Status::failed_precondition(why.to_string()),
             Unavailable::Stopping => STOPPED,
         },
         // etcd's clients know this one as "may or may not have been applied".

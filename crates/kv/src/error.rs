@@ -256,6 +256,11 @@ pub enum Unavailable {
     /// This node has no replica of the shard that is asked, and what is asked needs one.
     #[error("this node has no replica of that shard: ask one that has")]
     NotHere,
+    /// A writer is to wait until its timestamp is over everywhere, and nobody has told this node how far clocks may be from true time.
+    #[error(
+        "the keyspace wants commit-wait, and this node was started without --clock-bound: ask one that has it, or start this one with it"
+    )]
+    NoClockBound,
     /// The node is stopping.
     #[error("shutting down")]
     Stopping,

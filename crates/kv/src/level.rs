@@ -23,8 +23,10 @@ impl Level {
     pub const ASLEEP: Self = Self(6);
     /// Keys that interactive transactions reserve.
     pub const RESERVED: Self = Self(7);
+    /// Keyspaces whose writers wait for all voters, or for clocks.
+    pub const REPLICATION: Self = Self(9);
     /// What this release knows.
-    pub const LATEST: Self = Self::RESERVED;
+    pub const LATEST: Self = Self::REPLICATION;
 }
 
 impl fmt::Display for Level {

@@ -38,7 +38,7 @@ pub use keys::{KeyRange, RangeEnd};
 pub use keyspace::{Keyspace, KeyspaceId, KeyspaceKind};
 pub use level::Level;
 pub use look::{Freshness, Looked};
-pub use policy::{Policy, PolicyChange};
+pub use policy::{Policy, PolicyChange, Replication};
 pub use txn::{
     Compare, CompareOp, DeleteOp, DeleteResult, Expected, KeyValue, Op, OpResult, PutOp, PutResult, RangeOp,
     RangeResult, Revision, Sort, SortBy, Txn, TxnResult,

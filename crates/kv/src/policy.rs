@@ -1,8 +1,19 @@
-//! What somebody wants of a keyspace, and may want otherwise later: how far back its history reaches, and how fresh reads are that do not say.
+//! What somebody wants of a keyspace, and may want otherwise later: how far back its history reaches, how fresh reads are that do not say, and
+//! what writers wait for before they are answered.
 
-use crate::Freshness;
+use crate::{Freshness, Level};
 use quorate_env::{DecodeError, Reader, Writer};
 use std::time::Duration;
+
+/// Whose disks a write must be on before its client is told that it is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replication {
+    /// Those of a majority of the voters.
+    #[default]
+    Majority,
+    /// Those of all voters: while one is away, nobody is told that a write is done.
+    All,
+}
 
 /// See the top of this file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +23,10 @@ pub struct Policy {
     pub history: Option<Duration>,
     /// Of reads that do not say: strict, within, or any.
     pub freshness: Freshness,
+    /// Whose disks a write must be on before it is acknowledged.
+    pub replication: Replication,
+    /// Whether a write is acknowledged only when its timestamp is surely over on every clock that keeps the bound its operator vouches for.
+    pub commit_wait: bool,
 }
 
 /// What is to be different.
@@ -21,32 +36,65 @@ pub struct PolicyChange {
     pub history: Option<Option<Duration>>,
     /// See [`Policy::freshness`].
     pub freshness: Option<Freshness>,
+    /// See [`Policy::replication`].
+    pub replication: Option<Replication>,
+    /// See [`Policy::commit_wait`].
+    pub commit_wait: Option<bool>,
 }
 
-/// Of the first encoding.
-const VERSION: u8 = 1;
+/// Of a policy by which writers wait for a majority alone, so that the release before this one can read it.
+const FOR_A_MAJORITY: u8 = 1;
+/// Of one by which they wait for more.
+const VERSION: u8 = 2;
+
+const MAJORITY: u8 = 0;
+const ALL: u8 = 1;
 
 impl Policy {
     /// Of keyspaces that somebody makes: some time for readers of old moments and for watches that were away, and no more than a disk holds of an
     /// hour's writes.
-    pub const OF_MADE: Self = Self { history: Some(Duration::from_secs(60 * 60)), freshness: Freshness::Strict };
+    pub const OF_MADE: Self = Self {
+        history: Some(Duration::from_secs(60 * 60)),
+        freshness: Freshness::Strict,
+        replication: Replication::Majority,
+        commit_wait: false,
+    };
 
     /// Of the default keyspace: as in etcd, clients compact it.
-    pub const OF_DEFAULT: Self = Self { history: None, freshness: Freshness::Strict };
+    pub const OF_DEFAULT: Self = Self { history: None, ..Self::OF_MADE };
 
     /// What it is after a change.
     #[must_use]
     pub fn with(self, change: PolicyChange) -> Self {
-        Self { history: change.history.unwrap_or(self.history), freshness: change.freshness.unwrap_or(self.freshness) }
+        Self {
+            history: change.history.unwrap_or(self.history),
+            freshness: change.freshness.unwrap_or(self.freshness),
+            replication: change.replication.unwrap_or(self.replication),
+            commit_wait: change.commit_wait.unwrap_or(self.commit_wait),
+        }
+    }
+
+    /// The lowest level at which a row with this encoding may be written.
+    #[must_use]
+    pub fn level_of(row: &[u8]) -> Level {
+        if row.first().is_some_and(|version| *version > FOR_A_MAJORITY) { Level::REPLICATION } else { Level::FIRST }
     }
 
     /// The encoding.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.u8(VERSION);
+        let plain = self.replication == Replication::Majority && !self.commit_wait;
+        w.u8(if plain { FOR_A_MAJORITY } else { VERSION });
         w.varint(self.history.map_or(0, |history| u64::try_from(history.as_millis()).unwrap_or(u64::MAX)));
         self.freshness.encode(&mut w);
+        if !plain {
+            w.u8(match self.replication {
+                Replication::Majority => MAJORITY,
+                Replication::All => ALL,
+            });
+            w.bool(self.commit_wait);
+        }
         w.finish()
     }
 
@@ -56,11 +104,20 @@ impl Policy {
     /// If it is not readable.
     pub fn decode(row: bytes::Bytes) -> Result<Self, DecodeError> {
         let mut r = Reader::new(row);
-        if r.u8("policy version")? != VERSION {
+        let version = r.u8("policy version")?;
+        if version == 0 || version > VERSION {
             return Err(r.error("policy version"));
         }
         let history = Some(r.varint("history")?).filter(|ms| *ms > 0).map(Duration::from_millis);
-        let policy = Self { history, freshness: Freshness::decode(&mut r)? };
+        let mut policy = Self { history, freshness: Freshness::decode(&mut r)?, ..Self::OF_MADE };
+        if version > FOR_A_MAJORITY {
+            policy.replication = match r.u8("replication")? {
+                MAJORITY => Replication::Majority,
+                ALL => Replication::All,
+                _ => return Err(r.error("replication")),
+            };
+            policy.commit_wait = r.bool("commit wait")?;
+        }
         r.end("policy")?;
         Ok(policy)
     }
@@ -74,13 +131,25 @@ mod tests {
     fn what_is_written_is_read_again() {
         let dashboard = PolicyChange { freshness: Some(Freshness::Any), ..PolicyChange::default() };
         let audit = PolicyChange { history: Some(None), ..PolicyChange::default() };
-        for policy in
-            [Policy::OF_MADE, Policy::OF_DEFAULT, Policy::OF_MADE.with(dashboard), Policy::OF_MADE.with(audit)]
-        {
+        let ledger = PolicyChange { replication: Some(Replication::All), ..PolicyChange::default() };
+        let orders = PolicyChange { commit_wait: Some(true), ..PolicyChange::default() };
+        let made = [dashboard, audit, ledger, orders].map(|change| Policy::OF_MADE.with(change));
+        for policy in made.into_iter().chain([Policy::OF_MADE, Policy::OF_DEFAULT, made[2].with(orders)]) {
             assert_eq!(Policy::decode(policy.encode().into()), Ok(policy));
         }
+        assert!(Policy::decode(vec![3, 0, 0].into()).is_err());
         assert!(Policy::decode(vec![2, 0, 0].into()).is_err());
+        assert!(Policy::decode(vec![2, 0, 0, 2, 0].into()).is_err());
         assert!(Policy::decode(vec![1, 0, 0, 0].into()).is_err());
+    }
+
+    #[test]
+    fn what_older_releases_can_read_they_are_given_and_nothing_else() {
+        let all = Policy { replication: Replication::All, ..Policy::OF_MADE };
+        assert_eq!(Policy::OF_MADE.encode(), [1, 0x80, 0xdd, 0xdb, 0x01, 0], "as ever");
+        assert_eq!(all.encode(), [2, 0x80, 0xdd, 0xdb, 0x01, 0, 1, 0]);
+        assert_eq!(Policy::level_of(&Policy::OF_MADE.encode()), Level::FIRST);
+        assert_eq!(Policy::level_of(&all.encode()), Level::REPLICATION);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `/v1/keyspaces`: which there are, new ones, what is wanted of them, and splits.
 
 use crate::answers::Failure;
+use crate::policy::Wanted;
 use crate::query::Query;
 use crate::words::{Text, parse};
 use crate::{freshness, policy};
@@ -33,6 +34,8 @@ pub(crate) struct Wish {
 pub(crate) struct Change {
     history: Option<String>,
     freshness: Option<String>,
+    replication: Option<String>,
+    commit_wait: Option<bool>,
 }
 
 /// The body of `POST /v1/keyspaces/{name}/split`.
@@ -60,6 +63,8 @@ fn told(keyspace: &Keyspace, homes: &[ShardHomes], replicas: Option<usize>) -> V
     let (history, fresh) = (policy::history_words(&keyspace.policy), freshness::words(keyspace.policy.freshness));
     let mut told = json!({ "name": keyspace.name, "id": keyspace.id.0, "kind": kind, "shards": shards });
     (told["history"], told["freshness"]) = (history.into(), fresh.into());
+    told["replication"] = policy::replication_words(&keyspace.policy).into();
+    told["commit_wait"] = keyspace.policy.commit_wait.into();
     if let Some(replicas) = replicas {
         told["replicas"] = json!(replicas);
     }
@@ -100,7 +105,9 @@ pub(crate) async fn change(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Failure> {
     let change: Change = parse(body)?;
-    let change = policy::parse(change.history.as_deref(), change.freshness.as_deref())?;
+    let Change { history, freshness, replication, commit_wait } = &change;
+    let (history, freshness, replication) = (history.as_deref(), freshness.as_deref(), replication.as_deref());
+    let change = policy::parse(Wanted { history, freshness, replication, commit_wait: *commit_wait })?;
     let changed = db.change_policy(known(&name, &db).await?.id, change).await?;
     Ok(Json(placed(&*db, &changed)))
 }

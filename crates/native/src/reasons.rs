@@ -47,6 +47,7 @@ reasons! {
     LockLost = "lock_lost", CONFLICT;
     TooLarge = "too_large", PAYLOAD_TOO_LARGE;
     FeatureLevel = "feature_level", SERVICE_UNAVAILABLE;
+    NoClockBound = "no_clock_bound", SERVICE_UNAVAILABLE;
     NoLeader = "no_leader", SERVICE_UNAVAILABLE;
     NoSpace = "no_space", SERVICE_UNAVAILABLE;
     Overloaded = "overloaded", SERVICE_UNAVAILABLE;
@@ -70,6 +71,7 @@ impl From<Unavailable> for Reason {
             Unavailable::Overloaded => Self::Overloaded,
             Unavailable::NoSpace => Self::NoSpace,
             Unavailable::FeatureLevel { .. } => Self::FeatureLevel,
+            Unavailable::NoClockBound => Self::NoClockBound,
             Unavailable::Stopping => Self::Stopping,
         }
     }

@@ -59,6 +59,8 @@ pub(crate) struct RuntimeDb {
     disk: OwnDisk,
     map: SharedMap,
     recorder: Option<Recorder>,
+    /// Whether this node knows how far clocks may be from true time.
+    bounded: bool,
 }
 
 impl RuntimeDb {
@@ -71,12 +73,17 @@ impl RuntimeDb {
         timeout: Duration,
         disk: OwnDisk,
     ) -> Self {
-        Self { identity, lane, members, map, first, timeout, disk, recorder: None }
+        Self { identity, lane, members, map, first, timeout, disk, recorder: None, bounded: false }
     }
 
     /// What clients ask is recorded.
     pub fn recorded_by(self, recorder: Option<Recorder>) -> Self {
         Self { recorder, ..self }
+    }
+
+    /// It is known how far clocks may be from true time, or not.
+    pub fn bounded(self, bounded: bool) -> Self {
+        Self { bounded, ..self }
     }
 
     /// A client asks: recorded, if anything is. What the node asks itself, in the system keyspace, is not.
@@ -452,6 +459,9 @@ impl Db for RuntimeDb {
     fn change_policy(&self, keyspace: KeyspaceId, change: PolicyChange) -> BoxFuture<'_, Result<Keyspace, Error>> {
         Box::pin(async move {
             let asked = self.asked(keyspace, || format!("want of {keyspace:?}: {change:?}"));
+            if change.commit_wait == Some(true) && !self.bounded {
+                return answered(asked, |_| None, async { Err(Unavailable::NoClockBound.into()) }).await;
+            }
             answered(asked, |_| None, keyspaces::want(self, keyspace, change)).await
         })
     }

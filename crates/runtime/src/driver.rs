@@ -71,6 +71,8 @@ pub struct Options {
     pub zone: String,
     /// How long a silent node is waited for; see [`NodeConfig::evict_after`].
     pub evict_after: Duration,
+    /// How far clocks may be from true time; see [`NodeConfig::clock_bound`].
+    pub clock_bound: Option<Duration>,
     /// What a shard may hold before it is split; see [`NodeConfig::split_bytes`].
     pub split_bytes: u64,
     /// Operations a second beyond which a shard is split; see [`NodeConfig::split_load`].
@@ -171,6 +173,7 @@ impl Runtime {
             timing: options.timing,
             zone: options.zone.clone(),
             evict_after: options.evict_after,
+            clock_bound: options.clock_bound,
             flush_bytes: bounds::FLUSH_BYTES,
             split_bytes: options.split_bytes,
             split_load: SplitLoad::beyond(options.split_ops),
@@ -264,7 +267,7 @@ impl Runtime {
             options.request_timeout,
             OwnDisk { damage: damage.clone(), store: opened.store.clone(), stats: stats.clone() },
         );
-        let db = Arc::new(db.recorded_by(recorder.clone()));
+        let db = Arc::new(db.recorded_by(recorder.clone()).bounded(options.clock_bound.is_some()));
         if let Some(listener) = peer_listener {
             let gate = Gate { hello, table: members.clone(), db: db.clone(), token: options.token, first };
             tasks.push(tokio::spawn(net::accept(listener, Arc::new(gate), lane.clone(), recorder.clone())));

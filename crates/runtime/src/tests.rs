@@ -43,6 +43,7 @@ async fn start(dir: &Path, names: &[(&str, u16)], name: &str, listener: Option<T
         level: Level::LATEST,
         zone: String::new(),
         evict_after: quorate_cluster::bounds::EVICT_AFTER,
+        clock_bound: None,
         split_bytes: u64::MAX,
         split_ops: u64::MAX,
         timing: Timing::default(),

@@ -49,6 +49,17 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
+    /// One that is never wrong.
+    pub const TRUE: Self = Self {
+        rate_per_mille: 0,
+        origin: 0,
+        wall_offset_ms: 0,
+        frozen_at: None,
+        frozen_us: 0,
+        haste: Haste { since: None, gained_us: 0 },
+        wall_haste: Haste { since: None, gained_us: 0 },
+    };
+
     pub fn draw(rng: &mut Rng) -> Self {
         let spread = 2 * DRIFT_PER_MILLE as u64;
         Self {
@@ -60,6 +71,12 @@ impl Clock {
             haste: Haste::default(),
             wall_haste: Haste::default(),
         }
+    }
+
+    /// A clock that is good: its wall clock is never further from true time than this, and it runs as fast as time does.
+    pub fn keep_within(&mut self, bound_ms: u64) {
+        self.rate_per_mille = 0;
+        self.wall_offset_ms %= bound_ms as i64 + 1;
     }
 
     /// The monotonic clock at true time `now` (microseconds).

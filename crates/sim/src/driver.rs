@@ -1,5 +1,6 @@
 //! The world of one run: a heap of events, the nodes, and what connects them. Nothing here depends on anything but the seed.
 
+mod acks;
 mod chronicle;
 mod churn;
 mod clients;
@@ -255,13 +256,17 @@ struct SimNode {
 impl SimNode {
     /// A machine that was never started.
     fn new(plan: &Plan, clock_rng: &mut Rng) -> Self {
+        let mut clock = Clock::draw(clock_rng);
+        if let Some(bound_ms) = plan.clock_bound_ms() {
+            clock.keep_within(bound_ms);
+        }
         Self {
             node: None,
             level: Level::LATEST,
             life: 0,
             paused: false,
             parked: Vec::new(),
-            clock: Clock::draw(clock_rng),
+            clock,
             disk: Disk::default(),
             wal: None,
             store: StoreKind::new(plan),
@@ -329,6 +334,7 @@ struct World<'a> {
     splits: splits::Splits,
     lockers: lockers::Lockers,
     lookers: lookers::Lookers,
+    acks: acks::Acks,
     places: moves::Moves,
     sleep: sleep::Sleep,
     raft: RaftCheck,
@@ -408,6 +414,7 @@ impl World<'_> {
             splits: splits::Splits::new(root.split(54)),
             lockers: lockers::Lockers::default(),
             lookers: lookers::Lookers::new(root.split(68)),
+            acks: acks::Acks::new(root.split(112)),
             places: moves::Moves::new(root.split(55)),
             sleep: sleep::Sleep::default(),
             raft: RaftCheck::new(plan.nodes),
@@ -688,6 +695,7 @@ impl World<'_> {
                 .and_then(|bank| bank.zones)
                 .map_or_else(String::new, |zones| format!("z{}", node as u64 % zones)),
             evict_after: quorate_cluster::bounds::EVICT_AFTER,
+            clock_bound: self.plan.clock_bound_ms().map(Duration::from_millis),
             timing: Timing {
                 prefer_ticks: self.plan.prefer_ticks,
                 sleep_ticks: self.plan.sleep_ticks,
@@ -815,7 +823,9 @@ impl World<'_> {
     fn feed(&mut self, node: usize, input: Input) -> Step {
         let this = &mut self.nodes[node];
         if this.paused {
-            if this.parked.len() < 10_000 {
+            // Who stands still reads no clock, and a process reads it when it ticks.
+            let stale = matches!(input, Input::Tick { .. }) && self.plan.clock_bound_ms().is_some();
+            if this.parked.len() < 10_000 && !stale {
                 this.parked.push(input);
             }
             return Ok(());
@@ -866,7 +876,9 @@ impl World<'_> {
             for committed in committed {
                 match shard {
                     SHARD => self.order.commit(committed.index, &committed.payload)?,
-                    shard if !SHARDS.contains(&shard) => self.bank_commits(&committed.payload)?,
+                    shard if !SHARDS.contains(&shard) => {
+                        self.bank_commits((shard, committed.index), &committed.payload)?;
+                    }
                     _ => {}
                 }
             }

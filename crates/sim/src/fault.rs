@@ -71,6 +71,11 @@ impl Fault {
         matches!(self, Self::OldImage | Self::LyingDisk | Self::Misdirect)
     }
 
+    /// Whether it makes a clock wrong.
+    pub const fn is_of_clocks(self) -> bool {
+        matches!(self, Self::Jump | Self::Freeze | Self::Speed | Self::WallSpeed)
+    }
+
     /// What is counted when it happens.
     pub const fn mark(self) -> &'static str {
         match self {

@@ -92,6 +92,10 @@ pub(crate) struct BankPlan {
     pub look_us: (u64, u64),
     /// Of a thousand operations of a teller, those that reserve accounts before they read them.
     pub locks_per_mille: u64,
+    /// Whether who writes is told only when all voters have it.
+    pub everywhere: bool,
+    /// If who writes is told only when its timestamp is over: how far clocks may be from true time.
+    pub clock_bound_ms: Option<u64>,
 }
 
 /// See [`Plan::comers_max`] and [`BankPlan`], where nothing else is said.
@@ -122,6 +126,8 @@ impl BankPlan {
             answers_lost_per_mille: 0,
             look_us: LOOK_US,
             locks_per_mille: Self::draw_locks(seed),
+            everywhere: false,
+            clock_bound_ms: None,
         }
     }
 
@@ -178,6 +184,11 @@ impl Plan {
     /// Whether more nodes come and go than in most runs, so that most that ever were are gone in the end.
     pub fn is_long(&self) -> bool {
         self.comers_max > COMERS_MAX
+    }
+
+    /// How far clocks may be from true time, if anybody relies on it.
+    pub fn clock_bound_ms(&self) -> Option<u64> {
+        self.bank.and_then(|bank| bank.clock_bound_ms)
     }
 
     /// Whether nodes may have to come back as others.
@@ -301,6 +312,30 @@ impl Plan {
                 let locks_per_mille = locks.between(300, 800);
                 let answers_lost_per_mille = locks.between(0, 300);
                 plan.bank = Some(BankPlan { split_every_us, locks_per_mille, answers_lost_per_mille, ..bank });
+            }
+            Ground::Replication => {
+                let mut acks = Rng::new(seed).split(110);
+                plan.faults.insert(Fault::Crash, acks.between(second, 3 * second));
+                plan.faults.insert(Fault::Cut, acks.between(2 * second, 4 * second));
+                // What all disks had they have still.
+                plan.faults.retain(|fault, _| !fault.needs_twin());
+                (plan.rot_per_mille, plan.damage_per_mille, plan.promise_rot_per_mille) = (0, 0, 0);
+                plan.think_us = (1_000, 10_000);
+                plan.old_release = None;
+                plan.churn_every_us = acks.chance(500).then(|| acks.between(second, 4 * second));
+                let clock_bound_ms = acks.chance(500).then(|| acks.between(1, 60));
+                let everywhere = clock_bound_ms.is_none() || acks.chance(400);
+                let mut bank = BankPlan { everywhere, clock_bound_ms, ..BankPlan::draw(seed) };
+                bank.answers_lost_per_mille = acks.between(0, 300);
+                if clock_bound_ms.is_some() {
+                    // The promise holds as long as clocks keep the bound.
+                    plan.faults.retain(|fault, _| !fault.is_of_clocks());
+                } else if acks.chance(500) {
+                    plan.nodes = plan.nodes.max(4);
+                    bank.replicas = Some(3);
+                    bank.move_every_us = Some(acks.between(second / 2, 2 * second));
+                }
+                plan.bank = Some(bank);
             }
             Ground::Upgrades => {
                 plan.bank = Some(BankPlan::draw(seed));

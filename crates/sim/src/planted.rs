@@ -262,6 +262,18 @@ pub const PLANTED: &[Planted] = &[
     bug("ignore-tokens", "a read takes no notice of what its client saw before", Node(Sabotage::IgnoreTokens))
         .on(Ground::Transactions),
     bug("fresh-for-ever", "what was once confirmed is taken for fresh", Node(Sabotage::FreshForEver)).on(Ground::Moves),
+    // What writers wait for.
+    bug("ack-at-majority", "all voters are said to have what a majority has", Node(Sabotage::AckAtMajority))
+        .on(Ground::Replication),
+    bug("vote-without", "who lacks what all voters are said to have gets a vote", Node(Sabotage::VoteWithout))
+        .on(Ground::Replication),
+    bug("no-commit-wait", "writers do not wait for clocks", Node(Sabotage::NoCommitWait)).on(Ground::Replication),
+    bug(
+        "wait-the-wrong-way",
+        "writers wait as if the clock here were behind, and it may be ahead",
+        Node(Sabotage::WaitTheWrongWay),
+    )
+    .on(Ground::Replication),
     // Splits.
     flaw("keep-split-off", "a shard goes on serving keys that it has given away", Flaw::KeepSplitOff)
         .on(Ground::Splits),

@@ -136,4 +136,7 @@ pub const MARKS: &[&str] = &[
     "replica moved away",
     "replica came back",
     "asked of a node without the shard",
+    "told when all voters had it",
+    "voter came where all are waited for",
+    "happened after what was told",
 ];

@@ -185,6 +185,22 @@ const RULES: &[(&str, &str)] = &[
         "no read is staler than it may be",
         "A read within an age sees all that was acknowledged longer ago than that, on nodes whose clocks run as fast as time does.",
     ),
+    (
+        "acknowledged is durable on all voters",
+        "Where a keyspace is replicated by all, whoever is told that a write is done can lose all nodes but any one of its shards' voters: it is on the disk of each.",
+    ),
+    (
+        "who votes has what was acknowledged",
+        "Where a keyspace is replicated by all, nobody gets a vote who lacks what clients were told of: else it would not be on all voters' disks any more.",
+    ),
+    (
+        "timestamps are in the order of what was done",
+        "Where writers wait for clocks, and clocks keep their bound, what began after something was acknowledged has a later timestamp, in whichever shards, and whoever did it.",
+    ),
+    (
+        "a clock's now sees what was acknowledged",
+        "Where writers wait for clocks, whoever reads the moment that its own clock says is now sees all that was acknowledged before, if its clock keeps the bound, too.",
+    ),
     ("nobody else writes", "Every version of a key was asked for by a client."),
     ("the level is what all members know", "Nobody is asked for what its release does not know."),
     (

@@ -49,6 +49,8 @@ pub fn said(body: &PeerBody) -> Said {
             },
         ),
         PeerBody::CloseAsk { at } => other("CloseAsk", format!("{at}")),
+        PeerBody::EverywhereAsk { index } => other("EverywhereAsk", format!("{index}")),
+        PeerBody::Everywhere { index } => other("Everywhere", format!("{index}")),
         PeerBody::Sleep { term, end } => other("Sleep", format!("behind {end} of {term}")),
         PeerBody::Rouse => other("Rouse", String::new()),
         PeerBody::Beat => other("Beat", String::new()),

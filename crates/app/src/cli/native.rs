@@ -154,6 +154,24 @@ pub enum Kind {
     Ranged,
 }
 
+/// Whose disks a write is on before it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Replication {
+    /// Those of a majority.
+    Majority,
+    /// Those of all voters.
+    All,
+}
+
+/// Whether something is so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum KeyspaceVerb {
     /// All keyspaces and their shards.
@@ -187,6 +205,13 @@ pub enum KeyspaceVerb {
         /// Of reads and scans that do not say: strict, within:500ms or any.
         #[arg(long)]
         freshness: Option<Freshness>,
+        /// Whose disks a write is on before it is acknowledged. With all, while one is away, the outcome of a write is unknown.
+        #[arg(long)]
+        replication: Option<Replication>,
+        /// Acknowledge a write only when its timestamp is over on every clock within the nodes' --clock-bound, so that timestamps are in the order of what was
+        /// done, whoever did it.
+        #[arg(long, value_name = "ON|OFF")]
+        commit_wait: Option<Switch>,
     },
     /// Give the keys from one on, up to where the next shard begins, a shard of their own.
     Split {

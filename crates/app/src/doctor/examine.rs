@@ -382,7 +382,9 @@ mod tests {
         });
         let shards = shards.collect();
         let (name, history, freshness) = ("bank".into(), "1h".into(), "strict".into());
-        Keyspace { name, id: 16, kind: Kind::Ranged, replicas: Some(replicas), history, freshness, shards }
+        let (id, kind, replicas, commit_wait) = (16, Kind::Ranged, Some(replicas), false);
+        let replication = quorate_client::Replication::Majority;
+        Keyspace { name, id, kind, replicas, history, freshness, replication, commit_wait, shards }
     }
 
     fn report(nodes: &str, replicas: usize, shards: &[&str]) -> Report {

@@ -9,8 +9,8 @@ use crate::cli::ExplainArgs;
 use crate::failure::Failure;
 use crate::native::client::client;
 use measure::{Measured, measure};
-use promises::PROMISES;
-use quorate_client::{Client, Error, Keyspace, Node};
+use promises::{PROMISES, Promise, Writers};
+use quorate_client::{Client, Error, Keyspace, Node, Replication};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -44,8 +44,14 @@ async fn find(client: &Client, name: &str) -> Result<Keyspace, Failure> {
     found.ok_or_else(|| Failure::Usage(format!("there is no keyspace {name:?}: see quorate keyspace list")))
 }
 
+/// What each way of asking keeps and gives up in a keyspace.
+fn promises_of(keyspace: &Keyspace) -> Vec<Promise> {
+    let writers = Writers { all: keyspace.replication == Replication::All, clocks: keyspace.commit_wait };
+    std::iter::once(Promise::of_writers(writers)).chain(PROMISES.into_iter().skip(1)).collect()
+}
+
 fn told(keyspace: &Keyspace, measured: &[Measured]) -> Value {
-    let promises: Vec<Value> = PROMISES
+    let promises: Vec<Value> = promises_of(keyspace)
         .iter()
         .map(|promise| {
             let measured: Vec<&Measured> = measured.iter().filter(|measured| measured.way == promise.way).collect();

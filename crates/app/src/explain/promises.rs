@@ -34,7 +34,42 @@ pub struct Promise {
     pub cut_off: CutOff,
 }
 
-/// From the strictest on. Writes come first: there is one kind of them.
+/// What there is to say of writers, by whether they wait for all voters and for clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Writers {
+    /// For all voters.
+    pub all: bool,
+    /// For clocks.
+    pub clocks: bool,
+}
+
+impl Promise {
+    /// A write, where they wait for that.
+    pub fn of_writers(writers: Writers) -> Self {
+        let (keeps, gives_up) = match (writers.all, writers.clocks) {
+            (false, false) => (PROMISES[0].keeps, PROMISES[0].gives_up),
+            (true, false) => (
+                "on the disks of all voters before it is acknowledged; strictly serializable over all keyspaces",
+                "a round to the slowest voter, two where several shards are written; no acknowledgement while any voter is away: it may be done, and its \
+                 client hears unknown",
+            ),
+            (false, true) => (
+                "on the disks of a majority before it is acknowledged; strictly serializable, and timestamps are in the order of what was done, as long as clocks \
+                 keep the nodes' bound",
+                "a round to a majority, two where several shards are written, and twice the bound on clocks; not without a majority",
+            ),
+            (true, true) => (
+                "on the disks of all voters before it is acknowledged; strictly serializable, and timestamps are in the order of what was done, as long as clocks \
+                 keep the nodes' bound",
+                "a round to the slowest voter, two where several shards are written, and twice the bound on clocks; no acknowledgement while any voter is away: it \
+                 may be done, and its client hears unknown",
+            ),
+        };
+        Self { keeps, gives_up, ..PROMISES[0] }
+    }
+}
+
+/// From the strictest on. Writes come first, as they are where nothing else is wanted.
 pub const PROMISES: [Promise; 6] = [
     Promise {
         way: "write",

@@ -1,8 +1,8 @@
 //! The explanation for people.
 
 use super::measure::{AGE, Measured};
-use super::promises::PROMISES;
-use quorate_client::Keyspace;
+use super::promises_of;
+use quorate_client::{Keyspace, Replication};
 
 /// The whole of it, in the words of the theorem.
 pub const PACELC: &str = "PC/EC for writes and strict reads; reads may choose PA/EL";
@@ -19,9 +19,10 @@ pub fn lines(keyspace: &Keyspace, nodes: usize, measured: &[Measured]) -> Vec<St
             "A shard goes on where {} of its {replicas} replicas reach each other; elsewhere a node is cut off from it.",
             replicas / 2 + 1
         ),
+        writers(keyspace),
         format!("Reads that do not say are {}. History: {}.", keyspace.freshness, keyspace.history),
     ];
-    for promise in &PROMISES {
+    for promise in &promises_of(keyspace) {
         let way = match promise.way {
             "at" | "after" => format!("{}:TOKEN", promise.way),
             "within" => format!("within:{}ms", AGE.as_millis()),
@@ -36,6 +37,17 @@ pub fn lines(keyspace: &Keyspace, nodes: usize, measured: &[Measured]) -> Vec<St
         lines.push(format!("  now       {}", now.collect::<Vec<_>>().join(", ")));
     }
     lines
+}
+
+/// Whom writers wait for.
+fn writers(keyspace: &Keyspace) -> String {
+    let whose = match keyspace.replication {
+        Replication::Majority => "of a majority of the voters",
+        Replication::All => "of all voters",
+    };
+    let clocks = if keyspace.commit_wait { ", and its timestamp is over on every clock" } else { "" };
+    let away = if keyspace.replication == Replication::All { "; while a voter is away, none is" } else { "" };
+    format!("A write is acknowledged when it is on the disks {whose}{clocks}{away}.")
 }
 
 fn now(measured: &Measured) -> String {

@@ -2,9 +2,9 @@
 
 use super::client::client;
 use super::print_json;
-use crate::cli::{KeyspaceArgs, KeyspaceVerb, Kind};
+use crate::cli::{KeyspaceArgs, KeyspaceVerb, Kind, Replication, Switch};
 use crate::failure::Failure;
-use quorate_client::{Keyspace, Shard, Text};
+use quorate_client::{Keyspace, KeyspaceChange, Shard, Text};
 use serde_json::json;
 use std::os::unix::ffi::OsStrExt;
 
@@ -33,8 +33,14 @@ pub async fn run(args: KeyspaceArgs) -> Result<(), Failure> {
             })?;
             return show_shards(&found, as_json);
         }
-        KeyspaceVerb::Set { name, history, freshness } => {
-            client.change_keyspace(&name, history.as_deref(), freshness.as_ref()).await?
+        KeyspaceVerb::Set { name, history, freshness, replication, commit_wait } => {
+            let replication = replication.map(|replication| match replication {
+                Replication::Majority => quorate_client::Replication::Majority,
+                Replication::All => quorate_client::Replication::All,
+            });
+            let freshness = freshness.map(|freshness| freshness.to_string());
+            let commit_wait = commit_wait.map(|switch| switch == Switch::On);
+            client.set_keyspace(&name, &KeyspaceChange { history, freshness, replication, commit_wait }).await?
         }
         KeyspaceVerb::Split { name, at } => client.split_keyspace(&name, at.as_bytes()).await?,
     };

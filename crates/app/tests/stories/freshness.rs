@@ -1,7 +1,7 @@
 //! The dial: reads as fresh as is asked for, and what `quorate explain` says of them, compared with what happens when a node is cut off.
 
 #[path = "../../src/explain/promises.rs"]
-mod promises;
+pub mod promises;
 
 use crate::support::{Cluster, PATIENCE};
 use promises::{CutOff, PROMISES};

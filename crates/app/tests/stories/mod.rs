@@ -28,6 +28,7 @@ mod placing;
 mod policies;
 mod releases;
 mod replacing;
+mod replication;
 mod reserving;
 mod rot;
 mod sleeping;

@@ -37,6 +37,7 @@ impl Here {
             level: Level::LATEST,
             zone: String::new(),
             evict_after: Duration::from_secs(300),
+            clock_bound: None,
             split_bytes: u64::MAX,
             split_ops: u64::MAX,
             request_timeout: Duration::from_secs(7),

@@ -20,6 +20,7 @@ mod plan;
 mod recovery;
 mod reserving;
 
+use crate::ack_wait::AckWait;
 use crate::bounds::{ACROSS_CLIENTS_MAX, ACROSS_STEP_TIMEOUT, FENCE_ENTRIES};
 use crate::config::Sabotage;
 use crate::input::{Reply, RequestId};
@@ -47,6 +48,8 @@ pub(crate) struct Ask {
     pub id: RequestId,
     pub shard: ShardId,
     pub command: Command,
+    /// What must be true before the answer says that it was done.
+    pub wait: AckWait,
     pub deadline: Instant,
 }
 
@@ -76,6 +79,8 @@ struct Client {
     transaction: Transaction,
     deadline: Instant,
     plan: Plan,
+    /// What its writes wait for.
+    wait: AckWait,
     attempt: Option<Attempt>,
     results: BTreeMap<ShardId, PartResult>,
     attempts: u32,
@@ -91,6 +96,8 @@ pub(crate) struct Surroundings<'a> {
     pub keyspaces: &'a Keyspaces,
     /// How far the log of a shard is, as this node last knew; none if it never did.
     pub applied: &'a dyn Fn(ShardId) -> Option<LogIndex>,
+    /// Whether it is known how far clocks may be from true time.
+    pub bounded: bool,
     pub sabotage: Option<Sabotage>,
 }
 
@@ -156,9 +163,18 @@ impl Across {
         }
         match Plan::of(&transaction, at.keyspaces) {
             Ok(plan) => {
-                let (attempts, results) = (0, BTreeMap::new());
-                let client =
-                    Client { request, transaction, deadline, plan, attempt: None, results, attempts, again: None };
+                let (attempts, results, wait) = (0, BTreeMap::new(), AckWait::default());
+                let client = Client {
+                    request,
+                    transaction,
+                    deadline,
+                    plan,
+                    wait,
+                    attempt: None,
+                    results,
+                    attempts,
+                    again: None,
+                };
                 self.next_client += 1;
                 self.clients.insert(self.next_client, client);
                 self.attempt(self.next_client, at);
@@ -174,9 +190,14 @@ impl Across {
             return self.replies.push((request, Err(Refusal::KeyspaceNotFound.into())));
         }
         match (at.applied)(home) {
+            // What was decided here may have been written anywhere: whoever hears that it was done hears it as a writer would.
+            Some(_) if at.keyspaces.ack_wait_anywhere().over && !at.bounded => {
+                self.replies.push((request, Err(Unavailable::NoClockBound.into())));
+            }
             Some(applied) => {
                 let step = TxStep::Settle { fence: LogIndex(applied.0 + FENCE_ENTRIES) };
-                self.ask(home, tx, step, deadline, Purpose::Asked { request });
+                let (command, wait) = (Command::Across { tx, step }, at.keyspaces.ack_wait_anywhere());
+                self.ask_for(home, (command, wait), deadline, Purpose::Asked { request });
             }
             None => {
                 self.unknown.insert(home);
@@ -192,6 +213,10 @@ impl Across {
         match Plan::of(&client.transaction, at.keyspaces) {
             Ok(plan) => client.plan = plan,
             Err(refusal) => return self.finish(number, Err(refusal.into())),
+        }
+        client.wait = client.plan.ack_wait(at.keyspaces);
+        if client.wait.over && !at.bounded {
+            return self.finish(number, Err(Unavailable::NoClockBound.into()));
         }
         client.attempts += 1;
         let home = client.plan.home;
@@ -211,8 +236,11 @@ impl Across {
             self.decide(number, true);
         }
         for (shard, part) in prepares {
-            let step = TxStep::Prepare { home, fence, part };
-            self.ask(shard, tx, step, deadline, Purpose::Prepare { client: number, tx, shard });
+            // What is prepared is kept wherever it is to be, before anybody decides: then the decision is all that is still to be kept.
+            let wait =
+                AckWait { everywhere: !part.only_reads() && at.keyspaces.ack_wait(shard).everywhere, over: false };
+            let command = Command::Across { tx, step: TxStep::Prepare { home, fence, part } };
+            self.ask_for(shard, (command, wait), deadline, Purpose::Prepare { client: number, tx, shard });
         }
     }
 
@@ -224,18 +252,19 @@ impl Across {
         let after = attempt.prepared_by().max(client.transaction.after);
         let part = client.plan.parts[&home].clone();
         let verdict = Verdict { part, others_hold, after, prepared, fence, key };
-        let deadline = client.deadline;
-        self.ask(home, tx, TxStep::Decide(Box::new(verdict)), deadline, Purpose::Decide { client: number, tx });
+        let (deadline, wait) = (client.deadline, client.wait);
+        let command = Command::Across { tx, step: TxStep::Decide(Box::new(verdict)) };
+        self.ask_for(home, (command, wait), deadline, Purpose::Decide { client: number, tx });
     }
 
     fn ask(&mut self, shard: ShardId, tx: TxId, step: TxStep, deadline: Instant, purpose: Purpose) {
-        self.ask_for(shard, Command::Across { tx, step }, deadline, purpose);
+        self.ask_for(shard, (Command::Across { tx, step }, AckWait::default()), deadline, purpose);
     }
 
-    fn ask_for(&mut self, shard: ShardId, command: Command, deadline: Instant, purpose: Purpose) {
+    fn ask_for(&mut self, shard: ShardId, (command, wait): (Command, AckWait), deadline: Instant, purpose: Purpose) {
         self.next_ask += 1;
         self.asked.insert(self.next_ask, purpose);
-        self.asks.push(Ask { id: self.next_ask, shard, command, deadline });
+        self.asks.push(Ask { id: self.next_ask, shard, command, wait, deadline });
     }
 
     /// A replica answers.

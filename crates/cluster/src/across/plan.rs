@@ -1,5 +1,6 @@
 //! From what a client wants to what each shard does, and from what the shards answer to what the client is told.
 
+use crate::ack_wait::AckWait;
 use crate::keyspaces::Keyspaces;
 use bytes::Bytes;
 use quorate_env::ShardId;
@@ -85,6 +86,13 @@ impl Plan {
             None => *parts.keys().next().ok_or(Refusal::EmptyKey)?,
         };
         Ok(Self { parts, home, looks })
+    }
+
+    /// What must be true before its client is told that it was done: what any keyspace wants that it may write in. The decision is wherever the writes are, or
+    /// what is left of them would not say what became of them.
+    pub fn ack_wait(&self, keyspaces: &Keyspaces) -> AckWait {
+        let writes = self.parts.iter().filter(|(_, part)| !part.only_reads());
+        writes.fold(AckWait::default(), |wait, (shard, _)| wait.and(keyspaces.ack_wait(*shard)))
     }
 
     /// One answer for each look, put together from the shards' answers.

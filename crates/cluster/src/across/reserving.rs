@@ -9,6 +9,7 @@
 //! ```
 
 use super::{Across, Purpose, Surroundings};
+use crate::ack_wait::AckWait;
 use crate::bounds::{ACROSS_CLIENTS_MAX, ACROSS_STEP_TIMEOUT, RESERVED_FOR};
 use crate::input::{Reply, RequestId};
 use quorate_env::{Instant, LogIndex, ShardId, Timestamp};
@@ -108,7 +109,7 @@ impl Across {
         let patient = wish.age.is_none() && client.got.is_empty();
         let step = ReserveStep::Reserve { age: client.age, patient, keys, held };
         let (command, deadline) = (Command::Reserve { by: wish.by, step }, client.deadline);
-        self.ask_for(shard, command, deadline, Purpose::Reserved { client: number });
+        self.ask_for(shard, (command, AckWait::default()), deadline, Purpose::Reserved { client: number });
     }
 
     /// A shard answers.
@@ -153,7 +154,7 @@ impl Across {
         self.releasing.insert(job, Releasing { request, left: shards.len() + 1, failed: None });
         for shard in shards {
             let command = Command::Reserve { by, step: ReserveStep::Release };
-            self.ask_for(shard, command, deadline, Purpose::Released { job });
+            self.ask_for(shard, (command, AckWait::default()), deadline, Purpose::Released { job });
         }
         self.released(job, Ok(()));
     }
@@ -192,7 +193,7 @@ impl Across {
         }
         for (shard, by, until) in self.lapses.take_due(found, at.now) {
             let command = Command::Reserve { by, step: ReserveStep::Lapse { until } };
-            self.ask_for(shard, command, at.now + ACROSS_STEP_TIMEOUT, Purpose::Nothing);
+            self.ask_for(shard, (command, AckWait::default()), at.now + ACROSS_STEP_TIMEOUT, Purpose::Nothing);
         }
     }
 
@@ -245,7 +246,10 @@ mod tests {
         fn with(&mut self, f: impl FnOnce(&mut Across, &Surroundings<'_>)) {
             let (applied, moment) = (|_| None, Timestamp(77));
             let Self { across, keyspaces, now, .. } = self;
-            f(across, &Surroundings { now: *now, moment, keyspaces, applied: &applied, sabotage: None });
+            f(
+                across,
+                &Surroundings { now: *now, moment, keyspaces, applied: &applied, bounded: false, sabotage: None },
+            );
         }
 
         fn wants(&mut self, age: Option<Timestamp>, keys: &[&'static str], held: &[(&'static str, u64)]) {

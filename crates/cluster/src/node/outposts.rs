@@ -1,6 +1,7 @@
 //! What this node is asked of shards that it has no replica of: `outpost.rs` says how one such shard is asked elsewhere.
 
 use super::Node;
+use crate::ack_wait::AckWait;
 use crate::input::{Reply, RequestId};
 use crate::outpost::Outpost;
 use crate::proposals::Proposals;
@@ -65,7 +66,7 @@ impl Node {
         &mut self,
         now: Instant,
         id: RequestId,
-        (shard, command): (ShardId, Command),
+        (shard, command): (ShardId, (Command, AckWait)),
         deadline: Instant,
     ) {
         if let Err(why) = self.outpost(now, shard).submit(id, command, deadline, now) {
@@ -88,11 +89,13 @@ impl Node {
     pub(super) fn send_petitions(&mut self, now: Instant) {
         let own = self.shared.config.node;
         let Self { outposts, system, shared, .. } = self;
-        for (shard, post) in outposts.posts.iter_mut().filter(|(_, post)| post.has_petitions()) {
+        for (shard, post) in outposts.posts.iter_mut().filter(|(_, post)| post.has_petitions() || post.holds_answers())
+        {
             let mut hosts = system.placements.hosts(*shard);
             hosts.retain(|host| *host != own);
-            for (to, envelopes) in post.petitions(now, &hosts) {
-                let body = PeerBody::Petition(envelopes);
+            let question = post.question(now, &hosts).map(|(to, index)| (to, PeerBody::EverywhereAsk { index }));
+            let petitions = post.petitions(now, &hosts).into_iter();
+            for (to, body) in petitions.map(|(to, envelopes)| (to, PeerBody::Petition(envelopes))).chain(question) {
                 let message = PeerMessage { shard: *shard, from: ReplicaId(own.0), to: ReplicaId(to.0), body };
                 shared.out.messages.push((to, message));
             }
@@ -104,8 +107,27 @@ impl Node {
         for post in self.outposts.posts.values_mut() {
             self.shared.out.replies.extend(post.tick(now, sabotage));
         }
+        self.release_answers(now);
         self.outposts.posts.retain(|_, post| !post.is_idle(now));
         self.send_petitions(now);
+    }
+
+    /// Tells those who waited for more than that their commands were done.
+    fn release_answers(&mut self, now: Instant) {
+        let Self { outposts, shared, .. } = self;
+        for post in outposts.posts.values_mut().filter(|post| post.holds_answers()) {
+            let cx = shared.context(now);
+            let told = post.release(|at| cx.is_over(at));
+            shared.out.replies.extend(told);
+        }
+    }
+
+    /// A leader elsewhere says what all voters have.
+    pub(super) fn hear_everywhere(&mut self, now: Instant, shard: ShardId, index: LogIndex) {
+        if let Some(post) = self.outposts.posts.get_mut(&shard) {
+            post.hear_everywhere(index, now);
+        }
+        self.release_answers(now);
     }
 
     /// A node is gone: what it was asked, another is.

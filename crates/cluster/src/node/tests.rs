@@ -25,6 +25,7 @@ fn fresh() -> Node {
         level: Level::LATEST,
         zone: String::new(),
         evict_after: Duration::from_secs(300),
+        clock_bound: None,
         timing: Timing::default(),
         flush_bytes: 1 << 20,
         unflushed_bytes_max: 4 << 20,

@@ -129,7 +129,7 @@ impl Replica {
         }
     }
 
-    fn answer_guest(&self, to: ReplicaId, answers: Vec<(CommandId, Answer)>, cx: &mut Context<'_>) {
+    pub(super) fn answer_guest(&self, to: ReplicaId, answers: Vec<(CommandId, Answer)>, cx: &mut Context<'_>) {
         let (leader, applied) = (self.group.leader(), self.machine.meta().applied);
         for answers in in_messages(answers) {
             self.send(to, PeerBody::Answers { leader, applied, answers }, cx);

@@ -10,7 +10,7 @@ use crate::replacing;
 use crate::reshape::{Decision, Standing, decide};
 use crate::wire::node_of;
 use quorate_consensus::{Entry, Membership, Message, Role};
-use quorate_env::{Instant, NodeId, ReplicaId, Writer};
+use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, Writer};
 use quorate_kv::{Command, Compare, CompareOp, DeleteOp, Envelope, Expected, KeyRange, Op, PutOp, Revision, Txn};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -85,15 +85,28 @@ impl Replica {
         self.group.leads_settled() && self.machine.meta().applied_term == self.group.term()
     }
 
-    /// Takes the next step towards what the rows ask for.
-    pub fn reshape(&mut self, wishes: &Wishes<'_>, stays: &dyn Fn(ReplicaId) -> bool, cx: &mut Context<'_>) {
+    /// Takes the next step towards what the rows ask for. Where writers wait for all voters, who is to vote must have what all have.
+    pub fn reshape(
+        &mut self,
+        (wishes, everywhere): (&Wishes<'_>, bool),
+        stays: &dyn Fn(ReplicaId) -> bool,
+        cx: &mut Context<'_>,
+    ) {
         if self.leads_informed() {
             self.reshaping.led_since.get_or_insert(cx.now);
         }
         if !self.leads_informed() || self.group.is_changing() || self.hold.is_some() || self.keeps_members(cx) {
             return;
         }
-        let decision = decide(self.id, &self.group.membership(), wishes, stays, |id| self.standing(id, cx));
+        self.expect_voters(wishes, everywhere, cx);
+        let membership = self.group.membership();
+        let careful = everywhere || self.everywhere.known() > LogIndex(0);
+        let standing = |id: ReplicaId| {
+            let Standing { alive, in_sync } = self.standing(id, cx);
+            let comes = careful && !membership.is_voter(id);
+            Standing { alive, in_sync: if comes { self.may_vote(id, in_sync, cx) } else { in_sync } }
+        };
+        let decision = decide(self.id, &membership, wishes, stays, standing);
         let decision = self.tamper_with_decision(decision, cx);
         match decision {
             Decision::Nothing => self.prefer(wishes, cx),

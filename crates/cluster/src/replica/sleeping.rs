@@ -75,7 +75,10 @@ impl Replica {
         let still = self.awaiting.is_empty() && self.hold.is_none() && self.incoming.is_none();
         let moments = self.closing.is_wanted(self.leads(), self.clock());
         let asked = self.reads.len() > 0 || !self.parked.is_empty() || !self.asks.is_empty() || moments;
-        let waited = self.standing_asks.is_waiting() || self.is_asked_to_move() || !self.collected_waiters.is_empty();
+        let waited = self.standing_asks.is_waiting()
+            || self.is_asked_to_move()
+            || self.is_asked_for_all()
+            || !self.collected_waiters.is_empty();
         still
             && !(asked || waited || self.garbage || self.is_leaving())
             && self.proposals.is_empty()

@@ -60,6 +60,7 @@ fn code(reason: Reason) -> Code {
         Reason::TooSlow => Code::DeadlineExceeded,
         Reason::NotHere
         | Reason::FeatureLevel
+        | Reason::NoClockBound
         | Reason::NoLeader
         | Reason::NoSpace
         | Reason::Overloaded

@@ -169,7 +169,12 @@ impl Service {
     }
 
     async fn changed(&self, request: ChangeKeyspaceRequest) -> Result<proto::Keyspace, Failure> {
-        let change = policy::parse(request.history.as_deref(), request.freshness.as_deref())?;
+        let change = policy::parse(policy::Wanted {
+            history: request.history.as_deref(),
+            freshness: request.freshness.as_deref(),
+            replication: request.replication.as_deref(),
+            commit_wait: request.commit_wait,
+        })?;
         let keyspace = keyspaces::known(&request.name, &self.db).await?;
         let changed = self.db.change_policy(keyspace.id, change).await?;
         Ok(translate::keyspace(&changed, &*self.db))

@@ -156,6 +156,8 @@ pub(super) fn keyspace(keyspace: &Keyspace, db: &dyn Db) -> proto::Keyspace {
         replicas: db.replicas(keyspace.id).map(|replicas| replicas as u32),
         history: policy::history_words(&keyspace.policy),
         freshness: freshness::words(keyspace.policy.freshness),
+        replication: policy::replication_words(&keyspace.policy).into(),
+        commit_wait: keyspace.policy.commit_wait,
     }
 }
 

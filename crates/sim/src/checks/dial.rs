@@ -5,7 +5,7 @@ use crate::history::{Violation, demand};
 use bytes::Bytes;
 use quorate_env::Timestamp;
 use quorate_kv::{Freshness, KeyRange};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a node's clock may be wrong by while it measures how old something is: one part in so many.
 const CLOCK_SLACK: u64 = 10;
@@ -60,6 +60,8 @@ pub(crate) struct DialCheck {
     pub told: BTreeMap<u64, Timestamp>,
     /// What writers had to come after.
     pub after: BTreeMap<u64, Timestamp>,
+    /// Who read what its own clock said was now, where writers wait for clocks.
+    pub clocked: BTreeSet<u64>,
 }
 
 impl DialCheck {
@@ -106,9 +108,18 @@ impl DialCheck {
             tell(format!("got {token} and saw {:?}", versions[seen - 1]))
         })?;
         match freshness {
-            Freshness::At(at) => demand(seen == by(*at), "a moment is seen as it was", || {
-                tell(format!("saw {seen} versions and not {}", by(*at)))
-            }),
+            Freshness::At(at) => {
+                let least = match self.clocked.contains(operation) {
+                    true => ended_us.partition_point(|ended| *ended < sight.began_us),
+                    false => 0,
+                };
+                demand(seen >= least, "a clock's now sees what was acknowledged", || {
+                    tell(format!("saw {seen} versions and not {least}"))
+                })?;
+                demand(seen == by(*at), "a moment is seen as it was", || {
+                    tell(format!("saw {seen} versions and not {}", by(*at)))
+                })
+            }
             Freshness::After(at) => demand(seen >= by(*at), "a token's holder sees what it stands for", || {
                 tell(format!("saw {seen} versions and not {}", by(*at)))
             }),
@@ -152,6 +163,35 @@ impl DialCheck {
     }
 }
 
+/// Judges whether whatever began after something was acknowledged has a later timestamp, given when everything began and was acknowledged, in microseconds.
+/// Returns how many writes were held against others.
+pub(crate) fn in_order(
+    versions: &BTreeMap<Bytes, Vec<Version>>,
+    began: &BTreeMap<u64, u64>,
+    acknowledged: &BTreeMap<u64, u64>,
+) -> Result<u64, Violation> {
+    let by_time = |all: &BTreeMap<u64, u64>| {
+        let mut times: Vec<(u64, u64)> = all.iter().map(|(operation, at_us)| (*at_us, *operation)).collect();
+        times.sort_unstable();
+        times
+    };
+    let moments: BTreeMap<u64, Timestamp> =
+        versions.values().flatten().map(|version| (version.writer, version.at)).collect();
+    let mut ended = by_time(acknowledged).into_iter().peekable();
+    let (mut latest, mut compared) = ((Timestamp::ZERO, 0), 0);
+    for (began_us, operation) in by_time(began) {
+        while let Some((_, before)) = ended.next_if(|(ended_us, _)| *ended_us < began_us) {
+            latest = latest.max((moments.get(&before).copied().unwrap_or_default(), before));
+        }
+        let Some(at) = moments.get(&operation) else { continue };
+        demand(*at > latest.0, "timestamps are in the order of what was done", || {
+            format!("operation {operation} began after {} was told {}, and happened at {at}", latest.1, latest.0)
+        })?;
+        compared += 1;
+    }
+    Ok(compared)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,6 +227,33 @@ mod tests {
         assert_eq!(judge(sight(at(15), &[], 15)), wrong);
         assert_eq!(judge(sight(at(15), &[("r/1", 7)], 15)), Err("reads see what was committed"));
         assert_eq!(judge(sight(at(9), &[("r/3", 1)], 9)), Err("reads see what was committed"));
+    }
+
+    #[test]
+    fn what_a_clock_calls_now_has_all_that_was_acknowledged() {
+        let version = |writer, at| Version { writer, at: Timestamp(at) };
+        let versions = BTreeMap::from([(Bytes::from("r/1"), vec![version(1, 10), version(2, 20)])]);
+        let acknowledged = BTreeMap::from([(1, 1_000_000), (2, 1_900_000)]);
+        for (moment, writer, judged) in [(20, 2, Ok(1)), (15, 1, Err("a clock's now sees what was acknowledged"))] {
+            let sights = vec![sight(Freshness::At(Timestamp(moment)), &[("r/1", writer)], moment)];
+            let check = DialCheck { sights, clocked: BTreeSet::from([99]), ..DialCheck::default() };
+            assert_eq!(check.finish(&versions, &acknowledged, true).map_err(|violation| violation.rule), judged);
+        }
+    }
+
+    #[test]
+    fn who_began_later_and_happened_earlier_is_noticed() {
+        let judge = |first: u64, second: u64, began_us: u64| {
+            let version = |writer, at| vec![Version { writer, at: Timestamp(at) }];
+            let versions = BTreeMap::from([("a".into(), version(1, first)), ("b".into(), version(2, second))]);
+            let began = BTreeMap::from([(1, 10), (2, began_us)]);
+            in_order(&versions, &began, &BTreeMap::from([(1, 50)])).map_err(|violation| violation.rule)
+        };
+        assert_eq!(judge(7, 8, 60), Ok(2));
+        assert_eq!(judge(8, 7, 50), Ok(2), "it began before the other was told");
+        for second in [7, 8] {
+            assert_eq!(judge(8, second, 51), Err("timestamps are in the order of what was done"));
+        }
     }
 
     #[test]

@@ -175,6 +175,20 @@ impl RaftCheck {
         self.watched.get(&(node, shard)).is_some_and(|watched| watched.durable.holds(index, term))
     }
 
+    /// Who votes in a shard, as far as its log is committed.
+    pub fn voters(&self, shard: ShardId) -> BTreeSet<ReplicaId> {
+        let last = LogIndex(self.committed(shard) as u64);
+        self.members.at(shard, last).all_voters().into_iter().collect()
+    }
+
+    /// Those of them whose disks do not have an entry that is committed.
+    pub fn lacking(&self, shard: ShardId, index: LogIndex) -> BTreeSet<ReplicaId> {
+        let held = self.committed.get(&shard).and_then(|all| all.get(index.0 as usize - 1));
+        let term = held.map_or(Term(0), |(term, ..)| *term);
+        let lacks = |id: &ReplicaId| !self.holds_durably(id.0 as usize - 1, shard, index, term);
+        self.voters(shard).into_iter().filter(lacks).collect()
+    }
+
     /// It gave a vote or acknowledged entries in `term`.
     pub fn promised(&mut self, node: usize, shard: ShardId, term: Term) {
         let watched = self.watched.entry((node, shard)).or_default();
@@ -432,6 +446,19 @@ mod tests {
         check.wrote(0, &[entry(1, 1)]).expect("written");
         check.synced(0, &[entry(1, 1)]);
         assert_eq!(rule(check.observe(0, S, &look(Role::Follower, 1, 1, 0))), "committed is durable on a quorum");
+    }
+
+    #[test]
+    fn a_voter_whose_disk_lacks_an_entry_is_known() {
+        let mut check = RaftCheck::new(3);
+        for node in 0..3 {
+            check.wrote(node, &[entry(1, 1)]).expect("written");
+        }
+        (0..2).for_each(|node| check.synced(node, &[entry(1, 1)]));
+        check.observe(0, S, &look(Role::Follower, 1, 1, 7)).expect("committed");
+        assert_eq!(check.lacking(S, LogIndex(1)), BTreeSet::from([ReplicaId(3)]));
+        check.synced(2, &[entry(1, 1)]);
+        assert_eq!(check.lacking(S, LogIndex(1)), BTreeSet::new());
     }
 
     #[test]

@@ -212,7 +212,7 @@ impl World<'_> {
                 detail: format!("operation {operation} reserved what it had written already"),
             });
         }
-        self.teller_is_done(teller, operation);
+        self.teller_is_done(teller, operation)?;
         self.teller_goes_on(teller);
         Ok(())
     }

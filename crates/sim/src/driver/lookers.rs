@@ -145,7 +145,10 @@ impl World<'_> {
             self.looker_goes_on(looker);
             return Ok(());
         };
-        let Some(deed) = again.map(|(_, deed)| deed).or_else(|| self.lookers.deed()) else { return Ok(()) };
+        let now = if again.is_none() { self.now_by_own_clock() } else { None };
+        let clocked = now.map(|at| Deed::Look { freshness: Freshness::At(at), range: accounts() });
+        let deed = again.map(|(_, deed)| deed).or_else(|| clocked.clone()).or_else(|| self.lookers.deed());
+        let Some(deed) = deed else { return Ok(()) };
         let (id, operation) = (self.next_request, self.next_operation);
         (self.next_request, self.next_operation) = (id + 1, operation + 1);
         let asked = self.script.and_then(|script| script.operations).is_none_or(|asked| asked.contains(operation));
@@ -154,6 +157,9 @@ impl World<'_> {
             return Ok(());
         }
         self.played.asked.insert(operation);
+        if clocked.is_some() {
+            self.lookers.check.clocked.insert(operation);
+        }
         let request = self.request_of(bank.id, operation, &deed);
         let (client, lane) = (self.looker_lane(looker), node_lane(node));
         self.trace(|| {

@@ -13,11 +13,11 @@ use quorate_cluster::keyspaces::Keyspaces;
 use quorate_cluster::members::Roster;
 use quorate_cluster::{Input, Reply, Request, RequestId};
 use quorate_env::checksum::checksum;
-use quorate_env::{NodeId, Rng, ShardId, Writer};
+use quorate_env::{LogIndex, NodeId, Rng, ShardId, Writer};
 use quorate_kv::across::{Decision, TransactionResult, TxId, TxStep};
 use quorate_kv::{
     Command, CommandId, Envelope, Error, KeyRange, KeyValue, Keyspace, KeyspaceKind, Level, OpResult, Outcome, Policy,
-    RangeOp, Refusal, TxnResult, Unavailable,
+    RangeOp, Refusal, Replication, TxnResult, Unavailable,
 };
 use quorate_shard::EntryPayload;
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +78,14 @@ impl Bank {
     }
 }
 
+/// What is wanted of the bank's keyspace, if it is not what everybody gets.
+fn policy(plan: &BankPlan) -> Option<Policy> {
+    let history = plan.history_ms.map_or(Policy::OF_MADE.history, |ms| Some(Duration::from_millis(ms)));
+    let replication = if plan.everywhere { Replication::All } else { Replication::Majority };
+    let policy = Policy { history, replication, commit_wait: plan.clock_bound_ms.is_some(), ..Policy::OF_MADE };
+    (policy != Policy::OF_MADE).then_some(policy)
+}
+
 fn fits(answer: &Result<Reply, Error>) -> Violation {
     let (_, _, text) = words::answered(answer);
     Violation { rule: "answers fit", detail: format!("a teller was told: {text}") }
@@ -123,6 +131,16 @@ impl World<'_> {
         done.filter_map(|(operation, done)| Some((*operation, done.ended_us?))).collect()
     }
 
+    /// When everything was asked for first.
+    pub(super) fn began(&self) -> BTreeMap<u64, u64> {
+        self.bank.check.done.iter().map(|(operation, done)| (*operation, done.began_us)).collect()
+    }
+
+    /// Whether somebody wrote, as far as it knows.
+    pub(super) fn wrote_something(&self, operation: u64) -> bool {
+        self.bank.check.done.get(&operation).is_some_and(|done| !done.wrote.is_empty())
+    }
+
     /// Whether a clock was slow, so that what it calls young may be old.
     pub(super) fn clocks_ran_wrong(&self) -> bool {
         self.report.marks.contains_key("clock at half speed")
@@ -145,7 +163,8 @@ impl World<'_> {
         let up = self.not_retired().into_iter().find(|node| self.nodes[*node].node.is_some());
         let Some(node) = up else { return Ok(()) };
         let core = self.nodes[node].node.as_ref().expect("it is up");
-        if self.plan.bank.is_some_and(|bank| bank.replicas.is_some()) && !core.levels().begun() {
+        let needs_level = |bank: BankPlan| bank.replicas.is_some() || bank.everywhere || bank.clock_bound_ms.is_some();
+        if self.plan.bank.is_some_and(needs_level) && !core.levels().begun() {
             return Ok(());
         }
         let (keyspaces, roster): (&Keyspaces, &Roster) = (core.keyspaces(), core.roster());
@@ -158,9 +177,8 @@ impl World<'_> {
         {
             txn.success.extend(places(core.placements(), &keyspace, &nodes, replicas));
         }
-        if let Some(history_ms) = self.plan.bank.and_then(|bank| bank.history_ms) {
-            let history = Some(Duration::from_millis(history_ms));
-            txn.success.push(Keyspaces::wanted(keyspace.id, Policy { history, ..Policy::OF_MADE }));
+        if let Some(policy) = self.plan.bank.and_then(|bank| policy(&bank)) {
+            txn.success.push(Keyspaces::wanted(keyspace.id, policy));
         }
         txn.compares.extend(roster.unchanged());
         let id = self.next_request;
@@ -472,13 +490,14 @@ impl World<'_> {
     }
 
     /// It was done, and what it has seen is known.
-    pub(super) fn teller_is_done(&mut self, teller: usize, operation: u64) {
+    pub(super) fn teller_is_done(&mut self, teller: usize, operation: u64) -> Step {
         let now = self.now;
         if let Some(done) = self.bank.check.done.get_mut(&operation) {
             done.ended_us = Some(now);
             self.bank.tellers[teller].completed += 1;
             self.report.operations += 1;
         }
+        self.judge_told(operation)
     }
 
     /// It was done, and this was seen.
@@ -499,11 +518,13 @@ impl World<'_> {
             })?;
             done.saw.insert(kv.key.clone(), writer);
         }
+        self.judge_told(operation)?;
         Ok(true)
     }
 
     /// An entry of one of the bank's shards is committed.
-    pub(super) fn bank_commits(&mut self, payload: &Bytes) -> Step {
+    pub(super) fn bank_commits(&mut self, (shard, index): (ShardId, LogIndex), payload: &Bytes) -> Step {
+        self.look_at_voters(shard)?;
         if payload.is_empty() {
             return Ok(());
         }
@@ -516,6 +537,7 @@ impl World<'_> {
             demand(*self.bank.named.entry(id).or_insert(named) == named, "a name is given once", || {
                 format!("{id} was another command, and is {:?}", envelope.command)
             })?;
+            self.note_writers((shard, index), &envelope.command);
             self.split_commits(&envelope.command)?;
             self.lockers_commit(&envelope.command);
             match envelope.command {
@@ -600,6 +622,7 @@ impl World<'_> {
         self.judge_ranges(&ranges)?;
         let versions = self.chronicle.versions();
         self.judge_sights(&versions)?;
+        self.judge_order_of_moments(&versions)?;
         let writers: BTreeMap<Bytes, Vec<u64>> =
             versions.into_iter().map(|(key, all)| (key, all.iter().map(|version| version.writer).collect())).collect();
         self.lockers_close(&writers)?;

@@ -57,6 +57,8 @@ pub(super) fn plan(seed: u64, storm_us: Option<u64>) -> Plan {
         // All accounts are much to look at.
         look_us: (50_000, 1_000_000),
         locks_per_mille: BankPlan::draw_locks(seed) / 4,
+        everywhere: false,
+        clock_bound_ms: None,
     };
     Plan {
         watchers: 2,

@@ -302,6 +302,7 @@ fn boot(node: NodeId, members: &[BootMember], evict_after: Duration) -> Node {
         level: Level::LATEST,
         zone: String::new(),
         evict_after,
+        clock_bound: None,
         timing: Timing::default(),
         flush_bytes: bounds::FLUSH_BYTES,
         unflushed_bytes_max: bounds::UNFLUSHED_BYTES_MAX,
