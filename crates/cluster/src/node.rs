@@ -3,6 +3,7 @@
 mod forgetting;
 mod heating;
 mod looking;
+mod merging;
 mod outposts;
 mod placing;
 mod sleeping;
@@ -31,6 +32,7 @@ use crate::wire::{PeerBody, PeerMessage, node_of};
 use forgetting::Forgetting;
 use heating::Heat;
 use outposts::Outposts;
+use merging::Merging;
 use placing::{Goodbye, Landmarks, Sayings};
 use quorate_consensus::{Config, Group, Membership, Restored};
 use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, Rng, ShardId, Timestamp, WallMs};
@@ -66,6 +68,9 @@ const PLACED: RequestId = RequestId::MAX - 2;
 /// The request in which a node has a shard's history compacted. It shows in the shard.
 const FORGOTTEN: RequestId = RequestId::MAX - 3;
 
+/// The request that takes the next step towards merging a shard.
+const MERGED: RequestId = RequestId::MAX - 4;
+
 /// Append messages in flight to one follower.
 const APPENDS_IN_FLIGHT_MAX: usize = 64;
 
@@ -98,6 +103,7 @@ pub struct Node {
     scales: Scales,
     heat: Heat,
     forgetting: Forgetting,
+    merging: Merging,
     outposts: Outposts,
     sayings: Sayings,
     /// Where nothing is to live elsewhere.
@@ -204,6 +210,7 @@ impl Node {
             scales: Scales::default(),
             heat: Heat::default(),
             forgetting: Forgetting::default(),
+            merging: Merging::default(),
             outposts: Outposts::default(),
             sayings: Sayings::default(),
             placed_well: None,
@@ -261,6 +268,7 @@ impl Node {
         for (shard, opened) in self.recalling.take().map(Recall::finish).unwrap_or_default() {
             self.admit(now, shard, opened)?;
         }
+        self.let_merged_go(now)?;
         self.ask_early(now);
         Ok(())
     }
@@ -324,6 +332,7 @@ impl Node {
                 self.weigh(now);
                 self.heat(now);
                 self.forget_history(now);
+                self.merge(now);
                 self.try_to(now, Self::let_go);
                 self.say_groups(now);
                 self.place(now);
@@ -471,6 +480,10 @@ impl Node {
             (None, Request::Release { by, keys }) => {
                 self.with_across(now, |across, at| across.release(id, (by, keys), deadline, at));
             }
+            // Who asks for it looks at the map again.
+            (Some(shard), _) if self.system.keyspaces.is_merged(shard) => {
+                self.shared.out.replies.push((id, Err(Unavailable::NoLeader.into())));
+            }
             (Some(shard), Request::Submit { command, .. }) if !self.is_served_here(shard) => {
                 self.submit_elsewhere(now, id, (shard, command), deadline);
             }
@@ -490,13 +503,17 @@ impl Node {
 
     /// Takes answers to the steps of transactions, and asks for the next steps.
     fn move_across(&mut self, now: Instant) {
-        let asked = self.scales.asked || self.forgetting.asked > 0;
+        let asked = self.scales.asked || self.forgetting.asked > 0 || self.merging.is_asking();
         let said = self.tell_again.is_some() || asked || self.sayings.are_under_way();
         if self.across.is_asking() || said {
             let answers = self.shared.out.replies.extract_if(.., |(id, _)| *id >= OWN_REQUESTS);
             for (id, answer) in answers.collect::<Vec<_>>() {
                 self.scales.asked &= id != WEIGHED;
                 self.forgetting.asked = self.forgetting.asked.saturating_sub(u64::from(id == FORGOTTEN));
+                if id == MERGED {
+                    self.merge_hears(now, answer);
+                    continue;
+                }
                 self.with_across(now, |across, at| across.answered(id, answer, at));
             }
         }
@@ -589,6 +606,7 @@ impl Node {
                 return;
             }
         }
+        self.try_to(now, Self::let_merged_go);
         self.try_to(now, Self::open_made);
         self.hand_out_system();
         self.ask_early(now);

@@ -232,6 +232,15 @@ fn encode_outcome(outcome: &Outcome, w: &mut Writer) {
             encode_reserved(reserved, w);
         }
         Outcome::Released => w.u8(10),
+        Outcome::Yielded(done) => {
+            w.u8(11);
+            w.bool(*done);
+        }
+        Outcome::Absorbed(at) => {
+            w.u8(12);
+            w.bool(at.is_some());
+            at.iter().for_each(|row| w.bytes(row));
+        }
     }
 }
 
@@ -247,6 +256,8 @@ fn decode_outcome(r: &mut Reader) -> Result<Outcome, DecodeError> {
         8 => Outcome::Weaned,
         9 => Outcome::Reserved(decode_reserved(r)?),
         10 => Outcome::Released,
+        11 => Outcome::Yielded(r.bool("yielded")?),
+        12 => Outcome::Absorbed(if r.bool("absorbed in part")? { Some(r.bytes("last row")?) } else { None }),
         _ => return Err(r.error("outcome")),
     })
 }
@@ -477,6 +488,9 @@ mod tests {
             Outcome::Split,
             Outcome::Weaned,
             Outcome::Released,
+            Outcome::Yielded(true),
+            Outcome::Absorbed(None),
+            Outcome::Absorbed(Some("row".into())),
         ];
         let held = |kv| Held { since: LogIndex(1 << 40), kv };
         let reserved = Reserved { keys: vec![held(Some(kv())), held(None)], at: Timestamp(9) };

@@ -1,8 +1,9 @@
 //! Commands: what enters the replicated log. Everything nondeterministic (ids, time) was put in by the proposer.
 
 use crate::across::{TxAnswer, TxId, TxStep};
+use crate::merge::Page;
 use crate::reserve::{ReserveStep, Reserved};
-use crate::{Revision, Txn, TxnResult};
+use crate::{KeyRange, Revision, Txn, TxnResult};
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Writer};
 use std::fmt;
@@ -105,6 +106,14 @@ pub enum Command {
         /// The step.
         step: ReserveStep,
     },
+    /// Give everything up to the shard before this one. Done if nothing is under way here, and history says no more than what is here now; from
+    /// then on nothing changes here.
+    Yield {
+        /// All keys of the shard: if it has others, it does not yield.
+        range: KeyRange,
+    },
+    /// Take over some rows of the shard behind this one, which has yielded; with the last of them, its keys.
+    Absorb(Box<Page>),
 }
 
 /// A successful command's answer.
@@ -130,6 +139,10 @@ pub enum Outcome {
     Reserved(Reserved),
     /// Of the other steps of a [`Command::Reserve`].
     Released,
+    /// Of [`Command::Yield`]: whether it has.
+    Yielded(bool),
+    /// Of [`Command::Absorb`]: the last row that is here; `None` if all that the other one had is, and its keys are this one's.
+    Absorbed(Option<Bytes>),
 }
 
 /// A command on its way to the log.
@@ -153,6 +166,8 @@ const ACROSS: u8 = 7;
 const SPLIT: u8 = 8;
 const WEAN: u8 = 9;
 const RESERVE: u8 = 10;
+const YIELD: u8 = 11;
+const ABSORB: u8 = 12;
 
 impl Envelope {
     /// Appends the encoding (docs/design/wire-format.md).
@@ -208,6 +223,14 @@ impl Envelope {
                 by.encode(w);
                 step.encode(w);
             }
+            Command::Yield { range } => {
+                w.u8(YIELD);
+                range.encode(w);
+            }
+            Command::Absorb(page) => {
+                w.u8(ABSORB);
+                page.encode(w);
+            }
         }
     }
 
@@ -233,6 +256,8 @@ impl Envelope {
             SPLIT => Command::Split { at: r.bytes("first key")?, child: ShardId(r.u64("child")?) },
             WEAN => Command::Wean { child: ShardId(r.u64("child")?) },
             RESERVE => Command::Reserve { by: TxId::decode(r)?, step: ReserveStep::decode(r)? },
+            YIELD => Command::Yield { range: KeyRange::decode(r)? },
+            ABSORB => Command::Absorb(Box::new(Page::decode(r)?)),
             _ => return Err(r.error("command")),
         };
         Ok(Self { id, answered_below, command })
@@ -252,6 +277,8 @@ impl Envelope {
             Command::Call { args, .. } => args.len() + 16,
             Command::Across { step, .. } => step.size_estimate(),
             Command::Reserve { step, .. } => step.size_estimate(),
+            Command::Yield { range } => range.size_estimate(),
+            Command::Absorb(page) => page.size_estimate(),
         }
     }
 }
@@ -272,9 +299,10 @@ fn txn_size(txn: &Txn) -> usize {
 mod tests {
     use super::*;
     use crate::across::{Decision, Part, Verdict, Write};
+    use crate::merge::Given;
     use crate::reserve::{Claim, Hold, Holder};
-    use crate::{Compare, CompareOp, DeleteOp, Expected, KeyRange, Op, PutOp, RangeOp, Sort, SortBy};
-    use quorate_env::Timestamp;
+    use crate::{Compare, CompareOp, DeleteOp, Expected, Op, PutOp, RangeEnd, RangeOp, Sort, SortBy};
+    use quorate_env::{Timestamp, WallMs};
 
     fn sample() -> Envelope {
         let inner = Txn::just(Op::Delete(DeleteOp { range: KeyRange::prefix("a/"), prev_kv: true }));
@@ -353,6 +381,21 @@ mod tests {
             }),
             reserve(ReserveStep::Release),
             reserve(ReserveStep::Lapse { until: LogIndex(1 << 40) }),
+            Command::Yield { range: KeyRange { start: "m".into(), end: RangeEnd::Before("x".into()) } },
+            Command::Absorb(Box::new(Page {
+                from: ShardId(21),
+                range: KeyRange::all(),
+                after: Page::NOWHERE,
+                rows: vec![("k".into(), "v".into()), ("l".into(), Bytes::new())],
+                last: true,
+                given: Given {
+                    index: LogIndex(1 << 40),
+                    revision: Revision(7),
+                    clock: Timestamp(9),
+                    since: Timestamp(8),
+                    wall: WallMs(7),
+                },
+            })),
         ];
         let steps = steps().map(|step| Command::Across { tx: TxId(u128::MAX - 5), step });
         for command in commands.into_iter().chain(steps) {

@@ -23,8 +23,10 @@ impl Level {
     pub const ASLEEP: Self = Self(6);
     /// Keys that interactive transactions reserve.
     pub const RESERVED: Self = Self(7);
+    /// Shards that are merged.
+    pub const MERGED: Self = Self(10);
     /// What this release knows.
-    pub const LATEST: Self = Self::RESERVED;
+    pub const LATEST: Self = Self::MERGED;
 }
 
 impl fmt::Display for Level {
@@ -48,6 +50,7 @@ impl Command {
             Self::Across { .. } => Level::ACROSS,
             Self::Split { .. } | Self::Wean { .. } => Level::SPLIT,
             Self::Reserve { .. } => Level::RESERVED,
+            Self::Yield { .. } | Self::Absorb(_) => Level::MERGED,
         }
     }
 }

@@ -22,6 +22,7 @@ mod keyspace;
 mod level;
 pub mod limits;
 mod look;
+pub mod merge;
 mod policy;
 pub mod reserve;
 mod txn;

@@ -43,3 +43,7 @@ pub const BATCH_COMMANDS_MAX: usize = 4096;
 const _: () = assert!(RESERVED_KEYS_MAX <= RESERVED_KEYS_OF_SHARD_MAX);
 const _: () = assert!(REPLICAS_DEFAULT <= REPLICAS_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= REQUEST_BYTES_MAX);
+
+/// Shards of a keyspace that were merged and of which it is remembered who knows what they decided: who asks for what one has decided that was merged before
+/// these is told that nobody knows any more. 16 bytes each, in a row that is read at every change of the shard map.
+pub const HEIRS_MAX: usize = 256;

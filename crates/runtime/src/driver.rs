@@ -16,7 +16,7 @@ use crate::net::{self, Peers};
 use crate::recording::{self, Eyes, Recorded, Recorder, TraceOptions};
 use crate::watch::Sink;
 use quorate_cluster::{
-    BootError, BootMember, Input, Lost, Mended, Node, NodeConfig, Outputs, Reply, Request, RequestId, SplitLoad,
+    BootError, BootMember, Input, Lost, Mended, Node, NodeConfig, Outputs, Reply, Request, RequestId, SplitLoad, Merges,
     Timing, WatchRequest, bounds,
 };
 use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
@@ -75,6 +75,8 @@ pub struct Options {
     pub split_bytes: u64,
     /// Operations a second beyond which a shard is split; see [`NodeConfig::split_load`].
     pub split_ops: u64,
+    /// Bytes up to which a shard may be merged; see [`NodeConfig::merges`].
+    pub merge_bytes: u64,
     /// Time after which a client's request is given up.
     pub request_timeout: Duration,
     /// Sizes of log and store.
@@ -174,6 +176,7 @@ impl Runtime {
             flush_bytes: bounds::FLUSH_BYTES,
             split_bytes: options.split_bytes,
             split_load: SplitLoad::beyond(options.split_ops),
+            merges: Merges::below(options.merge_bytes),
             unflushed_bytes_max: bounds::UNFLUSHED_BYTES_MAX,
             log_keep_bytes: bounds::LOG_KEEP_BYTES,
             log_hold_bytes: bounds::LOG_HOLD_BYTES,

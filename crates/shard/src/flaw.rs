@@ -53,6 +53,16 @@ pub enum Flaw {
     CloseOverPrepared,
     /// A moment lacks what had been decided elsewhere by then, and was carried out here later.
     LateLeftOut,
+    /// A shard yields whatever is under way in it, and whatever its history tells.
+    YieldAtOnce,
+    /// A shard goes on serving its keys when it has yielded.
+    ServeYielded,
+    /// What clients did under their keys is not known to the shard that has taken over another.
+    ForgetKeysInMerge,
+    /// A shard that has taken over another goes on with its own clock, whatever the other's was.
+    MergeBackInTime,
+    /// A moment takes no notice of which keys came from another shard, with revisions of that one.
+    AnnexUnread,
 }
 
 /// Of the entries, one in so many is skipped.

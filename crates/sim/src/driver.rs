@@ -701,6 +701,7 @@ impl World<'_> {
             chunk_bytes: self.plan.chunk_bytes,
             split_bytes: self.plan.split_bytes,
             split_load: self.plan.split_load,
+            merges: self.plan.merges,
             known: (0..self.nodes.len()).map(id_of).collect(),
             sabotage: self.sabotage(node),
         }
@@ -808,6 +809,7 @@ impl World<'_> {
             row.parents.keys().for_each(|child| self.raft.expect(*child));
             self.splits.mapped.extend(row.parents.keys());
             self.look_at_rests(row)?;
+            self.look_at_merges(row);
         }
         self.look_at_levels(levels, roster)
     }

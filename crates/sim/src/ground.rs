@@ -22,6 +22,8 @@ pub enum Ground {
     Splits,
     /// Shards that live on some nodes, and move.
     Moves,
+    /// Shards that split, and are merged again when nobody has written to them for a moment.
+    Merges,
     /// Keys that are reserved by many at once, while shards split and nodes crash.
     Reservations,
     /// A bank of a thousand accounts over many shards, with some of everything, for as long as is asked for.
@@ -61,7 +63,7 @@ impl Count {
 
 impl Ground {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Anywhere,
         Self::StaleLeaders,
         Self::Rot,
@@ -70,6 +72,7 @@ impl Ground {
         Self::Upgrades,
         Self::Splits,
         Self::Moves,
+        Self::Merges,
         Self::Reservations,
         Self::Bank,
     ];
@@ -86,6 +89,7 @@ impl Ground {
             Self::Upgrades => "upgrades",
             Self::Splits => "splits",
             Self::Moves => "moves",
+            Self::Merges => "merges",
             Self::Reservations => "reservations",
             Self::Bank => "bank",
         }

@@ -7,7 +7,7 @@ use crate::fault::Fault;
 use crate::ground::Ground;
 use crate::net::{CALM, Weather};
 use crate::teller::Accounts;
-use quorate_cluster::{SplitLoad, Timing, bounds};
+use quorate_cluster::{Merges, SplitLoad, Timing, bounds};
 use quorate_env::Rng;
 use quorate_kv::Level;
 use std::collections::BTreeMap;
@@ -60,6 +60,8 @@ pub(crate) struct Plan {
     pub sleep_ticks: u32,
     /// What a shard's leader may have to do.
     pub split_load: SplitLoad,
+    /// Which shards are merged with those before them.
+    pub merges: Merges,
     /// The real engine, or the model of a store.
     pub real_store: bool,
     /// A keyspace of many shards, and clients whose transactions go over all of them.
@@ -170,6 +172,7 @@ impl Plan {
             prefer_ticks: Timing::default().prefer_ticks,
             sleep_ticks: Timing::default().sleep_ticks,
             split_load: SplitLoad::NEVER,
+            merges: Merges::NEVER,
             real_store: false,
             bank: None,
         }
@@ -288,6 +291,30 @@ impl Plan {
                 bank.zones = moves.chance(500).then(|| moves.between(2, 3));
                 plan.bank = Some(bank);
             }
+            Ground::Merges => {
+                let mut merges = Rng::new(seed).split(120);
+                plan.faults.insert(Fault::Crash, merges.between(second, 3 * second));
+                plan.faults.insert(Fault::Cut, merges.between(2 * second, 4 * second));
+                plan.think_us = (20_000, merges.between(100_000, 600_000));
+                plan.log_keep_bytes = plan.log_keep_bytes.min(2 << 10);
+                if merges.chance(800) {
+                    plan.old_release = None;
+                }
+                let mut bank = BankPlan { shards: merges.between(1, 2), splits_max: 20, ..BankPlan::draw(seed) };
+                bank.split_every_us = Some(merges.between(second / 2, 2 * second));
+                bank.history_ms = Some(merges.between(200, 1_500));
+                bank.answers_lost_per_mille = merges.between(200, 700);
+                if merges.chance(400) {
+                    bank.replicas = Some(3);
+                    bank.move_every_us = Some(merges.between(second, 4 * second));
+                }
+                plan.merges = Merges {
+                    bytes: u64::MAX,
+                    rest: Duration::from_millis(merges.between(300, 2_000)),
+                    page_bytes: merges.between(30, 400) as usize,
+                };
+                plan.bank = Some(bank);
+            }
             Ground::Reservations => {
                 let mut locks = Rng::new(seed).split(82);
                 plan.faults.insert(Fault::Crash, locks.between(second, 3 * second));
@@ -385,6 +412,7 @@ impl Plan {
             prefer_ticks: Rng::new(seed).split(86).between(20, 200) as u32,
             sleep_ticks: Rng::new(seed).split(85).between(2, 40) as u32,
             split_load: SplitLoad::NEVER,
+            merges: Merges::NEVER,
             real_store: seed.is_multiple_of(8),
             bank: None,
         };

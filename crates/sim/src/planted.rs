@@ -293,6 +293,34 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::SplitRestlessly),
     )
     .on(Ground::Splits),
+    // Merges.
+    flaw(
+        "yield-at-once",
+        "a shard is merged with another whatever is under way in it, and whatever its history tells",
+        Flaw::YieldAtOnce,
+    )
+    .on(Ground::Merges),
+    flaw("serve-yielded", "a shard that has yielded goes on serving its keys", Flaw::ServeYielded).on(Ground::Merges),
+    flaw(
+        "forget-keys-in-merge",
+        "what clients did under their keys is not known to the shard that has taken over another",
+        Flaw::ForgetKeysInMerge,
+    )
+    .on(Ground::Merges),
+    flaw("merge-back-in-time", "who takes a shard over goes on with its own clock", Flaw::MergeBackInTime)
+        .on(Ground::Merges),
+    flaw(
+        "annex-unread",
+        "moments take no notice of keys that came with another shard's revisions",
+        Flaw::AnnexUnread,
+    )
+    .on(Ground::Merges),
+    bug(
+        "merge-untold",
+        "a shard that has yielded is no more before another has what it had",
+        Node(Sabotage::MergeUntold),
+    )
+    .on(Ground::Merges),
     // Moves.
     bug(
         "forget-moved",

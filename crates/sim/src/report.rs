@@ -129,6 +129,7 @@ pub const MARKS: &[&str] = &[
     "shard split",
     "shard split by its size",
     "shard split by its load",
+    "shard merged",
     "split put off",
     "split refused below its feature level",
     "split-off shard weaned",

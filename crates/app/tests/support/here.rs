@@ -39,6 +39,7 @@ impl Here {
             evict_after: Duration::from_secs(300),
             split_bytes: u64::MAX,
             split_ops: u64::MAX,
+            merge_bytes: 0,
             request_timeout: Duration::from_secs(7),
             disk: DiskOptions::default(),
             trace: None,

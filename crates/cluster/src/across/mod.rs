@@ -169,6 +169,13 @@ impl Across {
 
     /// A client asks what became of a transaction; if nothing was decided yet, nothing ever will be.
     pub fn settle(&mut self, request: RequestId, home: ShardId, tx: TxId, deadline: Instant, at: &Surroundings<'_>) {
+        if at.keyspaces.is_merged(home) {
+            return match at.keyspaces.heir(home) {
+                Some(heir) => self.settle(request, heir, tx, deadline, at),
+                // It was merged so long ago that nobody knows who has what it decided.
+                None => self.replies.push((request, Ok(Reply::Settled(None)))),
+            };
+        }
         // Others than these decide nothing, so an id that names one is nobody's.
         if !at.keyspaces.all().flat_map(|keyspace| &keyspace.shards).any(|(_, shard)| *shard == home) {
             return self.replies.push((request, Err(Refusal::KeyspaceNotFound.into())));
@@ -400,7 +407,8 @@ impl Across {
         let found = self.recovery.take_due(orphans, at.now);
         let until = at.now + ACROSS_STEP_TIMEOUT;
         for (shard, tx, home, fence) in found.unsettled {
-            if at.sabotage == Some(Sabotage::PresumeAborted) {
+            // Who was merged had decided nothing that was not carried out everywhere, and decides no more.
+            if at.sabotage == Some(Sabotage::PresumeAborted) || at.keyspaces.is_merged(home) {
                 self.ask(shard, tx, TxStep::Resolve(Decision::Aborted), until, Purpose::Nothing);
             } else {
                 self.ask(home, tx, TxStep::Settle { fence }, until, Purpose::Settled { tx, shard });

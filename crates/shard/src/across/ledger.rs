@@ -224,7 +224,7 @@ impl Decided {
         w.finish()
     }
 
-    fn decode(row: Bytes) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(row: Bytes) -> Result<Self, DecodeError> {
         let mut r = Reader::new(row);
         let (decision, fence) = (Decision::decode(&mut r)?, LogIndex(r.varint("fence")?));
         let mut unresolved = Vec::new();

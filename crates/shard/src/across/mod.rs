@@ -89,7 +89,8 @@ impl Transaction<'_> {
         if self.now() > fence {
             return TxAnswer::Settled(None);
         }
-        if self.flaw != Some(Flaw::SettleUnwritten) {
+        // Who has yielded decides nothing any more, so that need not be written down.
+        if self.flaw != Some(Flaw::SettleUnwritten) && !self.meta.yielded {
             let decision = Decision::Aborted;
             self.keep(tx, Decided { decision, fence, unresolved: Vec::new(), key: None });
         }
@@ -113,19 +114,23 @@ impl Transaction<'_> {
 
     /// Forgets decisions that the log has passed.
     pub(crate) fn forget_decisions(&mut self) {
+        if self.meta.yielded {
+            // They are another's by now, who forgets them by its own log.
+            return;
+        }
         for _ in 0..FORGOTTEN_PER_ENTRY {
             let Some(tx) = self.ledger.pop_forgotten(self.now()) else { return };
             self.delete_row(self.slot.decided(tx));
         }
     }
 
-    fn keep(&mut self, tx: TxId, decided: Decided) {
+    pub(crate) fn keep(&mut self, tx: TxId, decided: Decided) {
         self.put_row(self.slot.decided(tx), decided.encode().into());
         self.ledger.decide(tx, decided);
     }
 
     /// The entry that is being applied.
-    fn now(&self) -> LogIndex {
+    pub(crate) fn now(&self) -> LogIndex {
         self.meta.applied.next()
     }
 
@@ -186,6 +191,8 @@ impl Transaction<'_> {
             | Command::Across { .. }
             | Command::Split { .. }
             | Command::Wean { .. }
+            | Command::Yield { .. }
+            | Command::Absorb(_)
             | Command::Reserve { .. } => None,
         }
     }

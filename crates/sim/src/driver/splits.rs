@@ -20,6 +20,8 @@ pub(super) struct Splits {
     wanted: BTreeSet<ShardId>,
     /// Children that the shard map has, as some node knows.
     pub mapped: BTreeSet<ShardId>,
+    /// Those of them that were merged.
+    pub merged: BTreeSet<ShardId>,
     births: BTreeMap<ShardId, Birth>,
     weaned: BTreeSet<ShardId>,
     /// Since when each shard has the keys that it has, in true time, as far as the map says; `None` if it was made with them.
@@ -123,9 +125,19 @@ impl World<'_> {
         Ok(())
     }
 
+    /// What a node's map says of shards that are no more.
+    pub(super) fn look_at_merges(&mut self, row: &KeyspaceRow) {
+        for merged in row.heirs.keys() {
+            if self.splits.merged.insert(*merged) {
+                self.mark("shard merged");
+            }
+        }
+    }
+
     /// Whether the map has a shard that does not stand by itself yet.
     pub(super) fn is_splitting(&self) -> bool {
-        self.splits.mapped.len() > self.splits.weaned.len()
+        let alone = |child: &ShardId| self.splits.weaned.contains(child) || self.splits.merged.contains(child);
+        !self.splits.mapped.iter().all(alone)
     }
 
     /// An entry of a parent's log is committed.

@@ -575,12 +575,11 @@ impl World<'_> {
             return Ok(());
         }
         let lasting = self.lasting();
-        // No shard ever goes, so the map with most of them is the latest.
-        let maps = lasting.iter().filter_map(|node| self.bank_of(*node));
-        let map = maps.max_by_key(|bank| bank.shards.len());
+        let reads = |node: &usize| self.nodes[*node].node.as_ref().map(|core| core.roster().revision);
+        let map = lasting.iter().max_by_key(|node| reads(node)).and_then(|node| self.bank_of(*node));
         let map = map.ok_or_else(|| Violation { rule: "keyspaces are what was asked for", detail: "none".into() })?;
         let shards: BTreeSet<ShardId> = map.shards.iter().map(|(_, shard)| *shard).collect();
-        let asked = self.bank.shards + self.splits.mapped.len() as u64;
+        let asked = self.bank.shards + (self.splits.mapped.len() - self.splits.merged.len()) as u64;
         demand(shards.len() as u64 == asked, "keyspaces are what was asked for", || format!("{shards:?}"))?;
         let mut ranges = BTreeMap::new();
         for shard in shards {
@@ -589,7 +588,7 @@ impl World<'_> {
             let view =
                 view.ok_or_else(|| Violation { rule: "replicas catch up", detail: format!("nobody has {shard}") })?;
             self.chronicle.note(shard, &view)?;
-            // A child has what its parent knew of its keys.
+            // A child has what its parent knew of its keys, and whoever takes another over what that one had not forgotten.
             self.chronicle.judge(shard, &view, &map)?;
             ranges.insert(shard, view.own_range().clone());
             let locked = view.blocker(&RangeOp::of(KeyRange::all()));
