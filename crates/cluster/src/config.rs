@@ -158,6 +158,8 @@ pub enum Sabotage {
     RemovedLeaderStays,
     /// Decide a transaction over several shards without waiting for the others to prepare.
     DecideUnprepared,
+    /// When a client has gone, give up its transaction even where it is being decided.
+    AbandonDecided,
     /// Release what a silent coordinator has prepared without asking what was decided.
     PresumeAborted,
     /// Raise the cluster's level to what the leader knows, whatever the others do.

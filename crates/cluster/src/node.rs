@@ -415,6 +415,10 @@ impl Node {
                 self.each(now, |replica, cx| replica.wake(None, cx));
             }
             Input::Request { id, timeout, request } => self.request(now, id, request, now + timeout),
+            Input::Abandon { id } => {
+                self.looking.abandon(id);
+                self.with_across(now, |across, at| across.abandon(id, at));
+            }
             Input::Watch { key, shard, request } => {
                 if self.replicas.contains_key(&shard) {
                     self.one(now, shard, |replica, cx| replica.watch(key, request, cx));

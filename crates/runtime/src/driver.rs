@@ -386,6 +386,7 @@ impl Lane {
         loop {
             let now = self.clock.now();
             if now >= next_tick {
+                self.abandon(now);
                 self.node.step(now, Input::Tick { wall: self.clock.wall() });
                 let ShardCounts { here, led, asleep } = self.node.counts();
                 let LaneStats { shards: all, led: leaders, asleep: sleepers, .. } = &*self.stats;
@@ -432,6 +433,14 @@ impl Lane {
         drop(self.log);
         drop(self.store);
         self.dir
+    }
+
+    /// What nobody waits for any more, because its client is gone, need not be gone on with.
+    fn abandon(&mut self, now: quorate_env::Instant) {
+        let gone = self.waiting.extract_if(|_, reply| reply.is_closed());
+        for (id, _) in gone.collect::<Vec<_>>() {
+            self.node.step(now, Input::Abandon { id });
+        }
     }
 
     /// What a step has changed is recorded before anybody is told.

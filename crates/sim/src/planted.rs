@@ -228,6 +228,12 @@ pub const PLANTED: &[Planted] = &[
     bug("leave-orphans", "a transaction whose coordinator is gone is left as it is", Node(Sabotage::LeaveOrphans))
         .on(Ground::Transactions),
     bug(
+        "abandon-decided",
+        "a transaction whose client has gone is given up even where it is being decided",
+        Node(Sabotage::AbandonDecided),
+    )
+    .on(Ground::Transactions),
+    bug(
         "presume-aborted",
         "a shard whose transaction is silent takes it as aborted, and asks nobody",
         Node(Sabotage::PresumeAborted),

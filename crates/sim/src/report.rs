@@ -130,6 +130,7 @@ pub const MARKS: &[&str] = &[
     "shard split by its size",
     "shard split by its load",
     "shard merged",
+    "client hung up",
     "split put off",
     "split refused below its feature level",
     "split-off shard weaned",

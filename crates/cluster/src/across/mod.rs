@@ -27,7 +27,7 @@ use crate::keyspaces::Keyspaces;
 use attempt::{Attempt, End, Next};
 pub(crate) use plan::Plan;
 use quorate_env::{Instant, LogIndex, Rng, ShardId, Timestamp};
-use quorate_kv::across::{Decision, PartResult, Transaction, TransactionResult, TxAnswer, TxId, TxStep, Verdict};
+use quorate_kv::across::{Decision, Part, PartResult, Transaction, TransactionResult, TxAnswer, TxId, TxStep, Verdict};
 use quorate_kv::{Command, Error, Outcome, Refusal, Unavailable};
 pub(crate) use recovery::Orphans;
 use recovery::Recovery;
@@ -38,8 +38,13 @@ use std::time::Duration;
 /// Requests of the node to its own replicas have numbers from here on; no driver counts so far.
 pub(crate) const OWN_REQUESTS: RequestId = 1 << 63;
 
-/// The longest wait between two attempts.
+/// The longest wait between two attempts, for each four shards that are asked: the more there are, the more often one of them is locked, and the more an attempt keeps
+/// others from theirs.
 const BACKOFF_MAX: Duration = Duration::from_millis(64);
+
+/// For so long an attempt that only reads waits for what is locked, keeping what it has read locked meanwhile. Less than [`crate::bounds::ORPHAN_AFTER`], after which others would
+/// end it.
+const READERS_PATIENCE: Duration = Duration::from_millis(400);
 
 /// A command that one of this node's replicas is to carry through.
 #[derive(Debug)]
@@ -78,6 +83,9 @@ struct Client {
     plan: Plan,
     attempt: Option<Attempt>,
     results: BTreeMap<ShardId, PartResult>,
+    /// Shards that are asked again to prepare, and until when.
+    refused: BTreeSet<ShardId>,
+    patient_until: Instant,
     attempts: u32,
     /// When the next attempt begins, and why the last one failed.
     again: Option<(Instant, Error)>,
@@ -157,13 +165,36 @@ impl Across {
         match Plan::of(&transaction, at.keyspaces) {
             Ok(plan) => {
                 let (attempts, results) = (0, BTreeMap::new());
-                let client =
-                    Client { request, transaction, deadline, plan, attempt: None, results, attempts, again: None };
+                let (refused, patient_until, attempt, again) = (BTreeSet::new(), at.now, None, None);
+                let client = Client {
+                    request,
+                    transaction,
+                    deadline,
+                    plan,
+                    attempt,
+                    results,
+                    refused,
+                    patient_until,
+                    attempts,
+                    again,
+                };
                 self.next_client += 1;
                 self.clients.insert(self.next_client, client);
                 self.attempt(self.next_client, at);
             }
             Err(refusal) => self.replies.push((request, Err(refusal.into()))),
+        }
+    }
+
+    /// Nobody waits for a transaction any more: where it is not being decided yet, it never will be.
+    pub fn abandon(&mut self, request: RequestId, at: &Surroundings<'_>) {
+        let spared = at.sabotage != Some(Sabotage::AbandonDecided);
+        let deciding = |client: &Client| spared && client.attempt.as_ref().is_some_and(Attempt::is_deciding);
+        let abandoned = self.clients.extract_if(.., |_, client| client.request == request && !deciding(client));
+        for (_, client) in abandoned.collect::<Vec<_>>() {
+            if let Some(attempt) = client.attempt {
+                self.carry_out(&attempt, Decision::Aborted, at);
+            }
         }
     }
 
@@ -210,6 +241,8 @@ impl Across {
         let fence = LogIndex(applied.0 + FENCE_ENTRIES);
         let others: BTreeSet<ShardId> = client.plan.parts.keys().copied().filter(|shard| *shard != home).collect();
         client.results.clear();
+        client.refused.clear();
+        client.patient_until = at.now + READERS_PATIENCE;
         client.again = None;
         let deadline = client.deadline;
         let prepares: Vec<_> = others.iter().map(|shard| (*shard, client.plan.parts[shard].clone())).collect();
@@ -301,7 +334,14 @@ impl Across {
         at: &Surroundings<'_>,
     ) {
         let Some(client) = self.clients.get_mut(&number) else { return };
+        let only_reads = client.plan.parts.values().all(Part::only_reads);
         let Some(attempt) = client.attempt.as_mut().filter(|attempt| attempt.tx == tx) else { return };
+        // Who only reads keeps nobody waiting who waits for anything, so it may wait while it holds locks.
+        if only_reads && at.now < client.patient_until && matches!(answer, Err(Error::Refused(Refusal::Locked { .. })))
+        {
+            client.refused.insert(shard);
+            return;
+        }
         match attempt.prepared(shard, answer, &mut client.results) {
             Next::Wait => {}
             Next::Decide { others_hold } => self.decide(number, others_hold),
@@ -356,7 +396,8 @@ impl Across {
     /// Another attempt follows after a moment.
     fn pause(&mut self, number: u64, error: Error, at: &Surroundings<'_>) {
         let Some(client) = self.clients.get_mut(&number) else { return };
-        let most = BACKOFF_MAX.min(Duration::from_millis(1 << client.attempts.min(16)));
+        let most = BACKOFF_MAX * client.plan.parts.len().div_ceil(4) as u32;
+        let most = most.min(Duration::from_millis(1 << client.attempts.min(16)));
         let wait = Duration::from_micros(self.rng.between(0, most.as_micros() as u64));
         client.again = Some((at.now + wait, error));
     }
@@ -387,8 +428,25 @@ impl Across {
         }
     }
 
+    /// Asks again what was locked, for those that only read.
+    fn ask_again(&mut self) {
+        let mut asks = Vec::new();
+        for (number, client) in &mut self.clients {
+            let Some(attempt) = &client.attempt else { continue };
+            for shard in std::mem::take(&mut client.refused) {
+                let part = client.plan.parts[&shard].clone();
+                let step = TxStep::Prepare { home: attempt.home, fence: attempt.fence, part };
+                asks.push((*number, attempt.tx, shard, step, client.deadline));
+            }
+        }
+        for (client, tx, shard, step, deadline) in asks {
+            self.ask(shard, tx, step, deadline, Purpose::Prepare { client, tx, shard });
+        }
+    }
+
     /// Time passes: attempts that waited begin, and those whose time is up end. `orphans` is what this node's leading replicas have found.
     pub fn tick(&mut self, orphans: Vec<Orphans>, at: &Surroundings<'_>) {
+        self.ask_again();
         let waiting = self.clients.iter().filter_map(|(n, client)| client.again.as_ref().map(|(when, _)| (*n, *when)));
         let due: Vec<u64> = waiting.filter(|(_, when)| *when <= at.now).map(|(n, _)| n).collect();
         for number in due {

@@ -234,10 +234,16 @@ impl World<'_> {
 
     pub(super) fn teller_patience(&mut self, teller: usize, operation: u64, asked: u32) -> Step {
         let waits = |f: &TellerFlight| f.operation == operation && f.asked == asked;
-        if self.bank.tellers[teller].in_flight.as_ref().is_some_and(|(_, flight)| waits(flight)) {
-            return self.teller_gives_up(teller);
+        let Some((id, flight)) = self.bank.tellers[teller].in_flight.as_ref().filter(|(_, flight)| waits(flight)) else {
+            return Ok(());
+        };
+        // Some hang up, others only stop listening.
+        let (id, node) = (*id, flight.node);
+        if operation.is_multiple_of(2) {
+            self.mark("client hung up");
+            self.feed(node, Input::Abandon { id })?;
         }
-        Ok(())
+        self.teller_gives_up(teller)
     }
 
     /// Nobody tells what became of it.
