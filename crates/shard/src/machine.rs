@@ -482,7 +482,7 @@ impl<'a> Transaction<'a> {
                 None => Err(Refusal::UnknownProcedure),
             },
             Command::Across { tx, step } => self.step_across(*tx, step)?.map(Outcome::Stepped),
-            Command::Split { at, child } => self.split(at, *child),
+            Command::Split { at, child } => self.split(at, *child)?,
             Command::Wean { child } => {
                 self.wean(*child, output);
                 Ok(Outcome::Weaned)

@@ -90,6 +90,8 @@ pub(crate) struct BankPlan {
     pub history_ms: Option<u64>,
     /// Of a thousand answers about what has a name of the client's own, those that are lost on their way to it.
     pub answers_lost_per_mille: u64,
+    /// How long somebody waits who has asked what became of a transaction, before asking again.
+    pub wonders_again_us: u64,
     /// How long an onlooker waits between two operations.
     pub look_us: (u64, u64),
     /// Of a thousand operations of a teller, those that reserve accounts before they read them.
@@ -100,6 +102,7 @@ pub(crate) struct BankPlan {
 const COMERS_MAX: usize = 6;
 const SPLITS_MAX: usize = 6;
 pub(crate) const AUDITS_PERCENT: u64 = 20;
+pub(crate) const WONDERS_AGAIN_US: u64 = 300_000;
 const LOOK_US: (u64, u64) = (1_000, 60_000);
 
 /// By so much the calm is longer where some tellers reserve, in microseconds.
@@ -122,6 +125,7 @@ impl BankPlan {
             zones: None,
             history_ms: histories.chance(400).then(|| histories.between(1_000, 5_000)),
             answers_lost_per_mille: 0,
+            wonders_again_us: WONDERS_AGAIN_US,
             look_us: LOOK_US,
             locks_per_mille: Self::draw_locks(seed),
         }
@@ -295,6 +299,7 @@ impl Plan {
                 let mut merges = Rng::new(seed).split(120);
                 plan.faults.insert(Fault::Crash, merges.between(second, 3 * second));
                 plan.faults.insert(Fault::Cut, merges.between(2 * second, 4 * second));
+                plan.faults.insert(Fault::Jump, merges.between(second, 3 * second));
                 plan.think_us = (20_000, merges.between(100_000, 600_000));
                 plan.log_keep_bytes = plan.log_keep_bytes.min(2 << 10);
                 if merges.chance(800) {
@@ -304,6 +309,8 @@ impl Plan {
                 bank.split_every_us = Some(merges.between(second / 2, 2 * second));
                 bank.history_ms = Some(merges.between(200, 1_500));
                 bank.answers_lost_per_mille = merges.between(200, 700);
+                // Whoever asks what was decided asks again when the shard that decided it may be no more.
+                bank.wonders_again_us = merges.between(second, 4 * second);
                 if merges.chance(400) {
                     bank.replicas = Some(3);
                     bank.move_every_us = Some(merges.between(second, 4 * second));

@@ -43,7 +43,8 @@ impl Machine {
     /// If rows cannot be read.
     pub fn may_yield(&self) -> Result<bool, MachineError> {
         let (_, source, slot, meta) = self.parts();
-        may_yield(source, slot, meta, self.leases_and_ledger(), self.nurses())
+        let may = may_yield(source, slot, meta, self.leases_and_ledger(), self.nurses())?;
+        Ok(may || self.has(Flaw::YieldAtOnce))
     }
 
     /// Whether a shard's keys have come here: it is not split off again.

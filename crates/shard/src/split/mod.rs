@@ -15,7 +15,7 @@ mod clearing;
 pub(crate) mod weighing;
 
 use crate::flaw::Flaw;
-use crate::machine::{Output, Transaction};
+use crate::machine::{MachineError, Output, Transaction};
 use birth::Birth;
 use bytes::Bytes;
 use quorate_env::{ShardId, checksum};
@@ -24,7 +24,19 @@ use quorate_kv::reserve::ReserveStep;
 use quorate_kv::{Command, KeyRange, Op, Outcome, RangeEnd, Refusal, Txn};
 
 impl Transaction<'_> {
-    pub(crate) fn split(&mut self, at: &Bytes, child: ShardId) -> Result<Outcome, Refusal> {
+    pub(crate) fn split(
+        &mut self,
+        at: &Bytes,
+        child: ShardId,
+    ) -> Result<Result<Outcome, Refusal>, MachineError> {
+        if self.source.get(&self.slot.merged(child))?.is_some() {
+            // It was split off, and has come back: whoever asks for it has an old map.
+            return Ok(Ok(Outcome::Split));
+        }
+        Ok(self.split_off(at, child))
+    }
+
+    fn split_off(&mut self, at: &Bytes, child: ShardId) -> Result<Outcome, Refusal> {
         let range = KeyRange { start: at.clone(), end: self.meta.range.end.clone() };
         if self.meta.yielded {
             return Err(Refusal::Moved { key: at.clone() });

@@ -18,10 +18,12 @@
 //!   state, hash [rev=4], rows
 //!   prepare, decide, settle, resolve, forget, ledger: see `across`
 //!   split, wean, births, build, enter, clear: see `splits`
+//!   yield, absorb: see `merges`
 //! ```
 
 mod across;
 mod language;
+mod merges;
 mod reserving;
 mod splits;
 
@@ -71,6 +73,8 @@ struct Teller {
     seq: u64,
     /// What the next entries are stamped with.
     clock: Timestamp,
+    /// The row behind which the rows were that another shard gave last.
+    absorbed_after: Bytes,
 }
 
 impl Teller {
@@ -88,6 +92,7 @@ impl Teller {
             next: None,
             seq: 0,
             clock: Timestamp::ZERO,
+            absorbed_after: Bytes::new(),
         }
     }
 
@@ -354,6 +359,7 @@ impl goldenscript::Runner for Teller {
                 self.run_now(command)?
             }
             name @ ("split" | "wean" | "births" | "build" | "enter" | "clear") => self.split(name, &mut args)?,
+            name @ ("yield" | "absorb") => self.merge(name, &mut args)?,
             other => return Err(format!("no such command: {other}").into()),
         };
         args.reject_next()?;

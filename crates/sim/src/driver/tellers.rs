@@ -39,7 +39,6 @@ const NAMED_PATIENCE_US: (u64, u64) = (20_000, 1_000_000);
 /// told something asks again later.
 const CURIOUS_PER_MILLE: u64 = 60;
 const CURIOUS_US: (u64, u64) = (1, 6_000);
-const CURIOUS_AGAIN_US: u64 = 300_000;
 
 /// How often something is asked for, under one name.
 const ASKED_MAX: u32 = 4;
@@ -569,7 +568,8 @@ impl World<'_> {
             }),
             None => {
                 self.bank.told.insert(tx, *decision);
-                self.ask_what_became(home, tx, CURIOUS_AGAIN_US);
+                let wait = self.plan.bank.map_or(0, |bank| bank.wonders_again_us);
+                self.ask_what_became(home, tx, wait);
                 Ok(())
             }
         }
