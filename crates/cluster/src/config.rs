@@ -176,6 +176,10 @@ pub enum Sabotage {
     SleepBehind,
     /// Sleep on when the leader's node is gone.
     SleepThrough,
+    /// Leave the rows of what was cut off a log where they are.
+    LeaveCutRows,
+    /// Cut off a log all that it has, whatever it is to keep.
+    RetainNothing,
     /// A flaw of the state machine.
     Machine(Flaw),
 }

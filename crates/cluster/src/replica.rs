@@ -1177,8 +1177,10 @@ fn needs_space(command: &Command) -> bool {
         Command::Across { step, .. } => matches!(step, TxStep::Prepare { .. } | TxStep::Decide(_)),
         Command::Reserve { step, .. } => matches!(step, ReserveStep::Reserve { .. }),
         Command::Split { .. } => true,
-        Command::LeaseRevoke { .. } | Command::LeaseExpire { .. } | Command::Compact { .. } | Command::Wean { .. } => {
-            false
-        }
+        Command::LeaseRevoke { .. }
+        | Command::LeaseExpire { .. }
+        | Command::Compact { .. }
+        | Command::Trim { .. }
+        | Command::Wean { .. } => false,
     }
 }

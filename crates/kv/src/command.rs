@@ -105,6 +105,11 @@ pub enum Command {
         /// The step.
         step: ReserveStep,
     },
+    /// Cut off what a log has before an offset. The records go a few at a time: who leads the shard sends it again for the rest.
+    Trim {
+        /// The first offset that is kept; no further than the end.
+        before: u64,
+    },
 }
 
 /// A successful command's answer.
@@ -130,6 +135,8 @@ pub enum Outcome {
     Reserved(Reserved),
     /// Of the other steps of a [`Command::Reserve`].
     Released,
+    /// Of [`Command::Trim`]: the first offset that is kept.
+    Trimmed(u64),
 }
 
 /// A command on its way to the log.
@@ -153,6 +160,7 @@ const ACROSS: u8 = 7;
 const SPLIT: u8 = 8;
 const WEAN: u8 = 9;
 const RESERVE: u8 = 10;
+const TRIM: u8 = 11;
 
 impl Envelope {
     /// Appends the encoding (docs/design/wire-format.md).
@@ -208,6 +216,10 @@ impl Envelope {
                 by.encode(w);
                 step.encode(w);
             }
+            Command::Trim { before } => {
+                w.u8(TRIM);
+                w.varint(*before);
+            }
         }
     }
 
@@ -233,6 +245,7 @@ impl Envelope {
             SPLIT => Command::Split { at: r.bytes("first key")?, child: ShardId(r.u64("child")?) },
             WEAN => Command::Wean { child: ShardId(r.u64("child")?) },
             RESERVE => Command::Reserve { by: TxId::decode(r)?, step: ReserveStep::decode(r)? },
+            TRIM => Command::Trim { before: r.varint("first offset kept")? },
             _ => return Err(r.error("command")),
         };
         Ok(Self { id, answered_below, command })
@@ -247,6 +260,7 @@ impl Envelope {
             | Command::LeaseRevoke { .. }
             | Command::LeaseExpire { .. }
             | Command::Compact { .. }
+            | Command::Trim { .. }
             | Command::Wean { .. } => 24,
             Command::Split { at, .. } => at.len() + 24,
             Command::Call { args, .. } => args.len() + 16,
@@ -272,6 +286,7 @@ fn txn_size(txn: &Txn) -> usize {
 mod tests {
     use super::*;
     use crate::across::{Decision, Part, Verdict, Write};
+    use crate::log::Record;
     use crate::reserve::{Claim, Hold, Holder};
     use crate::{Compare, CompareOp, DeleteOp, Expected, KeyRange, Op, PutOp, RangeOp, Sort, SortBy};
     use quorate_env::Timestamp;
@@ -290,6 +305,7 @@ mod tests {
                 sort: Some(Sort { by: SortBy::Mod, descending: true, after_limit: true }),
                 keys_only: true,
                 max_create: 77,
+                bytes_max: 300,
                 ..RangeOp::of(KeyRange::prefix("b"))
             })],
         };
@@ -300,7 +316,7 @@ mod tests {
         }
     }
 
-    fn steps() -> [TxStep; 9] {
+    fn steps() -> [TxStep; 11] {
         let part = Part {
             compares: vec![Compare {
                 range: KeyRange::single("k"),
@@ -313,12 +329,24 @@ mod tests {
             claim: None,
         };
         let (home, fence, after) = (ShardId(7), LogIndex(9), Timestamp(300));
-        let verdict =
-            Verdict { part: part.clone(), others_hold: true, after, prepared: vec![home], fence, key: Some(1 << 90) };
+        let verdict = Verdict {
+            part: part.clone(),
+            others_hold: true,
+            after,
+            prepared: vec![home],
+            fence,
+            key: Some(1 << 90),
+            ends: Vec::new(),
+        };
         let held = vec![Hold { key: "k".into(), since: LogIndex(1 << 40) }];
         let claim = Some(Claim { holder: Holder { age: Timestamp(300), by: TxId(1 << 70) }, held });
         let claiming = Part { claim, ..part.clone() };
+        let records = vec![Record::of("k", "v"), Record::of("", "w")];
+        let appending = Part { success: vec![Write::Append(records)], ..claiming.clone() };
+        let ends = vec![(home, 1 << 40), (ShardId(8), 0)];
         [
+            TxStep::Prepare { home, fence, part: appending.clone() },
+            TxStep::Decide(Box::new(Verdict { part: appending, ends, ..verdict.clone() })),
             TxStep::Prepare { home, fence, part: claiming.clone() },
             TxStep::Decide(Box::new(Verdict { part: claiming, ..verdict.clone() })),
             TxStep::Prepare { home, fence, part },
@@ -345,6 +373,7 @@ mod tests {
             Command::Call { procedure: ProcedureId(7), version: 2, args: "x".into() },
             Command::Split { at: "m".into(), child: ShardId(21) },
             Command::Wean { child: ShardId(21) },
+            Command::Trim { before: 1 << 40 },
             reserve(ReserveStep::Reserve {
                 age: Timestamp(300),
                 patient: true,

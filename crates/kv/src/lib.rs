@@ -21,6 +21,7 @@ mod keys;
 mod keyspace;
 mod level;
 pub mod limits;
+pub mod log;
 mod look;
 mod policy;
 pub mod reserve;

@@ -487,6 +487,7 @@ impl<'a> Transaction<'a> {
                 Ok(Outcome::Weaned)
             }
             Command::Reserve { by, step } => self.step_of_reservation(*by, step)?,
+            Command::Trim { before } => Ok(Outcome::Trimmed(self.trim(*before)?)),
         };
         if let Some(revision) = self.writing.take() {
             self.meta.revision = revision;

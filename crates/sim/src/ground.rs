@@ -24,6 +24,8 @@ pub enum Ground {
     Moves,
     /// Keys that are reserved by many at once, while shards split and nodes crash.
     Reservations,
+    /// Logs that are appended to, in transactions too, fetched and cut off, while shards move and nodes crash.
+    Logs,
     /// A bank of a thousand accounts over many shards, with some of everything, for as long as is asked for.
     Bank,
 }
@@ -61,7 +63,7 @@ impl Count {
 
 impl Ground {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Anywhere,
         Self::StaleLeaders,
         Self::Rot,
@@ -71,6 +73,7 @@ impl Ground {
         Self::Splits,
         Self::Moves,
         Self::Reservations,
+        Self::Logs,
         Self::Bank,
     ];
 
@@ -87,6 +90,7 @@ impl Ground {
             Self::Splits => "splits",
             Self::Moves => "moves",
             Self::Reservations => "reservations",
+            Self::Logs => "logs",
             Self::Bank => "bank",
         }
     }

@@ -138,6 +138,7 @@ impl Model {
                 unreachable!("this keyspace takes no part in transactions over several shards")
             }
             Command::Split { .. } | Command::Wean { .. } => unreachable!("an ordered keyspace is never split"),
+            Command::Trim { .. } => unreachable!("an ordered keyspace is no log"),
         };
         Some(Expectation { index, revision: self.revision, answer })
     }
