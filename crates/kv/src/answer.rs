@@ -458,6 +458,7 @@ fn decode_part(r: &mut Reader) -> Result<PartResult, DecodeError> {
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use quorate_env::ShardId;
 
     fn kv() -> KeyValue {
         KeyValue {
@@ -502,12 +503,12 @@ mod tests {
         let steps = [
             TxAnswer::Prepared(part.clone()),
             TxAnswer::Prepared(PartResult { holds: false, lost: Some("k".into()), ..part.clone() }),
-            TxAnswer::Decided { decision: committed, result: Some(part) },
+            TxAnswer::Decided { decision: committed, result: Some(part.clone()) },
             TxAnswer::Decided { decision: Decision::Aborted, result: None },
             TxAnswer::Repeated(committed, Vec::new()),
             TxAnswer::Repeated(untimed, vec![(ShardId(7), 300), (ShardId(8), 0)]),
             TxAnswer::Prepared(PartResult { end: Some(1 << 40), lost: Some("k".into()), ..part.clone() }),
-            TxAnswer::Prepared(PartResult { end: Some(0), ..part.clone() }),
+            TxAnswer::Prepared(PartResult { end: Some(0), ..part }),
             TxAnswer::Prepared(PartResult { holds: true, ..PartResult::default() }),
             TxAnswer::Settled(Some(committed)),
             TxAnswer::Settled(None),

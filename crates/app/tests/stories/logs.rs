@@ -128,6 +128,35 @@ async fn who_waits_for_a_record_is_told_when_it_comes() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closure_appends_what_it_did_or_nothing() {
+    let cluster = Cluster::start(1).await;
+    let endpoint = &cluster.endpoints()[0];
+    create(endpoint, "feed", "log", &[]);
+    create(endpoint, "stock", "ranged", &[]);
+    let client = Client::new([endpoint]).expect("an address");
+    for n in 0..3 {
+        let moved: Result<(), Error> = client
+            .transaction(|tx| async move {
+                let before = tx.get("stock", "apples").await?;
+                tx.append("feed", "apples", format!("{n}"));
+                tx.put("stock", "apples", n.to_string());
+                match (before, n) {
+                    (Some(_), 1) => Err(Error::Misuse("given up".into())),
+                    _ => Ok(()),
+                }
+            })
+            .await;
+        assert_eq!(moved.is_ok(), n != 1);
+    }
+    let fetched = client.fetch("feed", Start::First, 10, Duration::ZERO).await.expect("fetched");
+    let values: Vec<&[u8]> = fetched.records.iter().map(|record| &record.value.0[..]).collect();
+    assert_eq!((values, fetched.end), (vec![&b"0"[..], b"2"], 2));
+    assert_eq!(client.trim("feed", 1).await, Ok(1));
+    let gone = client.fetch("feed", Start::Offset(0), 10, Duration::ZERO).await;
+    assert_eq!(gone, Err(Error::Trimmed { first: 1 }));
+}
+
 /// Appends numbers under names, each until somebody says that it is there; returns the last offset of each.
 async fn produce(client: Client, stop: Arc<AtomicBool>, count: Arc<AtomicU64>) -> Vec<u64> {
     let mut offsets = Vec::new();
