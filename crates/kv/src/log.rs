@@ -18,8 +18,8 @@ use crate::{Freshness, KeyRange, KeyspaceId, Looked, RangeEnd, Refusal, limits};
 use bytes::Bytes;
 use quorate_env::{DecodeError, Reader, Timestamp, Writer};
 
-/// The key of the row that says where a log begins and ends. Offsets have longer keys.
-pub const BOUNDS: &[u8] = b"b";
+/// The key of the row that says where a log begins and ends. It sorts before all offsets, whose keys are longer.
+pub const BOUNDS: &[u8] = &[0];
 
 /// Of the first encoding of a record's row, and of the bounds'.
 const VERSION: u8 = 1;
@@ -265,7 +265,7 @@ mod tests {
         let offsets = [0, 1, 255, 256, 1 << 40, u64::MAX];
         assert!(offsets.windows(2).all(|pair| key_of(pair[0]) < key_of(pair[1])));
         assert!(offsets.iter().all(|offset| offset_of(&key_of(*offset)) == Some(*offset)));
-        assert!(offsets.iter().all(|offset| !between(*offset, u64::MAX).contains(BOUNDS) || *offset == 0));
+        assert!(offsets.iter().all(|offset| !between(*offset, u64::MAX).contains(BOUNDS)));
         assert!(!between(0, u64::MAX).contains(&[]) && offset_of(BOUNDS).is_none());
     }
 
