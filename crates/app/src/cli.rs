@@ -2,7 +2,9 @@
 
 mod native;
 
-pub use native::{CarefulArgs, ExplainArgs, KeyspaceArgs, KeyspaceVerb, Kind, KvArgs, KvVerb, RangeArgs, ServerArgs};
+pub use native::{
+    CarefulArgs, ExplainArgs, KeyspaceArgs, KeyspaceVerb, Kind, KvArgs, KvVerb, LogArgs, LogVerb, RangeArgs, ServerArgs,
+};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use quorate_sim::Numbers;
@@ -38,6 +40,8 @@ pub enum Verb {
     Kv(KvArgs),
     /// List, make and split keyspaces.
     Keyspace(KeyspaceArgs),
+    /// Append records to logs, read them, and cut logs off.
+    Log(LogArgs),
     /// Measure any server that speaks etcd's API.
     Bench(BenchArgs),
     /// Run the cluster in the simulator, from a seed.

@@ -16,6 +16,8 @@ pub enum Kind {
     Ordered,
     /// As many shards as it takes.
     Ranged,
+    /// One shard, with records in it instead of keys.
+    Log,
 }
 
 /// A keyspace.
@@ -36,6 +38,12 @@ pub struct Keyspace {
     /// Of reads and scans that do not say.
     #[serde(default)]
     pub freshness: String,
+    /// Of a log, how long it keeps its records: `90s`, `10m`, `1h`, `7d` or `forever`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain: Option<String>,
+    /// Of a log, how many bytes of them: `500MiB`, `10GiB` or `forever`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain_bytes: Option<String>,
     /// Its shards, ascending.
     pub shards: Vec<Shard>,
 }
@@ -110,6 +118,22 @@ impl Client {
             change["freshness"] = freshness.to_string().into();
         }
         let path = format!("/v1/keyspaces/{}", in_address(name.as_bytes()));
+        read(self.ask(&Request::patch(path, change)).await?)
+    }
+
+    /// Wants a log to keep its records for no longer than this (`7d`), or no more of them than this (`10GiB`), or both; `forever` keeps all, and what is not named
+    /// stays.
+    ///
+    /// # Errors
+    /// If it is refused, as when it is no log; nobody is available; or nobody knows whether it was done.
+    pub async fn retain(&self, log: &str, time: Option<&str>, bytes: Option<&str>) -> Result<Keyspace, Error> {
+        let mut change = json!({});
+        for (word, wanted) in [("retain", time), ("retain_bytes", bytes)] {
+            if let Some(wanted) = wanted {
+                change[word] = wanted.into();
+            }
+        }
+        let path = format!("/v1/keyspaces/{}", in_address(log.as_bytes()));
         read(self.ask(&Request::patch(path, change)).await?)
     }
 

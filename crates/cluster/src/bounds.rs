@@ -162,6 +162,9 @@ pub const HISTORY_REST: Duration = Duration::from_secs(60);
 /// See [`HISTORY_REST`]. History may be older by one part than it is to be.
 pub const HISTORY_PARTS: u32 = 8;
 
+/// Records of a log that are looked at in one step, to find how many are too old or too many: less than a millisecond, but for large ones.
+pub const RECORDS_PER_LOOK: u64 = 500;
+
 /// A shard that this node has no replica of, and that nobody has asked for in this time, is forgotten: what is known of it is found again by one question.
 pub const OUTPOST_IDLE: Duration = Duration::from_secs(60);
 

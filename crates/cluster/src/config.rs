@@ -202,6 +202,10 @@ pub enum Sabotage {
     SleepThrough,
     /// Have a shard that has yielded be no more before the one before it has what it had.
     MergeUntold,
+    /// Leave the rows of what was cut off a log where they are.
+    LeaveCutRows,
+    /// Cut off a log all that it has, whatever it is to keep.
+    RetainNothing,
     /// A flaw of the state machine.
     Machine(Flaw),
 }

@@ -15,8 +15,8 @@ use crate::rows::{number_of, numbered, unchanged_since};
 use bytes::Bytes;
 use quorate_env::{DecodeError, Reader, ReplicaId, ShardId, Writer};
 use quorate_kv::{
-    KeyRange, KeyValue, Keyspace, KeyspaceId, KeyspaceKind, Level, Op, Policy, PolicyChange, PutOp, Refusal, Revision,
-    Txn, limits,
+    Command, KeyRange, KeyValue, Keyspace, KeyspaceId, KeyspaceKind, Level, Op, Policy, PolicyChange, PutOp, Refusal,
+    Revision, Txn, limits,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -30,17 +30,22 @@ const POLICIES: &str = "policies/";
 /// Of a keyspace none of whose shards was split, so that the release before this one can read it.
 const UNSPLIT: u8 = 1;
 /// Of one that has such shards, and none was merged.
-const UNMERGED: u8 = 2;
-const VERSION: u8 = 3;
+const SPLIT: u8 = 2;
+/// Of a log, which has one shard for ever.
+const LOG: u8 = 3;
+/// Of one of which shards were merged.
+const VERSION: u8 = 4;
 
 /// The lowest level at which an operation of a transaction on the system keyspace may be done.
 pub(crate) fn level_of(op: &Op) -> Level {
     match op {
         Op::Put(put) if put.key.starts_with(KEYSPACES.as_bytes()) => match put.value.first() {
             Some(&UNSPLIT) => Level::ACROSS,
-            Some(&UNMERGED) => Level::SPLIT,
+            Some(&SPLIT) => Level::SPLIT,
+            Some(&LOG) => Level::LOGS,
             _ => Level::MERGED,
         },
+        Op::Put(put) if put.key.starts_with(POLICIES.as_bytes()) => Policy::level_of(&put.value),
         _ => Level::FIRST,
     }
 }
@@ -62,16 +67,18 @@ impl KeyspaceRow {
     fn encode(&self) -> Bytes {
         let mut w = Writer::new();
         let (split, merged) = (!self.parents.is_empty(), !self.heirs.is_empty());
-        w.u8(match (split, merged) {
-            (_, true) => VERSION,
-            (true, false) => UNMERGED,
-            (false, false) => UNSPLIT,
+        w.u8(match (self.keyspace.kind, split, merged) {
+            (KeyspaceKind::Log, ..) => LOG,
+            (_, _, true) => VERSION,
+            (_, true, false) => SPLIT,
+            (_, false, false) => UNSPLIT,
         });
         w.u64(self.keyspace.id.0);
         w.bytes(self.keyspace.name.as_bytes());
         w.u8(match self.keyspace.kind {
             KeyspaceKind::Ordered => 1,
             KeyspaceKind::Ranged => 2,
+            KeyspaceKind::Log => 3,
         });
         w.varint(self.keyspace.shards.len() as u64);
         for (start, shard) in &self.keyspace.shards {
@@ -102,6 +109,7 @@ impl KeyspaceRow {
         let kind = match r.u8("kind")? {
             1 => KeyspaceKind::Ordered,
             2 => KeyspaceKind::Ranged,
+            3 if version == VERSION => KeyspaceKind::Log,
             _ => return Err(r.error("kind")),
         };
         let (mut shards, mut founders) = (Vec::new(), Vec::new());
@@ -112,8 +120,8 @@ impl KeyspaceRow {
             founders.push(ReplicaId(r.u64("founder")?));
         }
         let (mut parents, mut heirs) = (BTreeMap::new(), BTreeMap::new());
-        for (relation, since) in [(&mut parents, UNMERGED), (&mut heirs, VERSION)] {
-            if version >= since {
+        for (relation, told) in [(&mut parents, matches!(version, SPLIT | VERSION)), (&mut heirs, version == VERSION)] {
+            if told {
                 for _ in 0..r.count("relations")? {
                     relation.insert(ShardId(r.u64("shard")?), ShardId(r.u64("other")?));
                 }
@@ -249,7 +257,7 @@ impl Keyspaces {
             return Err(Refusal::KeyspaceExists);
         }
         let starts: BTreeSet<Bytes> = starts.iter().cloned().chain([Bytes::new()]).collect();
-        let max = if kind == KeyspaceKind::Ordered { 1 } else { limits::KEYSPACE_SHARDS_MAX };
+        let max = if kind == KeyspaceKind::Ranged { limits::KEYSPACE_SHARDS_MAX } else { 1 };
         let long = starts.last().is_some_and(|start| start.len() > limits::KEY_BYTES_MAX);
         if starts.len() > max || long {
             return Err(Refusal::KeyspaceShards);
@@ -280,9 +288,12 @@ impl Keyspaces {
     /// in the meantime, or where that shard lives.
     ///
     /// # Errors
-    /// If there is no such keyspace, it is ordered, has too many shards or one that begins there, or the key is too long.
+    /// If there is no such keyspace, it is ordered or a log, has too many shards or one that begins there, or the key is too long.
     pub fn split(&self, placements: &Placements, id: KeyspaceId, at: &Bytes) -> Result<(ShardId, Txn), Refusal> {
         let keyspace = self.get(id).ok_or(Refusal::KeyspaceNotFound)?;
+        if keyspace.kind == KeyspaceKind::Log {
+            return Err(Refusal::LogSplit);
+        }
         let row = self.made.get(&id).filter(|row| row.keyspace.kind == KeyspaceKind::Ranged);
         let mut row = row.ok_or(Refusal::OrderedSplit)?.clone();
         if keyspace.shards.iter().any(|(start, _)| start == at) {
@@ -365,9 +376,13 @@ impl Keyspaces {
     /// a keyspace in the meantime.
     ///
     /// # Errors
-    /// If there is no such keyspace.
+    /// If there is no such keyspace, or it is no log and is to keep no more than some records.
     pub fn want(&self, id: KeyspaceId, change: PolicyChange) -> Result<Txn, Refusal> {
-        let policy = self.get(id).ok_or(Refusal::KeyspaceNotFound)?.policy.with(change);
+        let keyspace = self.get(id).ok_or(Refusal::KeyspaceNotFound)?;
+        let policy = keyspace.policy.with(change);
+        if policy.retains() && keyspace.kind != KeyspaceKind::Log {
+            return Err(Refusal::NotLog);
+        }
         Ok(Txn {
             compares: unchanged_since(self.revision, Self::ranges()),
             success: vec![Self::wanted(id, policy)],
@@ -380,6 +395,26 @@ impl Keyspaces {
         let system = (ShardId(KeyspaceId::SYSTEM.0), Policy::OF_MADE.history);
         let shards = self.all().flat_map(|it| it.shards.iter().map(|(_, shard)| (*shard, it.policy.history)));
         std::iter::once(system).chain(shards).filter_map(|(shard, history)| Some((shard, history?)))
+    }
+
+    /// The shard of each log, and what is wanted of it.
+    pub fn logs(&self) -> impl Iterator<Item = (ShardId, Policy)> + '_ {
+        let logs = self.made().map(|row| &row.keyspace).filter(|keyspace| keyspace.kind == KeyspaceKind::Log);
+        logs.map(|keyspace| (keyspace.shards[0].1, keyspace.policy))
+    }
+
+    /// Why a command is nothing for a shard, whatever it holds: keys are not for logs, and cuts for nothing else. Steps of transactions were judged when they were planned.
+    ///
+    /// # Errors
+    /// [`Refusal::KeysInLog`] or [`Refusal::NotLog`].
+    pub fn suits(&self, shard: ShardId, command: &Command) -> Result<(), Refusal> {
+        let log = self.of_shard(shard).is_some_and(|keyspace| keyspace.kind == KeyspaceKind::Log);
+        match command {
+            Command::Trim { .. } if !log => Err(Refusal::NotLog),
+            Command::Trim { .. } | Command::Across { .. } | Command::Compact { .. } => Ok(()),
+            _ if log => Err(Refusal::KeysInLog),
+            _ => Ok(()),
+        }
     }
 
     /// How many shards were split off a shard.

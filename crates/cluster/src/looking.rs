@@ -294,7 +294,7 @@ mod tests {
             lease: LeaseId::NONE,
         };
         let reads = vec![RangeResult { kvs: vec![kv], more: false, count: 1 }];
-        PartResult { holds: true, reads, at: Timestamp(at), lost: None }
+        PartResult { holds: true, reads, at: Timestamp(at), ..PartResult::default() }
     }
 
     /// Looks at all keys of a keyspace of two shards; returns these, and the number of the question.

@@ -6,6 +6,7 @@ mod looking;
 mod merging;
 mod outposts;
 mod placing;
+mod retaining;
 mod sleeping;
 mod splitting;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use quorate_kv::{Command, Error, KeyspaceId, Level, Refusal, ShardCounts, Unavai
 use quorate_shard::{Birth, Machine, Procedures, Remains, View};
 use quorate_storage::store::Store;
 use quorate_storage::wal::{LogRecord, Recovered, RecoveredLog};
+use retaining::Retaining;
 use sleeping::Sleepers;
 use splitting::Nursery;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,8 +70,11 @@ const PLACED: RequestId = RequestId::MAX - 2;
 /// The request in which a node has a shard's history compacted. It shows in the shard.
 const FORGOTTEN: RequestId = RequestId::MAX - 3;
 
+/// The request in which a node has a log cut off. It shows in the shard.
+const RETAINED: RequestId = RequestId::MAX - 4;
+
 /// The request that takes the next step towards merging a shard.
-const MERGED: RequestId = RequestId::MAX - 4;
+const MERGED: RequestId = RequestId::MAX - 5;
 
 /// Append messages in flight to one follower.
 const APPENDS_IN_FLIGHT_MAX: usize = 64;
@@ -104,6 +109,7 @@ pub struct Node {
     heat: Heat,
     forgetting: Forgetting,
     merging: Merging,
+    retaining: Retaining,
     outposts: Outposts,
     sayings: Sayings,
     /// Where nothing is to live elsewhere.
@@ -211,6 +217,7 @@ impl Node {
             heat: Heat::default(),
             forgetting: Forgetting::default(),
             merging: Merging::default(),
+            retaining: Retaining::default(),
             outposts: Outposts::default(),
             sayings: Sayings::default(),
             placed_well: None,
@@ -333,6 +340,7 @@ impl Node {
                 self.heat(now);
                 self.forget_history(now);
                 self.merge(now);
+                self.cut_logs(now);
                 self.try_to(now, Self::let_go);
                 self.say_groups(now);
                 self.place(now);
@@ -467,6 +475,11 @@ impl Node {
             }
             return self.shared.out.replies.push((id, Err(Unavailable::FeatureLevel { needs, is }.into())));
         }
+        if let Request::Submit { shard, command } = &request
+            && let Err(refusal) = self.system.keyspaces.suits(*shard, command)
+        {
+            return self.shared.out.replies.push((id, Err(refusal.into())));
+        }
         match (request.shard(), request) {
             (None, Request::Transact(transaction)) => {
                 if let Some(refusal) = self.lies_ahead(transaction.after) {
@@ -507,13 +520,15 @@ impl Node {
 
     /// Takes answers to the steps of transactions, and asks for the next steps.
     fn move_across(&mut self, now: Instant) {
-        let asked = self.scales.asked || self.forgetting.asked > 0 || self.merging.is_asking();
+        let asked = self.scales.asked || self.forgetting.asked > 0 || self.retaining.asked > 0;
+        let asked = asked || self.merging.is_asking();
         let said = self.tell_again.is_some() || asked || self.sayings.are_under_way();
         if self.across.is_asking() || said {
             let answers = self.shared.out.replies.extract_if(.., |(id, _)| *id >= OWN_REQUESTS);
             for (id, answer) in answers.collect::<Vec<_>>() {
                 self.scales.asked &= id != WEIGHED;
                 self.forgetting.asked = self.forgetting.asked.saturating_sub(u64::from(id == FORGOTTEN));
+                self.retaining.asked = self.retaining.asked.saturating_sub(u64::from(id == RETAINED));
                 if id == MERGED {
                     self.merge_hears(now, answer);
                     continue;

@@ -1180,6 +1180,7 @@ fn needs_space(command: &Command) -> bool {
         Command::LeaseRevoke { .. }
         | Command::LeaseExpire { .. }
         | Command::Compact { .. }
+        | Command::Trim { .. }
         | Command::Wean { .. }
         | Command::Yield { .. } => false,
     }

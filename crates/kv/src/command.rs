@@ -106,6 +106,11 @@ pub enum Command {
         /// The step.
         step: ReserveStep,
     },
+    /// Cut off what a log has before an offset. The records go a few at a time: who leads the shard sends it again for the rest.
+    Trim {
+        /// The first offset that is kept; no further than the end.
+        before: u64,
+    },
     /// Give everything up to the shard before this one. Done if nothing is under way here, and history says no more than what is here now; from
     /// then on nothing changes here.
     Yield {
@@ -139,6 +144,8 @@ pub enum Outcome {
     Reserved(Reserved),
     /// Of the other steps of a [`Command::Reserve`].
     Released,
+    /// Of [`Command::Trim`]: the first offset that is kept.
+    Trimmed(u64),
     /// Of [`Command::Yield`]: whether it has.
     Yielded(bool),
     /// Of [`Command::Absorb`]: the last row that is here; `None` if all that the other one had is, and its keys are this one's.
@@ -166,8 +173,9 @@ const ACROSS: u8 = 7;
 const SPLIT: u8 = 8;
 const WEAN: u8 = 9;
 const RESERVE: u8 = 10;
-const YIELD: u8 = 11;
-const ABSORB: u8 = 12;
+const TRIM: u8 = 11;
+const YIELD: u8 = 12;
+const ABSORB: u8 = 13;
 
 impl Envelope {
     /// Appends the encoding (docs/design/wire-format.md).
@@ -223,6 +231,10 @@ impl Envelope {
                 by.encode(w);
                 step.encode(w);
             }
+            Command::Trim { before } => {
+                w.u8(TRIM);
+                w.varint(*before);
+            }
             Command::Yield { range } => {
                 w.u8(YIELD);
                 range.encode(w);
@@ -256,6 +268,7 @@ impl Envelope {
             SPLIT => Command::Split { at: r.bytes("first key")?, child: ShardId(r.u64("child")?) },
             WEAN => Command::Wean { child: ShardId(r.u64("child")?) },
             RESERVE => Command::Reserve { by: TxId::decode(r)?, step: ReserveStep::decode(r)? },
+            TRIM => Command::Trim { before: r.varint("first offset kept")? },
             YIELD => Command::Yield { range: KeyRange::decode(r)? },
             ABSORB => Command::Absorb(Box::new(Page::decode(r)?)),
             _ => return Err(r.error("command")),
@@ -272,6 +285,7 @@ impl Envelope {
             | Command::LeaseRevoke { .. }
             | Command::LeaseExpire { .. }
             | Command::Compact { .. }
+            | Command::Trim { .. }
             | Command::Wean { .. } => 24,
             Command::Split { at, .. } => at.len() + 24,
             Command::Call { args, .. } => args.len() + 16,
@@ -299,6 +313,7 @@ fn txn_size(txn: &Txn) -> usize {
 mod tests {
     use super::*;
     use crate::across::{Decision, Part, Verdict, Write};
+    use crate::log::Record;
     use crate::merge::Given;
     use crate::reserve::{Claim, Hold, Holder};
     use crate::{Compare, CompareOp, DeleteOp, Expected, Op, PutOp, RangeEnd, RangeOp, Sort, SortBy};
@@ -318,6 +333,7 @@ mod tests {
                 sort: Some(Sort { by: SortBy::Mod, descending: true, after_limit: true }),
                 keys_only: true,
                 max_create: 77,
+                bytes_max: 300,
                 ..RangeOp::of(KeyRange::prefix("b"))
             })],
         };
@@ -328,7 +344,7 @@ mod tests {
         }
     }
 
-    fn steps() -> [TxStep; 9] {
+    fn steps() -> [TxStep; 11] {
         let part = Part {
             compares: vec![Compare {
                 range: KeyRange::single("k"),
@@ -341,12 +357,24 @@ mod tests {
             claim: None,
         };
         let (home, fence, after) = (ShardId(7), LogIndex(9), Timestamp(300));
-        let verdict =
-            Verdict { part: part.clone(), others_hold: true, after, prepared: vec![home], fence, key: Some(1 << 90) };
+        let verdict = Verdict {
+            part: part.clone(),
+            others_hold: true,
+            after,
+            prepared: vec![home],
+            fence,
+            key: Some(1 << 90),
+            ends: Vec::new(),
+        };
         let held = vec![Hold { key: "k".into(), since: LogIndex(1 << 40) }];
         let claim = Some(Claim { holder: Holder { age: Timestamp(300), by: TxId(1 << 70) }, held });
         let claiming = Part { claim, ..part.clone() };
+        let records = vec![Record::of("k", "v"), Record::of("", "w")];
+        let appending = Part { success: vec![Write::Append(records)], ..claiming.clone() };
+        let ends = vec![(home, 1 << 40), (ShardId(8), 0)];
         [
+            TxStep::Prepare { home, fence, part: appending.clone() },
+            TxStep::Decide(Box::new(Verdict { part: appending, ends, ..verdict.clone() })),
             TxStep::Prepare { home, fence, part: claiming.clone() },
             TxStep::Decide(Box::new(Verdict { part: claiming, ..verdict.clone() })),
             TxStep::Prepare { home, fence, part },
@@ -373,6 +401,7 @@ mod tests {
             Command::Call { procedure: ProcedureId(7), version: 2, args: "x".into() },
             Command::Split { at: "m".into(), child: ShardId(21) },
             Command::Wean { child: ShardId(21) },
+            Command::Trim { before: 1 << 40 },
             reserve(ReserveStep::Reserve {
                 age: Timestamp(300),
                 patient: true,

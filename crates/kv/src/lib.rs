@@ -21,6 +21,7 @@ mod keys;
 mod keyspace;
 mod level;
 pub mod limits;
+pub mod log;
 mod look;
 pub mod merge;
 mod policy;

@@ -1,6 +1,7 @@
-//! What somebody wants of a keyspace, and may want otherwise later: how far back its history reaches, and how fresh reads are that do not say.
+//! What somebody wants of a keyspace, and may want otherwise later: how far back its history reaches, how fresh reads are that do not say, and how much a log
+//! keeps.
 
-use crate::Freshness;
+use crate::{Freshness, Level};
 use quorate_env::{DecodeError, Reader, Writer};
 use std::time::Duration;
 
@@ -12,6 +13,10 @@ pub struct Policy {
     pub history: Option<Duration>,
     /// Of reads that do not say: strict, within, or any.
     pub freshness: Freshness,
+    /// Of a log: records older than this are cut off; `None` is never. Counted from when they were appended, by the clock of whoever leads the shard.
+    pub retain: Option<Duration>,
+    /// Of a log: the oldest records are cut off while there are more than so many bytes of keys and values; `None` is never.
+    pub retain_bytes: Option<u64>,
 }
 
 /// What is to be different.
@@ -21,32 +26,60 @@ pub struct PolicyChange {
     pub history: Option<Option<Duration>>,
     /// See [`Policy::freshness`].
     pub freshness: Option<Freshness>,
+    /// See [`Policy::retain`].
+    pub retain: Option<Option<Duration>>,
+    /// See [`Policy::retain_bytes`].
+    pub retain_bytes: Option<Option<u64>>,
 }
 
-/// Of the first encoding.
-const VERSION: u8 = 1;
+/// Of a keyspace of which nothing is said that only a log has, so that the release before can read it.
+const KEYS: u8 = 1;
+/// Of a log that does not keep everything.
+const VERSION: u8 = 2;
 
 impl Policy {
     /// Of keyspaces that somebody makes: some time for readers of old moments and for watches that were away, and no more than a disk holds of an
     /// hour's writes.
-    pub const OF_MADE: Self = Self { history: Some(Duration::from_secs(60 * 60)), freshness: Freshness::Strict };
+    pub const OF_MADE: Self = Self { history: Some(Duration::from_secs(60 * 60)), ..Self::OF_DEFAULT };
 
     /// Of the default keyspace: as in etcd, clients compact it.
-    pub const OF_DEFAULT: Self = Self { history: None, freshness: Freshness::Strict };
+    pub const OF_DEFAULT: Self = Self { history: None, freshness: Freshness::Strict, retain: None, retain_bytes: None };
 
     /// What it is after a change.
     #[must_use]
     pub fn with(self, change: PolicyChange) -> Self {
-        Self { history: change.history.unwrap_or(self.history), freshness: change.freshness.unwrap_or(self.freshness) }
+        Self {
+            history: change.history.unwrap_or(self.history),
+            freshness: change.freshness.unwrap_or(self.freshness),
+            retain: change.retain.unwrap_or(self.retain),
+            retain_bytes: change.retain_bytes.unwrap_or(self.retain_bytes),
+        }
+    }
+
+    /// Whether records are cut off by themselves.
+    #[must_use]
+    pub fn retains(&self) -> bool {
+        self.retain.is_some() || self.retain_bytes.is_some()
+    }
+
+    /// The lowest level at which its encoding may be in a log.
+    #[must_use]
+    pub fn level_of(row: &[u8]) -> Level {
+        if row.first() == Some(&KEYS) { Level::FIRST } else { Level::LOGS }
     }
 
     /// The encoding.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.u8(VERSION);
-        w.varint(self.history.map_or(0, |history| u64::try_from(history.as_millis()).unwrap_or(u64::MAX)));
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        w.u8(if self.retains() { VERSION } else { KEYS });
+        w.varint(self.history.map_or(0, ms));
         self.freshness.encode(&mut w);
+        if self.retains() {
+            w.varint(self.retain.map_or(0, ms));
+            w.varint(self.retain_bytes.unwrap_or(0));
+        }
         w.finish()
     }
 
@@ -56,11 +89,16 @@ impl Policy {
     /// If it is not readable.
     pub fn decode(row: bytes::Bytes) -> Result<Self, DecodeError> {
         let mut r = Reader::new(row);
-        if r.u8("policy version")? != VERSION {
+        let version = r.u8("policy version")?;
+        if version == 0 || version > VERSION {
             return Err(r.error("policy version"));
         }
         let history = Some(r.varint("history")?).filter(|ms| *ms > 0).map(Duration::from_millis);
-        let policy = Self { history, freshness: Freshness::decode(&mut r)? };
+        let mut policy = Self { history, freshness: Freshness::decode(&mut r)?, ..Self::OF_DEFAULT };
+        if version > KEYS {
+            policy.retain = Some(r.varint("retained time")?).filter(|ms| *ms > 0).map(Duration::from_millis);
+            policy.retain_bytes = Some(r.varint("retained bytes")?).filter(|bytes| *bytes > 0);
+        }
         r.end("policy")?;
         Ok(policy)
     }
@@ -74,12 +112,14 @@ mod tests {
     fn what_is_written_is_read_again() {
         let dashboard = PolicyChange { freshness: Some(Freshness::Any), ..PolicyChange::default() };
         let audit = PolicyChange { history: Some(None), ..PolicyChange::default() };
-        for policy in
-            [Policy::OF_MADE, Policy::OF_DEFAULT, Policy::OF_MADE.with(dashboard), Policy::OF_MADE.with(audit)]
-        {
+        let short = PolicyChange { retain: Some(Some(Duration::from_secs(9))), ..PolicyChange::default() };
+        let small = PolicyChange { retain_bytes: Some(Some(1 << 30)), ..PolicyChange::default() };
+        let changed = [dashboard, audit, short, small].map(|change| Policy::OF_MADE.with(change));
+        assert_eq!(changed.map(|policy| Policy::level_of(&policy.encode()).0), [1, 1, 8, 8]);
+        for policy in [Policy::OF_MADE, Policy::OF_DEFAULT].into_iter().chain(changed) {
             assert_eq!(Policy::decode(policy.encode().into()), Ok(policy));
         }
-        assert!(Policy::decode(vec![2, 0, 0].into()).is_err());
+        assert!(Policy::decode(vec![3, 0, 0].into()).is_err());
         assert!(Policy::decode(vec![1, 0, 0, 0].into()).is_err());
     }
 

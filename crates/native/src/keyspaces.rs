@@ -33,6 +33,8 @@ pub(crate) struct Wish {
 pub(crate) struct Change {
     history: Option<String>,
     freshness: Option<String>,
+    retain: Option<String>,
+    retain_bytes: Option<String>,
 }
 
 /// The body of `POST /v1/keyspaces/{name}/split`.
@@ -46,6 +48,7 @@ fn told(keyspace: &Keyspace, homes: &[ShardHomes], replicas: Option<usize>) -> V
     let kind = match keyspace.kind {
         KeyspaceKind::Ordered => "ordered",
         KeyspaceKind::Ranged => "ranged",
+        KeyspaceKind::Log => "log",
     };
     let names = |members: &[Member]| members.iter().map(|member| member.name.clone()).collect::<Vec<_>>();
     let shards = keyspace.shards.iter().map(|(start, shard)| {
@@ -60,6 +63,10 @@ fn told(keyspace: &Keyspace, homes: &[ShardHomes], replicas: Option<usize>) -> V
     let (history, fresh) = (policy::history_words(&keyspace.policy), freshness::words(keyspace.policy.freshness));
     let mut told = json!({ "name": keyspace.name, "id": keyspace.id.0, "kind": kind, "shards": shards });
     (told["history"], told["freshness"]) = (history.into(), fresh.into());
+    if keyspace.kind == KeyspaceKind::Log {
+        told["retain"] = policy::retain_words(&keyspace.policy).into();
+        told["retain_bytes"] = policy::retain_bytes_words(&keyspace.policy).into();
+    }
     if let Some(replicas) = replicas {
         told["replicas"] = json!(replicas);
     }
@@ -86,7 +93,8 @@ pub(crate) async fn create(
     let kind = match wish.kind.as_str() {
         "ordered" => KeyspaceKind::Ordered,
         "ranged" => KeyspaceKind::Ranged,
-        other => return Err(Failure::Bad(format!("kind is \"ordered\" or \"ranged\", not {other:?}"))),
+        "log" => KeyspaceKind::Log,
+        other => return Err(Failure::Bad(format!("kind is \"ordered\", \"ranged\" or \"log\", not {other:?}"))),
     };
     let starts = wish.split_at.iter().map(Text::bytes).collect::<Result<_, _>>().map_err(Failure::Bad)?;
     let replicas = wish.replicas.unwrap_or(limits::REPLICAS_DEFAULT);
@@ -100,7 +108,10 @@ pub(crate) async fn change(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Failure> {
     let change: Change = parse(body)?;
-    let change = policy::parse(change.history.as_deref(), change.freshness.as_deref())?;
+    let Change { history, freshness, retain, retain_bytes } = &change;
+    let [history, freshness, retain, retain_bytes] =
+        [history, freshness, retain, retain_bytes].map(|words| words.as_deref());
+    let change = policy::parse(policy::Words { history, freshness, retain, retain_bytes })?;
     let changed = db.change_policy(known(&name, &db).await?.id, change).await?;
     Ok(Json(placed(&*db, &changed)))
 }

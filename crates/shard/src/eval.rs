@@ -217,7 +217,13 @@ pub(crate) fn range_at(
     let all = op.sort.is_some_and(|sort| !sort.after_limit) || filtered || op.limit == 0;
     let keep_max = if all { usize::MAX } else { usize::try_from(op.limit).unwrap_or(usize::MAX).saturating_add(1) };
     let mut result = RangeResult::default();
+    let (mut bytes, mut cut) = (0, false);
     visit(source, slot, &op.range, at, &mut |mut kv| {
+        bytes += (kv.key.len() + kv.value.len()) as u64;
+        if op.bytes_max > 0 && result.count > 0 && bytes > op.bytes_max {
+            cut = true;
+            return ControlFlow::Break(());
+        }
         result.count += 1;
         if !op.count_only && result.kvs.len() < keep_max && in_bounds(op, &kv) {
             if op.keys_only && op.sort.is_none_or(|sort| sort.by != SortBy::Value) {
@@ -227,6 +233,7 @@ pub(crate) fn range_at(
         }
         ControlFlow::Continue(())
     })?;
+    result.more = cut;
     if let Some(sort) = op.sort {
         result.kvs.sort_by(|a, b| {
             let order = match sort.by {

@@ -51,6 +51,18 @@ pub enum Flaw {
     ReserveOverPrepared,
     /// A moment is taken to be closed although a transaction is prepared that may turn out to have happened by then.
     CloseOverPrepared,
+    /// Whoever appends to a log does not wait for others that may have appended before.
+    EndUnlocked,
+    /// Records are appended when a transaction is prepared, and stay if it is aborted.
+    AppendAtPrepare,
+    /// The next offset is that behind the last record that is left.
+    EndFromRows,
+    /// A log is cut off, and its first offset stays what it was.
+    CutUnmarked,
+    /// One record more is removed than was cut off.
+    SweepAhead,
+    /// A snapshot lacks the row that says where a log begins and ends.
+    BoundsLeftBehind,
     /// A moment lacks what had been decided elsewhere by then, and was carried out here later.
     LateLeftOut,
     /// A shard yields whatever is under way in it, and whatever its history tells.

@@ -19,6 +19,7 @@ mod eval;
 mod flaw;
 mod gc;
 mod leases;
+mod logs;
 mod machine;
 mod merge;
 mod meta;

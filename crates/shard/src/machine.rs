@@ -490,6 +490,7 @@ impl<'a> Transaction<'a> {
             Command::Reserve { by, step } => self.step_of_reservation(*by, step)?,
             Command::Yield { range } => Ok(self.give_up(range)?),
             Command::Absorb(page) => self.absorb(page)?,
+            Command::Trim { before } => Ok(Outcome::Trimmed(self.trim(*before)?)),
         };
         if let Some(revision) = self.writing.take() {
             self.meta.revision = revision;

@@ -26,6 +26,8 @@ pub enum Ground {
     Merges,
     /// Keys that are reserved by many at once, while shards split and nodes crash.
     Reservations,
+    /// Logs that are appended to, in transactions too, fetched and cut off, while shards move and nodes crash.
+    Logs,
     /// A bank of a thousand accounts over many shards, with some of everything, for as long as is asked for.
     Bank,
 }
@@ -63,7 +65,7 @@ impl Count {
 
 impl Ground {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Anywhere,
         Self::StaleLeaders,
         Self::Rot,
@@ -74,6 +76,7 @@ impl Ground {
         Self::Moves,
         Self::Merges,
         Self::Reservations,
+        Self::Logs,
         Self::Bank,
     ];
 
@@ -91,6 +94,7 @@ impl Ground {
             Self::Moves => "moves",
             Self::Merges => "merges",
             Self::Reservations => "reservations",
+            Self::Logs => "logs",
             Self::Bank => "bank",
         }
     }

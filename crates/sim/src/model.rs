@@ -140,6 +140,7 @@ impl Model {
             Command::Split { .. } | Command::Wean { .. } | Command::Yield { .. } | Command::Absorb(_) => {
                 unreachable!("an ordered keyspace is neither split nor merged")
             }
+            Command::Trim { .. } => unreachable!("an ordered keyspace is no log"),
         };
         Some(Expectation { index, revision: self.revision, answer })
     }

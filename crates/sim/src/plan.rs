@@ -66,6 +66,21 @@ pub(crate) struct Plan {
     pub real_store: bool,
     /// A keyspace of many shards, and clients whose transactions go over all of them.
     pub bank: Option<BankPlan>,
+    /// Logs, and those who append to them and follow them.
+    pub logs: Option<LogPlan>,
+}
+
+/// See [`Plan::logs`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogPlan {
+    pub logs: usize,
+    pub producers: usize,
+    /// Mean time between cuts.
+    pub cut_every_us: Option<u64>,
+    /// Of the first log, how many bytes it keeps.
+    pub retain_bytes: Option<u64>,
+    /// Of a thousand answers about what has a name of the client's own, those that are lost on their way to it.
+    pub answers_lost_per_mille: u64,
 }
 
 /// See [`Plan::bank`].
@@ -179,6 +194,7 @@ impl Plan {
             merges: Merges::NEVER,
             real_store: false,
             bank: None,
+            logs: None,
         }
     }
 
@@ -336,6 +352,32 @@ impl Plan {
                 let answers_lost_per_mille = locks.between(0, 300);
                 plan.bank = Some(BankPlan { split_every_us, locks_per_mille, answers_lost_per_mille, ..bank });
             }
+            Ground::Logs => {
+                // One of the clients draws from the same number.
+                let mut logs = Rng::new(seed).split(100).split(1);
+                plan.faults.insert(Fault::Crash, logs.between(second, 3 * second));
+                plan.faults.insert(Fault::Cut, logs.between(2 * second, 4 * second));
+                plan.think_us = (1_000, 20_000);
+                // Some replicas are brought up by snapshots.
+                plan.log_keep_bytes = plan.log_keep_bytes.min(2 << 10);
+                plan.nodes = plan.nodes.max(logs.between(3, 5) as usize);
+                if logs.chance(800) {
+                    plan.old_release = None;
+                }
+                let mut bank = BankPlan { shards: logs.between(1, 3), ..BankPlan::draw(seed) };
+                bank.split_every_us = None;
+                bank.locks_per_mille = 0;
+                bank.replicas = Some(3);
+                bank.move_every_us = logs.chance(700).then(|| logs.between(second / 2, 3 * second));
+                plan.bank = Some(bank);
+                plan.logs = Some(LogPlan {
+                    logs: logs.between(1, 3) as usize,
+                    producers: logs.between(2, 4) as usize,
+                    cut_every_us: logs.chance(700).then(|| logs.between(second / 2, 4 * second)),
+                    retain_bytes: logs.chance(400).then(|| logs.between(100, 1_000)),
+                    answers_lost_per_mille: logs.between(0, 400),
+                });
+            }
             Ground::Upgrades => {
                 plan.bank = Some(BankPlan::draw(seed));
                 plan.old_release = Some(old_release(seed));
@@ -422,6 +464,7 @@ impl Plan {
             merges: Merges::NEVER,
             real_store: seed.is_multiple_of(8),
             bank: None,
+            logs: None,
         };
         // Drawn apart, so that older seeds stay what they were.
         plan.unflushed_bytes_max = plan.flush_bytes * Rng::new(seed).split(7).between(1, 4);

@@ -256,6 +256,27 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::LeaveReservations),
     )
     .on(Ground::Reservations),
+    // Logs.
+    flaw(
+        "end-unlocked",
+        "who appends to a log does not wait for others that may have appended before",
+        Flaw::EndUnlocked,
+    )
+    .on(Ground::Logs),
+    flaw(
+        "append-at-prepare",
+        "records are appended when a transaction is prepared, and stay if it is aborted",
+        Flaw::AppendAtPrepare,
+    )
+    .on(Ground::Logs),
+    flaw("end-from-rows", "the next offset is that behind the last record that is left", Flaw::EndFromRows)
+        .on(Ground::Logs),
+    flaw("cut-unmarked", "a log is cut off, and its first offset stays what it was", Flaw::CutUnmarked)
+        .on(Ground::Logs),
+    flaw("sweep-ahead", "one record more is removed than was cut off", Flaw::SweepAhead).on(Ground::Logs),
+    flaw("bounds-left-behind", "a snapshot lacks where a log begins and ends", Flaw::BoundsLeftBehind).on(Ground::Logs),
+    bug("leave-cut-rows", "the rows of what was cut off a log stay", Node(Sabotage::LeaveCutRows)).on(Ground::Logs),
+    bug("retain-nothing", "a log is cut off whatever it is to keep", Node(Sabotage::RetainNothing)).on(Ground::Logs),
     // The dial.
     flaw(
         "close-over-prepared",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Seeds that every build runs, by their grounds. Together they see every mark, most of them many times: a change of the core changes what each of
 /// them sees.
-const FIXED: [(Ground, &[u64]); 9] = [
+const FIXED: [(Ground, &[u64]); 10] = [
     (Ground::Anywhere, &[1, 2, 3, 4, 5, 6, 7, 8, 15, 51, 63, 87, 90, 108, 124]),
     (Ground::StaleLeaders, &[1, 2, 20]),
     (Ground::Rot, &[1, 2, 16, 21, 24, 29, 37]),
@@ -16,6 +16,7 @@ const FIXED: [(Ground, &[u64]); 9] = [
     (Ground::Splits, &[1, 2, 3, 11, 16, 17, 34, 38]),
     (Ground::Moves, &[1, 2, 4, 9, 15]),
     (Ground::Reservations, &[1, 2]),
+    (Ground::Logs, &[1, 2, 7]),
 ];
 
 /// Seeds within which each planted bug must be found.

@@ -382,7 +382,9 @@ mod tests {
         });
         let shards = shards.collect();
         let (name, history, freshness) = ("bank".into(), "1h".into(), "strict".into());
-        Keyspace { name, id: 16, kind: Kind::Ranged, replicas: Some(replicas), history, freshness, shards }
+        let (retain, retain_bytes) = (None, None);
+        let replicas = Some(replicas);
+        Keyspace { name, id: 16, kind: Kind::Ranged, replicas, history, freshness, retain, retain_bytes, shards }
     }
 
     fn report(nodes: &str, replicas: usize, shards: &[&str]) -> Report {

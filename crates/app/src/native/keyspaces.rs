@@ -19,6 +19,7 @@ pub async fn run(args: KeyspaceArgs) -> Result<(), Failure> {
             let kind = match kind {
                 Kind::Ordered => quorate_client::Kind::Ordered,
                 Kind::Ranged => quorate_client::Kind::Ranged,
+                Kind::Log => quorate_client::Kind::Log,
             };
             let split_at: Vec<Text> = split_at.iter().map(|at| Text::from(at.as_bytes())).collect();
             client.create_keyspace(&name, kind, &split_at, replicas).await?
@@ -33,8 +34,17 @@ pub async fn run(args: KeyspaceArgs) -> Result<(), Failure> {
             })?;
             return show_shards(&found, as_json);
         }
-        KeyspaceVerb::Set { name, history, freshness } => {
-            client.change_keyspace(&name, history.as_deref(), freshness.as_ref()).await?
+        KeyspaceVerb::Set { name, history, freshness, retain, retain_bytes } => {
+            let retains = retain.is_some() || retain_bytes.is_some();
+            let changes = history.is_some() || freshness.is_some() || !retains;
+            let changed = match changes {
+                true => Some(client.change_keyspace(&name, history.as_deref(), freshness.as_ref()).await?),
+                false => None,
+            };
+            match (retains, changed) {
+                (false, Some(changed)) => changed,
+                _ => client.retain(&name, retain.as_deref(), retain_bytes.as_deref()).await?,
+            }
         }
         KeyspaceVerb::Split { name, at } => client.split_keyspace(&name, at.as_bytes()).await?,
     };
@@ -67,6 +77,7 @@ fn show(all: &[Keyspace], as_json: bool, json: &serde_json::Value) -> Result<(),
         let kind = match kind {
             quorate_client::Kind::Ordered => "ordered",
             quorate_client::Kind::Ranged => "ranged",
+            quorate_client::Kind::Log => "log",
         };
         let from = shards.iter().skip(1).map(|shard| String::from_utf8_lossy(&shard.from.0));
         let from = from.collect::<Vec<_>>().join(" ");

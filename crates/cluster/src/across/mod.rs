@@ -263,7 +263,10 @@ impl Across {
         let (prepared, key) = (attempt.others.iter().copied().collect(), client.transaction.key);
         let after = attempt.prepared_by().max(client.transaction.after);
         let part = client.plan.parts[&home].clone();
-        let verdict = Verdict { part, others_hold, after, prepared, fence, key };
+        // Without a name nobody asks again.
+        let ends = client.results.iter().filter(|_| key.is_some());
+        let ends = ends.filter_map(|(shard, result)| Some((*shard, result.end?))).collect();
+        let verdict = Verdict { part, others_hold, after, prepared, fence, key, ends };
         let deadline = client.deadline;
         self.ask(home, tx, TxStep::Decide(Box::new(verdict)), deadline, Purpose::Decide { client: number, tx });
     }
@@ -358,7 +361,9 @@ impl Across {
                 // Where there is nothing else to be done, that something was lost is all there is to be said: nothing was written.
                 let alone = client.transaction.failure.is_empty() && !succeeded;
                 let lost = client.results.values().find_map(|result| result.lost.clone()).filter(|_| alone);
-                let result = TransactionResult { succeeded, looks, repeated: false, at: when };
+                let ends = client.results.iter().filter_map(|(shard, result)| Some((*shard, result.end?))).collect();
+                let appended = client.plan.appended(succeeded, ends);
+                let result = TransactionResult { succeeded, looks, repeated: false, at: when, appended };
                 self.finish(
                     number,
                     match lost {
@@ -368,12 +373,13 @@ impl Across {
                 );
                 self.carry_out(&attempt, Decision::Committed { succeeded, at: when }, at);
             }
-            End::Repeated(decision) => {
+            End::Repeated(decision, ends) => {
                 let (succeeded, when) = match decision {
                     Decision::Committed { succeeded, at } => (succeeded, at),
                     Decision::Aborted => (false, Timestamp::ZERO),
                 };
-                let result = TransactionResult { succeeded, looks: Vec::new(), repeated: true, at: when };
+                let appended = client.plan.appended(succeeded, ends.into_iter().collect());
+                let result = TransactionResult { succeeded, looks: Vec::new(), repeated: true, at: when, appended };
                 self.finish(number, Ok(Reply::Transacted(result)));
                 self.carry_out(&attempt, Decision::Aborted, at);
             }

@@ -302,6 +302,7 @@ impl World<'_> {
             || self.move_hears(request)
             || self.release_heard(request)
             || self.looker_hears(request, answer)?
+            || self.logs_hear(request, answer)?
         {
             return Ok(true);
         }
@@ -411,7 +412,7 @@ impl World<'_> {
     }
 
     fn teller_transacted(&mut self, teller: usize, operation: u64, deed: &Deed, result: &TransactionResult) -> Step {
-        let TransactionResult { succeeded, looks, repeated, at } = result;
+        let TransactionResult { succeeded, looks, repeated, at, .. } = result;
         self.note_told(operation, *at);
         if *repeated {
             self.mark("transaction repeated");
@@ -608,6 +609,7 @@ impl World<'_> {
         let writers: BTreeMap<Bytes, Vec<u64>> =
             versions.into_iter().map(|(key, all)| (key, all.iter().map(|version| version.writer).collect())).collect();
         self.lockers_close(&writers)?;
+        self.judge_logs(&writers)?;
         let explained = self.bank.check.finish(&writers)?;
         self.report.explained += explained;
         for teller in &self.bank.tellers {
