@@ -3,8 +3,8 @@
 mod native;
 
 pub use native::{
-    CarefulArgs, ExplainArgs, KeyspaceArgs, KeyspaceVerb, Kind, KvArgs, KvVerb, RangeArgs, Replication, ServerArgs,
-    Switch,
+    CarefulArgs, ExplainArgs, KeyspaceArgs, KeyspaceVerb, Kind, KvArgs, KvVerb, LogArgs, LogVerb, RangeArgs, Replication,
+    ServerArgs, Switch,
 };
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
@@ -41,6 +41,8 @@ pub enum Verb {
     Kv(KvArgs),
     /// List, make and split keyspaces.
     Keyspace(KeyspaceArgs),
+    /// Append records to logs, read them, and cut logs off.
+    Log(LogArgs),
     /// Measure any server that speaks etcd's API.
     Bench(BenchArgs),
     /// Run the cluster in the simulator, from a seed.
@@ -148,6 +150,10 @@ pub struct StartArgs {
     /// (2500 if nothing is said); 0 never splits one. What is all about one key is not split.
     #[arg(long, env = "QUORATE_SPLIT_OPS")]
     pub split_ops: Option<u64>,
+    /// Bytes of keys and values up to which a shard that was split off is merged with the one before it, when nothing was written to it for as long as its history reaches back
+    /// (4 MiB if nothing is said); 0 never merges one.
+    #[arg(long, env = "QUORATE_MERGE_BYTES")]
+    pub merge_bytes: Option<u64>,
     /// Listen beyond loopback without encryption or authentication: anyone who reaches the port may read and write.
     #[arg(long, env = "QUORATE_INSECURE")]
     pub insecure: bool,

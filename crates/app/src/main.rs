@@ -49,6 +49,7 @@ fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Node(args) => block_on(members::run(args)),
         Verb::Kv(args) => block_on(native::keys::run(args)),
         Verb::Keyspace(args) => block_on(native::keyspaces::run(args)),
+        Verb::Log(args) => block_on(native::logs::run(args)),
         Verb::Bench(args) => block_on(bench::run(args)),
         Verb::Sim(args) => simulate::run(&args),
         Verb::Diagram(args) => diagram::run(&args),

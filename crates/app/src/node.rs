@@ -56,6 +56,8 @@ pub struct Settings {
     pub split_bytes: u64,
     /// Operations a second that a shard's leader may have to do before the shard is split.
     pub split_ops: u64,
+    /// Bytes up to which a shard may be merged with the one before it; 0 is never.
+    pub merge_bytes: u64,
     /// How rot is looked for.
     pub scrub: ScrubPace,
     /// What it does is recorded, if anybody wants to see it.
@@ -142,6 +144,7 @@ impl Running {
             clock_bound: settings.clock_bound,
             split_bytes: settings.split_bytes,
             split_ops: settings.split_ops,
+            merge_bytes: settings.merge_bytes,
             request_timeout: REQUEST_TIMEOUT,
             disk: DiskOptions { scrub: settings.scrub, ..DiskOptions::default() },
             trace: settings.trace.clone(),

@@ -4,7 +4,7 @@ use crate::cli::{ClusterState, StartArgs};
 use crate::failure::Failure;
 use crate::node::{Running, Settings, listen, trace_options};
 use quorate_cluster::Timing;
-use quorate_cluster::bounds::{CLOCK_BOUND_MAX, EVICT_AFTER, SPLIT_BYTES, SPLIT_OPS};
+use quorate_cluster::bounds::{CLOCK_BOUND_MAX, EVICT_AFTER, MERGE_BYTES, SPLIT_BYTES, SPLIT_OPS};
 use quorate_kv::Level;
 use quorate_runtime::disk::ScrubPace;
 use serde::Deserialize;
@@ -59,6 +59,7 @@ struct File {
     split_bytes: Option<u64>,
     #[serde(alias = "split-ops")]
     split_ops: Option<u64>,
+    merge_bytes: Option<u64>,
     insecure: Option<bool>,
 }
 
@@ -156,6 +157,7 @@ fn resolve(args: &StartArgs) -> Result<Settings, Failure> {
             Some(0) => u64::MAX,
             Some(bytes) => bytes,
         },
+        merge_bytes: args.merge_bytes.or(file.merge_bytes).unwrap_or(MERGE_BYTES),
         split_ops: match args.split_ops.or(file.split_ops) {
             None => SPLIT_OPS,
             Some(0) => u64::MAX,

@@ -4,7 +4,7 @@ use crate::cli::UpArgs;
 use crate::failure::Failure;
 use crate::node::{Running, Settings, listen, trace_options};
 use quorate_cluster::Timing;
-use quorate_cluster::bounds::{EVICT_AFTER, SPLIT_BYTES, SPLIT_OPS};
+use quorate_cluster::bounds::{EVICT_AFTER, MERGE_BYTES, SPLIT_BYTES, SPLIT_OPS};
 use quorate_kv::Level;
 use quorate_runtime::disk::ScrubPace;
 use std::fs;
@@ -54,6 +54,7 @@ async fn one(args: &UpArgs) -> Result<(), Failure> {
         clock_bound: None,
         split_bytes: SPLIT_BYTES,
         split_ops: SPLIT_OPS,
+        merge_bytes: MERGE_BYTES,
         timing: Timing::default(),
         scrub: ScrubPace::default(),
         trace: trace_file(args, "n1")?.map(|file| trace_options(file, args.trace_limit)),

@@ -3,7 +3,7 @@
 //! Each key is read once and stays as it was read, unless the transaction writes it: then it sees that. What it read
 //! must still be so when it commits, and what it found missing must still be missing.
 
-use crate::{Check, KeyValue, Op, Transaction, Write};
+use crate::{Check, KeyValue, Op, Record, Transaction, Write};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -17,6 +17,8 @@ pub(crate) struct Buffer {
     reads: BTreeMap<At, Option<(Bytes, u64)>>,
     /// What is to be written: a value, or that the key goes.
     writes: BTreeMap<At, Option<Bytes>>,
+    /// What is to be appended to each log, in order.
+    appends: BTreeMap<String, Vec<Record>>,
     /// Those of the reads that are reserved, and since when: nobody changes them.
     pub held: BTreeMap<At, u64>,
     /// What was reserved is lost, or could not be: the closure is run again, whatever it says.
@@ -58,6 +60,11 @@ impl Buffer {
         self.writes.insert(at, value);
     }
 
+    /// Means to append a record to a log, behind those before it.
+    pub fn append(&mut self, log: &str, record: Record) {
+        self.appends.entry(log.into()).or_default().push(record);
+    }
+
     /// The keys that were read, for people.
     pub fn keys_read(&self) -> Vec<String> {
         self.reads.keys().map(|(keyspace, key)| format!("{keyspace}/{}", String::from_utf8_lossy(key))).collect()
@@ -70,7 +77,7 @@ impl Buffer {
 
     /// All that was read is still so, and all is written; none if there is nothing to do.
     pub fn commit(&self) -> Option<Transaction> {
-        if self.writes.is_empty() {
+        if self.writes.is_empty() && self.appends.is_empty() {
             return self.validation();
         }
         let said = |transaction: Transaction, ((keyspace, key), value): (&At, &Option<Bytes>)| {
@@ -80,7 +87,11 @@ impl Buffer {
             };
             transaction.write(keyspace, &write)
         };
-        Some(self.writes.iter().fold(self.checks(), said))
+        let written = self.writes.iter().fold(self.checks(), said);
+        let appended = |transaction: Transaction, (log, records): (&String, &Vec<Record>)| {
+            transaction.write(log, &Write::Append(records.clone()))
+        };
+        Some(self.appends.iter().fold(written, appended))
     }
 
     fn checks(&self) -> Transaction {
@@ -142,6 +153,20 @@ mod tests {
             .write("bank", &Write::delete("c"));
         assert_eq!(buffer.commit(), Some(expected));
         assert_eq!(buffer.keys_read(), ["bank/a", "bank/b"]);
+    }
+
+    #[test]
+    fn what_is_appended_stays_in_its_order_and_is_written_with_the_rest() {
+        let mut buffer = Buffer::default();
+        buffer.append("feed", Record::of("k", "1"));
+        buffer.append("audit", Record::of("", "2"));
+        buffer.append("feed", Record::of("k", "3"));
+        buffer.remember(at("a"), None);
+        let expected = Transaction::new()
+            .check("bank", "a", &Check::Exists(false))
+            .write("audit", &Write::Append(vec![Record::of("", "2")]))
+            .write("feed", &Write::Append(vec![Record::of("k", "1"), Record::of("k", "3")]));
+        assert_eq!(buffer.commit(), Some(expected));
     }
 
     #[test]

@@ -48,6 +48,14 @@ reasons! {
     ConditionFailed = "condition_failed";
     /// Others were in the way.
     Conflict = "conflict";
+    /// The log ends before that offset.
+    BeyondEnd = "beyond_end";
+    /// A log holds records, not keys.
+    KeysInLog = "keys_in_log";
+    /// Only a log has records.
+    NotLog = "not_log";
+    /// What is wanted of a log was cut off.
+    Trimmed = "trimmed";
     /// Not every member runs a release that knows how.
     FeatureLevel = "feature_level";
     /// There is one of that name.
@@ -111,6 +119,12 @@ pub enum Error {
         /// The oldest revision that is left.
         oldest: u64,
     },
+    /// What is wanted of a log was cut off. Go on from the first record that is kept.
+    #[error("what came before offset {first} was cut off: go on from there")]
+    Trimmed {
+        /// Its offset.
+        first: u64,
+    },
     /// Others were in the way each time. Nothing happened; try later, or let fewer write the same keys.
     #[error("others were in the way {tries} times: {message}; try later, or let fewer write the same keys at once")]
     Conflict {
@@ -154,6 +168,7 @@ impl Error {
                 Self::ConditionFailed { now: said.get("now").and_then(|now| serde_json::from_value(now.clone()).ok()) }
             }
             Reason::Compacted => Self::Compacted { oldest: said["compacted"].as_u64().unwrap_or_default() },
+            Reason::Trimmed => Self::Trimmed { first: said["first"].as_u64().unwrap_or_default() },
             Reason::Conflict => Self::Conflict { tries: 1, message: message(said) },
             reason => Self::Refused { reason, message: message(said) },
         }

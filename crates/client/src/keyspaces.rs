@@ -16,6 +16,8 @@ pub enum Kind {
     Ordered,
     /// As many shards as it takes.
     Ranged,
+    /// One shard, with records in it instead of keys.
+    Log,
 }
 
 /// Whose disks a write is on before it is acknowledged.
@@ -38,6 +40,12 @@ pub struct KeyspaceChange {
     /// `strict`, `within:500ms` or `any`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freshness: Option<String>,
+    /// See [`Keyspace::retain`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retain: Option<String>,
+    /// See [`Keyspace::retain_bytes`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retain_bytes: Option<String>,
     /// See [`Keyspace::replication`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replication: Option<Replication>,
@@ -64,6 +72,12 @@ pub struct Keyspace {
     /// Of reads and scans that do not say.
     #[serde(default)]
     pub freshness: String,
+    /// Of a log, how long it keeps its records: `90s`, `10m`, `1h`, `7d` or `forever`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain: Option<String>,
+    /// Of a log, how many bytes of them: `500MiB`, `10GiB` or `forever`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain_bytes: Option<String>,
     /// Whose disks a write is on before it is acknowledged.
     #[serde(default)]
     pub replication: Replication,

@@ -18,7 +18,7 @@
 //!
 //! ```text
 //!   transaction (buffer, locks) ─> transact ─┐
-//!   keys, scan, keyspaces ───────────────────┴> client::ask ─> verdict (pure: what now?) ─> http ─> a node
+//!   keys, scan, logs, keyspaces ─────────────┴> client::ask ─> verdict (pure: what now?) ─> http ─> a node
 //!   watch ─> events (pure) ──────────────────────────────────────────────────────────────> http ─> a node
 //! ```
 //!
@@ -39,6 +39,7 @@ mod http;
 mod keys;
 mod keyspaces;
 mod locks;
+mod logs;
 mod nodes;
 mod options;
 mod pause;
@@ -60,6 +61,7 @@ pub use error::{Error, Reason};
 pub use freshness::{Freshness, NoFreshness, Seen, Token};
 pub use keys::{Condition, Deleted, KeyValue, Written};
 pub use keyspaces::{Keyspace, KeyspaceChange, Kind, Replication, Shard};
+pub use logs::{Appended, Fetched, LogEntry, Record, Start};
 pub use nodes::Node;
 pub use options::Options;
 pub use range::Range;

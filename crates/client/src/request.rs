@@ -55,6 +55,11 @@ impl Request {
         Self { method: Method::POST, path, body: Some(body), kind: Kind::Change }
     }
 
+    /// Removes something for good, so that doing it twice does no more.
+    pub(crate) fn removal(path: String) -> Self {
+        Self { method: Method::DELETE, path, body: None, kind: Kind::Read }
+    }
+
     pub(crate) fn patch(path: String, body: Value) -> Self {
         Self { method: Method::PATCH, ..Self::change(path, body) }
     }

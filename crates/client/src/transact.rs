@@ -2,7 +2,7 @@
 
 use crate::keys::read;
 use crate::request::Request;
-use crate::{Client, Error, KeyValue, Range, Text, Token};
+use crate::{Client, Error, KeyValue, Range, Record, Text, Token};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -55,6 +55,8 @@ pub enum Write {
     Delete(Text),
     /// All keys that begin so go.
     DeletePrefix(Text),
+    /// Records are appended to a log, in this order.
+    Append(Vec<Record>),
 }
 
 impl Write {
@@ -81,6 +83,7 @@ impl Write {
             Self::Put(key, value) => json!({ "keyspace": keyspace, "put": key, "value": value }),
             Self::Delete(key) => json!({ "keyspace": keyspace, "delete": key }),
             Self::DeletePrefix(prefix) => json!({ "keyspace": keyspace, "delete_prefix": prefix }),
+            Self::Append(records) => json!({ "keyspace": keyspace, "append": records }),
         }
     }
 }
@@ -179,6 +182,9 @@ pub struct Transacted {
     /// What each look found.
     #[serde(default)]
     pub reads: Vec<Found>,
+    /// The offset of the first record of each append that was done, in order; also if it is repeated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub appended: Vec<u64>,
     /// What was done and read stands here; none if the cluster keeps no timestamps yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,

@@ -25,7 +25,7 @@ use crate::buffer::{At, Buffer};
 use crate::error::Reason;
 use crate::locks::Locks;
 use crate::pause::{draw, pause};
-use crate::{Client, Error, Options, Transaction};
+use crate::{Client, Error, Options, Record, Transaction};
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::{Instant, sleep};
@@ -107,6 +107,13 @@ impl Tx {
     /// Removes a key, if this run is committed.
     pub fn delete(&self, keyspace: &str, key: impl AsRef<[u8]>) {
         self.buffer().write((keyspace.into(), Bytes::copy_from_slice(key.as_ref())), None);
+    }
+}
+
+impl Tx {
+    /// Appends a record to a log, behind those that this run has appended before, if it is committed. It has its offset then.
+    pub fn append(&self, log: &str, key: impl AsRef<[u8]>, value: impl Into<Bytes>) {
+        self.buffer().append(log, Record::of(key, value));
     }
 }
 

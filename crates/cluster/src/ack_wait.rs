@@ -49,7 +49,7 @@ pub(crate) fn claims_done(applied: &Applied) -> bool {
         Outcome::Stepped(
             TxAnswer::Settled(None | Some(Decision::Aborted))
                 | TxAnswer::Decided { decision: Decision::Aborted, .. }
-                | TxAnswer::Repeated(Decision::Aborted)
+                | TxAnswer::Repeated(Decision::Aborted, _)
         )
     )
 }
@@ -60,7 +60,7 @@ pub(crate) fn moment_of(applied: &Applied) -> Timestamp {
         Outcome::Stepped(
             TxAnswer::Settled(Some(Decision::Committed { at, .. }))
             | TxAnswer::Decided { decision: Decision::Committed { at, .. }, .. }
-            | TxAnswer::Repeated(Decision::Committed { at, .. }),
+            | TxAnswer::Repeated(Decision::Committed { at, .. }, _),
         ) => *at,
         _ => Timestamp(u64::MAX),
     }
@@ -151,7 +151,7 @@ mod tests {
             (TxAnswer::Settled(Some(Decision::Aborted)), false),
             (TxAnswer::Settled(None), false),
             (TxAnswer::Settled(Some(committed)), true),
-            (TxAnswer::Repeated(committed), true),
+            (TxAnswer::Repeated(committed, Vec::new()), true),
             (TxAnswer::Decided { decision: Decision::Aborted, result: None }, false),
             (TxAnswer::Decided { decision: committed, result: None }, true),
         ] {

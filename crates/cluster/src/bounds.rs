@@ -134,6 +134,22 @@ pub const SPLIT_SUSTAINED: Duration = Duration::from_secs(5);
 /// A shard that was split, or split off, is not split by its load for this long: its rows are still copied and removed, and its clients still find their way.
 pub const SPLIT_REST: Duration = Duration::from_secs(20);
 
+/// Bytes of keys and values that a shard may hold to be merged with the one before it: they pass through a log, and nobody reads or writes them meanwhile. A
+/// sixteenth part of [`SPLIT_BYTES`], so that what was merged is not split again for long.
+pub const MERGE_BYTES: u64 = SPLIT_BYTES / 16;
+
+/// A shard that was split, or split off, is not merged for this long.
+pub const MERGE_REST: Duration = Duration::from_secs(300);
+
+/// Bytes of rows in one entry of the log that takes over another shard's.
+pub const MERGE_PAGE_BYTES: usize = 512 << 10;
+
+/// Between two looks whether a shard may be merged.
+pub const MERGE_LOOK: Duration = Duration::from_secs(1);
+
+/// A shard that could not be merged is not looked at for this long.
+pub const MERGE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Between two looks how much shards have to do.
 pub const HEAT_LOOK: Duration = Duration::from_secs(1);
 
@@ -145,6 +161,9 @@ pub const HISTORY_REST: Duration = Duration::from_secs(60);
 
 /// See [`HISTORY_REST`]. History may be older by one part than it is to be.
 pub const HISTORY_PARTS: u32 = 8;
+
+/// Records of a log that are looked at in one step, to find how many are too old or too many: less than a millisecond, but for large ones.
+pub const RECORDS_PER_LOOK: u64 = 500;
 
 /// A shard that this node has no replica of, and that nobody has asked for in this time, is forgotten: what is known of it is found again by one question.
 pub const OUTPOST_IDLE: Duration = Duration::from_secs(60);

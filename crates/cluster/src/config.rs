@@ -65,6 +65,28 @@ impl SplitLoad {
     }
 }
 
+/// Which shards are merged with those before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Merges {
+    /// What they hold at most, in bytes of keys and values; see [`crate::bounds::MERGE_BYTES`]. Zero is none, [`u64::MAX`] all.
+    pub bytes: u64,
+    /// For how long they have not been split, or split off; see [`crate::bounds::MERGE_REST`].
+    pub rest: Duration,
+    /// Bytes of rows in one entry; see [`crate::bounds::MERGE_PAGE_BYTES`].
+    pub page_bytes: usize,
+}
+
+impl Merges {
+    /// None.
+    pub const NEVER: Self = Self::below(0);
+
+    /// Those that hold no more than so many bytes, in the way that is usual.
+    #[must_use]
+    pub const fn below(bytes: u64) -> Self {
+        Self { bytes, rest: crate::bounds::MERGE_REST, page_bytes: crate::bounds::MERGE_PAGE_BYTES }
+    }
+}
+
 /// A safety mechanism switched off, to see whether the checkers notice. Only the simulator ever sets one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
@@ -136,6 +158,8 @@ pub enum Sabotage {
     RemovedLeaderStays,
     /// Decide a transaction over several shards without waiting for the others to prepare.
     DecideUnprepared,
+    /// When a client has gone, give up its transaction even where it is being decided.
+    AbandonDecided,
     /// Release what a silent coordinator has prepared without asking what was decided.
     PresumeAborted,
     /// Raise the cluster's level to what the leader knows, whatever the others do.
@@ -176,6 +200,12 @@ pub enum Sabotage {
     SleepBehind,
     /// Sleep on when the leader's node is gone.
     SleepThrough,
+    /// Have a shard that has yielded be no more before the one before it has what it had.
+    MergeUntold,
+    /// Leave the rows of what was cut off a log where they are.
+    LeaveCutRows,
+    /// Cut off a log all that it has, whatever it is to keep.
+    RetainNothing,
     /// Say that all voters have what a majority has.
     AckAtMajority,
     /// Give a vote to who lacks what all voters were said to have.
@@ -227,6 +257,8 @@ pub struct NodeConfig {
     pub split_bytes: u64,
     /// The load beyond which such a shard is split.
     pub split_load: SplitLoad,
+    /// Which shards of such keyspaces are merged.
+    pub merges: Merges,
     /// Nothing, outside the simulator.
     pub sabotage: Option<Sabotage>,
 }

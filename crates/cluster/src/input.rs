@@ -72,6 +72,11 @@ pub enum Input {
         /// What is asked.
         request: Request,
     },
+    /// Nobody waits for the answer to a request any more. What is under way for it and has not been decided is given up; there may be an answer all the same.
+    Abandon {
+        /// The request.
+        id: RequestId,
+    },
     /// A client asks about a watch.
     Watch {
         /// The watch.

@@ -16,8 +16,8 @@ use crate::rows::{number_of, numbered, unchanged_since};
 use bytes::Bytes;
 use quorate_env::{DecodeError, Reader, ReplicaId, ShardId, Writer};
 use quorate_kv::{
-    KeyRange, KeyValue, Keyspace, KeyspaceId, KeyspaceKind, Level, Op, Policy, PolicyChange, PutOp, Refusal, Revision,
-    Txn, limits,
+    Command, KeyRange, KeyValue, Keyspace, KeyspaceId, KeyspaceKind, Level, Op, Policy, PolicyChange, PutOp, Refusal,
+    Revision, Txn, limits,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -30,15 +30,21 @@ const POLICIES: &str = "policies/";
 
 /// Of a keyspace none of whose shards was split, so that the release before this one can read it.
 const UNSPLIT: u8 = 1;
-/// Of one that has such shards.
-const VERSION: u8 = 2;
+/// Of one that has such shards, and none was merged.
+const SPLIT: u8 = 2;
+/// Of a log, which has one shard for ever.
+const LOG: u8 = 3;
+/// Of one of which shards were merged.
+const VERSION: u8 = 4;
 
 /// The lowest level at which an operation of a transaction on the system keyspace may be done.
 pub(crate) fn level_of(op: &Op) -> Level {
     match op {
         Op::Put(put) if put.key.starts_with(KEYSPACES.as_bytes()) => match put.value.first() {
             Some(&UNSPLIT) => Level::ACROSS,
-            _ => Level::SPLIT,
+            Some(&SPLIT) => Level::SPLIT,
+            Some(&LOG) => Level::LOGS,
+            _ => Level::MERGED,
         },
         Op::Put(put) if put.key.starts_with(POLICIES.as_bytes()) => Policy::level_of(&put.value),
         _ => Level::FIRST,
@@ -54,17 +60,26 @@ pub struct KeyspaceRow {
     pub founders: Vec<ReplicaId>,
     /// The shards that were split off, each with the one that it was split off.
     pub parents: BTreeMap<ShardId, ShardId>,
+    /// The shards that were merged last, each with the one that has what it decided.
+    pub heirs: BTreeMap<ShardId, ShardId>,
 }
 
 impl KeyspaceRow {
     fn encode(&self) -> Bytes {
         let mut w = Writer::new();
-        w.u8(if self.parents.is_empty() { UNSPLIT } else { VERSION });
+        let (split, merged) = (!self.parents.is_empty(), !self.heirs.is_empty());
+        w.u8(match (self.keyspace.kind, split, merged) {
+            (KeyspaceKind::Log, ..) => LOG,
+            (_, _, true) => VERSION,
+            (_, true, false) => SPLIT,
+            (_, false, false) => UNSPLIT,
+        });
         w.u64(self.keyspace.id.0);
         w.bytes(self.keyspace.name.as_bytes());
         w.u8(match self.keyspace.kind {
             KeyspaceKind::Ordered => 1,
             KeyspaceKind::Ranged => 2,
+            KeyspaceKind::Log => 3,
         });
         w.varint(self.keyspace.shards.len() as u64);
         for (start, shard) in &self.keyspace.shards {
@@ -73,12 +88,13 @@ impl KeyspaceRow {
         }
         w.varint(self.founders.len() as u64);
         self.founders.iter().for_each(|founder| w.u64(founder.0));
-        if !self.parents.is_empty() {
-            w.varint(self.parents.len() as u64);
-        }
-        for (child, parent) in &self.parents {
-            w.u64(child.0);
-            w.u64(parent.0);
+        let relations = [(split || merged, &self.parents), (merged, &self.heirs)];
+        for (_, relation) in relations.into_iter().filter(|(known, _)| *known) {
+            w.varint(relation.len() as u64);
+            for (shard, other) in relation {
+                w.u64(shard.0);
+                w.u64(other.0);
+            }
         }
         w.finish().into()
     }
@@ -94,6 +110,7 @@ impl KeyspaceRow {
         let kind = match r.u8("kind")? {
             1 => KeyspaceKind::Ordered,
             2 => KeyspaceKind::Ranged,
+            3 if version == VERSION => KeyspaceKind::Log,
             _ => return Err(r.error("kind")),
         };
         let (mut shards, mut founders) = (Vec::new(), Vec::new());
@@ -103,10 +120,12 @@ impl KeyspaceRow {
         for _ in 0..r.count("founders")? {
             founders.push(ReplicaId(r.u64("founder")?));
         }
-        let mut parents = BTreeMap::new();
-        if version > UNSPLIT {
-            for _ in 0..r.count("splits")? {
-                parents.insert(ShardId(r.u64("child")?), ShardId(r.u64("parent")?));
+        let (mut parents, mut heirs) = (BTreeMap::new(), BTreeMap::new());
+        for (relation, told) in [(&mut parents, matches!(version, SPLIT | VERSION)), (&mut heirs, version == VERSION)] {
+            if told {
+                for _ in 0..r.count("relations")? {
+                    relation.insert(ShardId(r.u64("shard")?), ShardId(r.u64("other")?));
+                }
             }
         }
         r.end("keyspace row")?;
@@ -114,7 +133,7 @@ impl KeyspaceRow {
             return Err(r.error("shards"));
         }
         let keyspace = Keyspace { id, name, kind, shards, policy: Policy::OF_MADE };
-        Ok(Self { keyspace, founders, parents })
+        Ok(Self { keyspace, founders, parents, heirs })
     }
 
     fn key(&self) -> String {
@@ -255,7 +274,7 @@ impl Keyspaces {
             return Err(Refusal::KeyspaceExists);
         }
         let starts: BTreeSet<Bytes> = starts.iter().cloned().chain([Bytes::new()]).collect();
-        let max = if kind == KeyspaceKind::Ordered { 1 } else { limits::KEYSPACE_SHARDS_MAX };
+        let max = if kind == KeyspaceKind::Ranged { limits::KEYSPACE_SHARDS_MAX } else { 1 };
         let long = starts.last().is_some_and(|start| start.len() > limits::KEY_BYTES_MAX);
         if starts.len() > max || long {
             return Err(Refusal::KeyspaceShards);
@@ -266,7 +285,8 @@ impl Keyspaces {
         let mut next = Writer::new();
         next.u64(self.next_id + 1 + shards.len() as u64);
         let keyspace = Keyspace { id, name: name.into(), kind, shards, policy: Policy::OF_MADE };
-        let row = KeyspaceRow { keyspace: keyspace.clone(), founders, parents: BTreeMap::new() };
+        let (parents, heirs) = (BTreeMap::new(), BTreeMap::new());
+        let row = KeyspaceRow { keyspace: keyspace.clone(), founders, parents, heirs };
         let name_key = format!("{NAMES}{name}");
         let txn = Txn {
             compares: unchanged_since(self.revision, Self::ranges()),
@@ -285,9 +305,12 @@ impl Keyspaces {
     /// in the meantime, or where that shard lives.
     ///
     /// # Errors
-    /// If there is no such keyspace, it is ordered, has too many shards or one that begins there, or the key is too long.
+    /// If there is no such keyspace, it is ordered or a log, has too many shards or one that begins there, or the key is too long.
     pub fn split(&self, placements: &Placements, id: KeyspaceId, at: &Bytes) -> Result<(ShardId, Txn), Refusal> {
         let keyspace = self.get(id).ok_or(Refusal::KeyspaceNotFound)?;
+        if keyspace.kind == KeyspaceKind::Log {
+            return Err(Refusal::LogSplit);
+        }
         let row = self.made.get(&id).filter(|row| row.keyspace.kind == KeyspaceKind::Ranged);
         let mut row = row.ok_or(Refusal::OrderedSplit)?.clone();
         if keyspace.shards.iter().any(|(start, _)| start == at) {
@@ -314,6 +337,52 @@ impl Keyspaces {
         Ok((child, txn))
     }
 
+    /// The shard before one that was split off: the one that it can be merged into.
+    #[must_use]
+    pub fn before(&self, shard: ShardId) -> Option<ShardId> {
+        let row = self.row_of(shard).filter(|row| row.parents.contains_key(&shard))?;
+        let place = row.keyspace.shards.iter().position(|(_, it)| *it == shard)?;
+        row.keyspace.shards.get(place.checked_sub(1)?).map(|(_, before)| *before)
+    }
+
+    /// What to submit to the system keyspace when the shard before one has all that it had: it is no more. It fails, and must be made again, if somebody else
+    /// changed a keyspace in the meantime.
+    #[must_use]
+    pub fn merge(&self, shard: ShardId) -> Option<Txn> {
+        let (heir, mut row) = (self.before(shard)?, self.row_of(shard)?.clone());
+        row.keyspace.shards.retain(|(_, it)| *it != shard);
+        row.parents.remove(&shard);
+        row.parents.values_mut().chain(row.heirs.values_mut()).filter(|it| **it == shard).for_each(|it| *it = heir);
+        row.heirs.insert(shard, heir);
+        while row.heirs.len() > limits::HEIRS_MAX {
+            row.heirs.pop_first();
+        }
+        let mut txn = Txn {
+            compares: unchanged_since(self.revision, Self::ranges()),
+            success: vec![Op::Put(PutOp::of(row.key(), row.encode()))],
+            failure: Vec::new(),
+        };
+        Placements::forget(shard, &mut txn);
+        Some(txn)
+    }
+
+    fn row_of(&self, shard: ShardId) -> Option<&KeyspaceRow> {
+        self.made.get(self.owners.get(&shard)?)
+    }
+
+    /// Whether there was a shard of that number once, and it was merged with another.
+    #[must_use]
+    pub fn is_merged(&self, shard: ShardId) -> bool {
+        let was_made = (KeyspaceId::FIRST_MADE.0..self.next_id).contains(&shard.0);
+        was_made && !self.owners.contains_key(&shard)
+    }
+
+    /// The shard that knows what one has decided that was merged; `None` if that was long ago, or is not so.
+    #[must_use]
+    pub fn heir(&self, merged: ShardId) -> Option<ShardId> {
+        self.made().find_map(|row| row.heirs.get(&merged).copied())
+    }
+
     /// The row that says what is wanted of a keyspace.
     #[must_use]
     pub fn wanted(id: KeyspaceId, policy: Policy) -> Op {
@@ -324,9 +393,13 @@ impl Keyspaces {
     /// a keyspace in the meantime.
     ///
     /// # Errors
-    /// If there is no such keyspace.
+    /// If there is no such keyspace, or it is no log and is to keep no more than some records.
     pub fn want(&self, id: KeyspaceId, change: PolicyChange) -> Result<Txn, Refusal> {
-        let policy = self.get(id).ok_or(Refusal::KeyspaceNotFound)?.policy.with(change);
+        let keyspace = self.get(id).ok_or(Refusal::KeyspaceNotFound)?;
+        let policy = keyspace.policy.with(change);
+        if policy.retains() && keyspace.kind != KeyspaceKind::Log {
+            return Err(Refusal::NotLog);
+        }
         Ok(Txn {
             compares: unchanged_since(self.revision, Self::ranges()),
             success: vec![Self::wanted(id, policy)],
@@ -341,6 +414,26 @@ impl Keyspaces {
         std::iter::once(system).chain(shards).filter_map(|(shard, history)| Some((shard, history?)))
     }
 
+    /// The shard of each log, and what is wanted of it.
+    pub fn logs(&self) -> impl Iterator<Item = (ShardId, Policy)> + '_ {
+        let logs = self.made().map(|row| &row.keyspace).filter(|keyspace| keyspace.kind == KeyspaceKind::Log);
+        logs.map(|keyspace| (keyspace.shards[0].1, keyspace.policy))
+    }
+
+    /// Why a command is nothing for a shard, whatever it holds: keys are not for logs, and cuts for nothing else. Steps of transactions were judged when they were planned.
+    ///
+    /// # Errors
+    /// [`Refusal::KeysInLog`] or [`Refusal::NotLog`].
+    pub fn suits(&self, shard: ShardId, command: &Command) -> Result<(), Refusal> {
+        let log = self.of_shard(shard).is_some_and(|keyspace| keyspace.kind == KeyspaceKind::Log);
+        match command {
+            Command::Trim { .. } if !log => Err(Refusal::NotLog),
+            Command::Trim { .. } | Command::Across { .. } | Command::Compact { .. } => Ok(()),
+            _ if log => Err(Refusal::KeysInLog),
+            _ => Ok(()),
+        }
+    }
+
     /// How many shards were split off a shard.
     #[must_use]
     pub fn children_of(&self, parent: ShardId) -> usize {
@@ -348,11 +441,17 @@ impl Keyspaces {
     }
 
     /// The child that a shard with these keys is to split off next, with its first key. Of several the last one in the order of keys: a shard is split
-    /// where it still has keys, so that one was split off first, and those before it are within what it left.
+    /// where it still has keys, so that one was split off first, and those before it are within what it left. None that has come `back`: the map does not know yet that it was
+    /// merged.
     #[must_use]
-    pub fn next_split(&self, parent: ShardId, range: &KeyRange) -> Option<(&Bytes, ShardId)> {
+    pub fn next_split(
+        &self,
+        parent: ShardId,
+        range: &KeyRange,
+        back: &dyn Fn(ShardId) -> bool,
+    ) -> Option<(&Bytes, ShardId)> {
         let mut children = self.children.get(&parent)?.iter().rev();
-        children.find(|(start, _)| range.contains(start)).map(|(start, child)| (start, *child))
+        children.find(|(start, child)| range.contains(start) && !back(**child)).map(|(start, child)| (start, *child))
     }
 }
 
@@ -447,15 +546,15 @@ pub(crate) mod tests {
         assert_eq!(shards, ["", "c", "h", "t"]);
         let mut range = KeyRange::all();
         for (at, child) in [("t", children[0]), ("h", children[1])] {
-            assert_eq!(keyspaces.next_split(parent, &range), Some((&at.into(), child)));
+            assert_eq!(keyspaces.next_split(parent, &range, &|_| false), Some((&at.into(), child)));
             range.end = RangeEnd::Before(at.into());
         }
-        assert_eq!(keyspaces.next_split(parent, &range), None);
+        assert_eq!(keyspaces.next_split(parent, &range, &|_| false), None);
         // What is between belongs to the one that was split off there.
         let (last, txn) = keyspaces.split(&Placements::default(), id, &"j".into()).expect("allowed");
         let keyspaces = with(&keyspaces, &txn);
-        assert_eq!(keyspaces.next_split(children[1], &KeyRange::all()), Some((&"j".into(), last)));
-        assert_eq!(keyspaces.next_split(children[0], &KeyRange::all()), None);
+        assert_eq!(keyspaces.next_split(children[1], &KeyRange::all(), &|_| false), Some((&"j".into(), last)));
+        assert_eq!(keyspaces.next_split(children[0], &KeyRange::all(), &|_| false), None);
     }
 
     #[test]

@@ -129,6 +129,7 @@ pub(crate) fn needed(request: &Request) -> Level {
     match request {
         // What it must come after goes into the log with it.
         Request::Reserve(_) | Request::Release { .. } => Level::RESERVED,
+        Request::Transact(transaction) if transaction.appends() => Level::LOGS,
         Request::Transact(transaction) if transaction.claims.is_some() => Level::RESERVED,
         Request::Transact(transaction) if transaction.after != Timestamp::ZERO => Level::TIMED,
         Request::Transact(_) | Request::Settle { .. } => Level::ACROSS,

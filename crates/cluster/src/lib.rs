@@ -57,7 +57,7 @@ mod transfer;
 pub mod wire;
 
 pub use boot::BootError;
-pub use config::{BootMember, NodeConfig, Sabotage, SplitLoad, Timing};
+pub use config::{BootMember, Merges, NodeConfig, Sabotage, SplitLoad, Timing};
 pub use input::{
     FlushTask, Input, Inspection, LeaseAnswer, Lost, Mended, Outputs, Persist, Reply, Request, RequestId, Standings,
     WatchOutput, WatchRequest,

@@ -183,9 +183,11 @@ fn key_of<'a>(command: &'a Command, rng: &mut Rng) -> Option<&'a Bytes> {
 fn key_of_part<'a>(part: &'a Part, rng: &mut Rng) -> Option<&'a Bytes> {
     let counts = [part.success.len(), part.reads.len(), part.compares.len()];
     let at = rng.below(counts.iter().sum::<usize>() as u64) as usize;
-    let writes = part.success.iter().map(|write| match write {
-        Write::Put { key, .. } => key,
-        Write::Delete(range) => &range.start,
+    // A log is never split, so nobody wants to know where it is appended to.
+    let writes = part.success.iter().filter_map(|write| match write {
+        Write::Put { key, .. } => Some(key),
+        Write::Delete(range) => Some(&range.start),
+        Write::Append(_) => None,
     });
     let reads = part.reads.iter().map(|read| &read.range.start);
     let compares = part.compares.iter().map(|compare| &compare.range.start);

@@ -228,6 +228,11 @@ impl Looking {
         }
     }
 
+    /// Nobody waits for a client's answer any more.
+    pub fn abandon(&mut self, request: RequestId) {
+        self.clients.retain(|_, client| client.request != request);
+    }
+
     /// A node that was asked has no replica of a shard (any more): another is asked with the next tick.
     pub fn not_there(&mut self, shard: ShardId, now: Instant) {
         for client in self.clients.values_mut() {
@@ -289,7 +294,7 @@ mod tests {
             lease: LeaseId::NONE,
         };
         let reads = vec![RangeResult { kvs: vec![kv], more: false, count: 1 }];
-        PartResult { holds: true, reads, at: Timestamp(at), lost: None }
+        PartResult { holds: true, reads, at: Timestamp(at), ..PartResult::default() }
     }
 
     /// Looks at all keys of a keyspace of two shards; returns these, and the number of the question.

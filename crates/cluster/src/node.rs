@@ -3,8 +3,10 @@
 mod forgetting;
 mod heating;
 mod looking;
+mod merging;
 mod outposts;
 mod placing;
+mod retaining;
 mod sleeping;
 mod splitting;
 #[cfg(test)]
@@ -32,6 +34,7 @@ use crate::wire::{PeerBody, PeerMessage, node_of};
 use forgetting::Forgetting;
 use heating::Heat;
 use outposts::Outposts;
+use merging::Merging;
 use placing::{Goodbye, Landmarks, Sayings};
 use quorate_consensus::{Config, Group, Membership, Restored};
 use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, Rng, ShardId, Timestamp, WallMs};
@@ -39,6 +42,7 @@ use quorate_kv::{Command, Error, KeyspaceId, Level, Refusal, ShardCounts, Unavai
 use quorate_shard::{Birth, Machine, Procedures, Remains, View};
 use quorate_storage::store::Store;
 use quorate_storage::wal::{LogRecord, Recovered, RecoveredLog};
+use retaining::Retaining;
 use sleeping::Sleepers;
 use splitting::Nursery;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +70,12 @@ const PLACED: RequestId = RequestId::MAX - 2;
 
 /// The request in which a node has a shard's history compacted. It shows in the shard.
 const FORGOTTEN: RequestId = RequestId::MAX - 3;
+
+/// The request in which a node has a log cut off. It shows in the shard.
+const RETAINED: RequestId = RequestId::MAX - 4;
+
+/// The request that takes the next step towards merging a shard.
+const MERGED: RequestId = RequestId::MAX - 5;
 
 /// Append messages in flight to one follower.
 const APPENDS_IN_FLIGHT_MAX: usize = 64;
@@ -99,6 +109,8 @@ pub struct Node {
     scales: Scales,
     heat: Heat,
     forgetting: Forgetting,
+    merging: Merging,
+    retaining: Retaining,
     outposts: Outposts,
     sayings: Sayings,
     /// Where nothing is to live elsewhere.
@@ -215,6 +227,8 @@ impl Node {
             scales: Scales::default(),
             heat: Heat::default(),
             forgetting: Forgetting::default(),
+            merging: Merging::default(),
+            retaining: Retaining::default(),
             outposts: Outposts::default(),
             sayings: Sayings::default(),
             placed_well: None,
@@ -272,6 +286,7 @@ impl Node {
         for (shard, opened) in self.recalling.take().map(Recall::finish).unwrap_or_default() {
             self.admit(now, shard, opened)?;
         }
+        self.let_merged_go(now)?;
         self.ask_early(now);
         Ok(())
     }
@@ -336,6 +351,8 @@ impl Node {
                 self.weigh(now);
                 self.heat(now);
                 self.forget_history(now);
+                self.merge(now);
+                self.cut_logs(now);
                 self.try_to(now, Self::let_go);
                 self.say_groups(now);
                 self.place(now);
@@ -418,6 +435,10 @@ impl Node {
                 self.each(now, |replica, cx| replica.wake(None, cx));
             }
             Input::Request { id, timeout, request } => self.request(now, id, request, now + timeout),
+            Input::Abandon { id } => {
+                self.looking.abandon(id);
+                self.with_across(now, |across, at| across.abandon(id, at));
+            }
             Input::Watch { key, shard, request } => {
                 if self.replicas.contains_key(&shard) {
                     self.one(now, shard, |replica, cx| replica.watch(key, request, cx));
@@ -471,6 +492,11 @@ impl Node {
             }
             return self.shared.out.replies.push((id, Err(Unavailable::FeatureLevel { needs, is }.into())));
         }
+        if let Request::Submit { shard, command } = &request
+            && let Err(refusal) = self.system.keyspaces.suits(*shard, command)
+        {
+            return self.shared.out.replies.push((id, Err(refusal.into())));
+        }
         match (request.shard(), request) {
             (None, Request::Transact(transaction)) => {
                 if let Some(refusal) = self.lies_ahead(transaction.after) {
@@ -487,6 +513,10 @@ impl Node {
             }
             (None, Request::Release { by, keys }) => {
                 self.with_across(now, |across, at| across.release(id, (by, keys), deadline, at));
+            }
+            // Who asks for it looks at the map again.
+            (Some(shard), _) if self.system.keyspaces.is_merged(shard) => {
+                self.shared.out.replies.push((id, Err(Unavailable::NoLeader.into())));
             }
             (Some(shard), Request::Submit { .. }) if id < OWN_REQUESTS && self.lacks_bound(shard) => {
                 self.shared.out.replies.push((id, Err(Unavailable::NoClockBound.into())));
@@ -525,13 +555,19 @@ impl Node {
 
     /// Takes answers to the steps of transactions, and asks for the next steps.
     fn move_across(&mut self, now: Instant) {
-        let asked = self.scales.asked || self.forgetting.asked > 0;
+        let asked = self.scales.asked || self.forgetting.asked > 0 || self.retaining.asked > 0;
+        let asked = asked || self.merging.is_asking();
         let said = self.tell_again.is_some() || asked || self.sayings.are_under_way();
         if self.across.is_asking() || said {
             let answers = self.shared.out.replies.extract_if(.., |(id, _)| *id >= OWN_REQUESTS);
             for (id, answer) in answers.collect::<Vec<_>>() {
                 self.scales.asked &= id != WEIGHED;
                 self.forgetting.asked = self.forgetting.asked.saturating_sub(u64::from(id == FORGOTTEN));
+                self.retaining.asked = self.retaining.asked.saturating_sub(u64::from(id == RETAINED));
+                if id == MERGED {
+                    self.merge_hears(now, answer);
+                    continue;
+                }
                 self.with_across(now, |across, at| across.answered(id, answer, at));
             }
         }
@@ -626,6 +662,7 @@ impl Node {
                 return;
             }
         }
+        self.try_to(now, Self::let_merged_go);
         self.try_to(now, Self::open_made);
         self.hand_out_system();
         self.ask_early(now);

@@ -254,6 +254,12 @@ impl Placements {
         &self.drained
     }
 
+    /// Adds to what is written that a shard lives nowhere any more.
+    pub(crate) fn forget(shard: ShardId, txn: &mut Txn) {
+        let rows = [PLACEMENTS, GROUPS].map(|prefix| KeyRange::single(numbered(prefix, shard.0)));
+        txn.success.extend(rows.map(|range| Op::Delete(DeleteOp { range, prev_kv: false })));
+    }
+
     /// What to submit to the system keyspace so that a node is drained, or is not any more.
     #[must_use]
     pub fn drain(node: NodeId, drained: bool) -> Txn {

@@ -1210,9 +1210,12 @@ fn needs_space(command: &Command) -> bool {
         Command::LeaseGrant { .. } | Command::Call { .. } => true,
         Command::Across { step, .. } => matches!(step, TxStep::Prepare { .. } | TxStep::Decide(_)),
         Command::Reserve { step, .. } => matches!(step, ReserveStep::Reserve { .. }),
-        Command::Split { .. } => true,
-        Command::LeaseRevoke { .. } | Command::LeaseExpire { .. } | Command::Compact { .. } | Command::Wean { .. } => {
-            false
-        }
+        Command::Split { .. } | Command::Absorb(_) => true,
+        Command::LeaseRevoke { .. }
+        | Command::LeaseExpire { .. }
+        | Command::Compact { .. }
+        | Command::Trim { .. }
+        | Command::Wean { .. }
+        | Command::Yield { .. } => false,
     }
 }

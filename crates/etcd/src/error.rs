@@ -109,6 +109,12 @@ pub(crate) fn status(error: &Error) -> Status {
             | Refusal::NotOrdered
             | Refusal::AlreadySplit
             | Refusal::LeasesSplit
+            | Refusal::LogSplit
+            | Refusal::KeysInLog
+            | Refusal::NotLog
+            | Refusal::Trimmed { .. }
+            | Refusal::BeyondEnd { .. }
+            | Refusal::TooManyRecords { .. }
             | Refusal::MomentAhead { .. }
             | Refusal::MomentForgotten { .. }
             | Refusal::TooManyShards { .. } => return Status::internal(refusal.to_string()),

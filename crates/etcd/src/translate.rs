@@ -57,6 +57,7 @@ pub(crate) fn range(r: RangeRequest) -> RangeOp {
         max_mod: bound(r.max_mod_revision),
         min_create: bound(r.min_create_revision),
         max_create: bound(r.max_create_revision),
+        bytes_max: 0,
     }
 }
 

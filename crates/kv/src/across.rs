@@ -9,8 +9,9 @@
 //! Whoever finds a lock whose owner is silent asks the home to *settle*: what was decided stands, and what was not is aborted for ever. So a
 //! prepare that comes late holds its locks only until somebody asks, and a decision that comes late finds that it was aborted.
 
+use crate::log::Record;
 use crate::reserve::{Claim, Claims};
-use crate::{Compare, CompareOp, Expected, KeyRange, KeyspaceId, RangeOp, RangeResult};
+use crate::{Compare, CompareOp, Expected, KeyRange, KeyspaceId, RangeOp, RangeResult, log};
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Timestamp, Writer};
 use std::fmt;
@@ -37,15 +38,27 @@ pub enum Write {
     },
     /// Remove all keys of a range.
     Delete(KeyRange),
+    /// Append records to a log, in this order. They get their offsets when it is written.
+    Append(Vec<Record>),
 }
 
 impl Write {
-    /// The keys that it may change.
+    /// The keys that it may change. Whoever appends changes the end of the log, and nothing that is behind it is anybody else's.
     #[must_use]
     pub fn range(&self) -> KeyRange {
         match self {
             Self::Put { key, .. } => KeyRange::single(key.clone()),
             Self::Delete(range) => range.clone(),
+            Self::Append(_) => KeyRange::single(log::BOUNDS),
+        }
+    }
+
+    /// How many records it appends; none if it does something else.
+    #[must_use]
+    pub fn appends(&self) -> Option<u64> {
+        match self {
+            Self::Append(records) => Some(records.len() as u64),
+            Self::Put { .. } | Self::Delete(_) => None,
         }
     }
 }
@@ -94,6 +107,14 @@ pub struct Transaction {
     pub claims: Option<Claims>,
 }
 
+impl Transaction {
+    /// Whether it may append to a log.
+    #[must_use]
+    pub fn appends(&self) -> bool {
+        self.success.iter().chain(&self.failure).any(|(_, write)| write.appends().is_some())
+    }
+}
+
 /// What came of a [`Transaction`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TransactionResult {
@@ -105,6 +126,8 @@ pub struct TransactionResult {
     pub repeated: bool,
     /// When it was done. [`Timestamp::ZERO`] if the cluster keeps no timestamps yet.
     pub at: Timestamp,
+    /// The offset of the first record of each append of the branch that was written, in order; also if `repeated`.
+    pub appended: Vec<u64>,
 }
 
 /// What a transaction does in one shard. All reads see the state before its writes.
@@ -147,6 +170,8 @@ pub struct PartResult {
     pub at: Timestamp,
     /// A key that is not reserved any more, if that is why they do not hold.
     pub lost: Option<Bytes>,
+    /// Where a log ends to which it may append: the next offset. Nobody else appends before this does, or turns out not to.
+    pub end: Option<u64>,
 }
 
 /// The last step of a transaction: its home's part, and the decision.
@@ -164,7 +189,12 @@ pub struct Verdict {
     pub fence: LogIndex,
     /// The client's name for what it wants, so that a retry of it does not happen twice.
     pub key: Option<u128>,
+    /// Where the logs of the other shards end to which it may append, so that a retry can be told.
+    pub ends: Vec<(ShardId, u64)>,
 }
+
+/// A shard does not know its own number: where it says something of itself among others, it is under this one, which no shard has.
+pub const OWN: ShardId = ShardId(0);
 
 /// What is asked of one shard on behalf of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,8 +233,9 @@ pub enum TxAnswer {
         /// The home's part of the answer; `None` if it was decided before.
         result: Option<PartResult>,
     },
-    /// To [`TxStep::Decide`], when the same client's wish was decided under another id; nothing of this one ever happens.
-    Repeated(Decision),
+    /// To [`TxStep::Decide`], when the same client's wish was decided under another id; nothing of this one ever happens. And where logs ended to which
+    /// the other one appended.
+    Repeated(Decision, Vec<(ShardId, u64)>),
     /// To [`TxStep::Settle`]. `None` behind the fence, when nothing is known any more: whoever has prepared may take it as aborted, since of
     /// what was committed the record stays until all have carried it out.
     Settled(Option<Decision>),
@@ -220,6 +251,8 @@ const FORGET: u8 = 5;
 /// The first two, of a part with a claim, which comes last.
 const PREPARE_CLAIMING: u8 = 6;
 const DECIDE_CLAIMING: u8 = 7;
+/// The second, where logs end elsewhere: that comes last.
+const DECIDE_APPENDING: u8 = 8;
 
 impl TxId {
     /// Appends the encoding.
@@ -253,6 +286,24 @@ pub(crate) fn decode_flagged(flag: u8, what: &'static str, r: &mut Reader) -> Re
         flag @ 2..=3 => Ok((flag == 3, Timestamp(r.u64(what)?))),
         _ => Err(r.error(what)),
     }
+}
+
+/// Appends where logs end.
+pub fn encode_ends(ends: &[(ShardId, u64)], w: &mut Writer) {
+    w.varint(ends.len() as u64);
+    for (shard, end) in ends {
+        w.u64(shard.0);
+        w.varint(*end);
+    }
+}
+
+/// Reads where logs end.
+pub fn decode_ends(r: &mut Reader) -> Result<Vec<(ShardId, u64)>, DecodeError> {
+    let mut ends = Vec::new();
+    for _ in 0..r.count("ends of logs")? {
+        ends.push((ShardId(r.u64("shard")?), r.varint("end of a log")?));
+    }
+    Ok(ends)
 }
 
 fn number(w: &mut Writer, n: u128) {
@@ -293,6 +344,12 @@ impl Part {
     #[must_use]
     pub fn only_reads(&self) -> bool {
         self.success.is_empty() && self.failure.is_empty()
+    }
+
+    /// Whether it may append to a log.
+    #[must_use]
+    pub fn appends(&self) -> bool {
+        self.success.iter().chain(&self.failure).any(|write| write.appends().is_some())
     }
 
     /// The ranges that it reads or judges, or has read when it reserved them.
@@ -344,6 +401,7 @@ impl Part {
         let writes = self.success.iter().chain(&self.failure).map(|write| match write {
             Write::Put { key, value } => key.len() + value.len() + 16,
             Write::Delete(range) => range.size_estimate() + 8,
+            Write::Append(records) => 8 + records.iter().map(Record::size_estimate).sum::<usize>(),
         });
         let claim = self.claim.as_ref().map_or(0, Claim::size_estimate);
         compares + reads + writes.sum::<usize>() + claim + 16
@@ -362,6 +420,11 @@ impl Write {
                 w.u8(1);
                 range.encode(w);
             }
+            Self::Append(records) => {
+                w.u8(2);
+                w.varint(records.len() as u64);
+                records.iter().for_each(|record| record.encode(w));
+            }
         }
     }
 
@@ -369,6 +432,13 @@ impl Write {
         match r.u8("write")? {
             0 => Ok(Self::Put { key: r.bytes("key")?, value: r.bytes("value")? }),
             1 => Ok(Self::Delete(KeyRange::decode(r)?)),
+            2 => {
+                let mut records = Vec::new();
+                for _ in 0..r.count("records")? {
+                    records.push(Record::decode(r)?);
+                }
+                Ok(Self::Append(records))
+            }
             _ => Err(r.error("write")),
         }
     }
@@ -383,6 +453,13 @@ impl TxStep {
                 w.varint(fence.0);
                 part.encode(w);
                 part.claim.iter().for_each(|claim| claim.encode(w));
+            }
+            Self::Decide(verdict) if !verdict.ends.is_empty() => {
+                w.u8(DECIDE_APPENDING);
+                verdict.encode(w);
+                w.bool(verdict.part.claim.is_some());
+                verdict.part.claim.iter().for_each(|claim| claim.encode(w));
+                encode_ends(&verdict.ends, w);
             }
             Self::Decide(verdict) => {
                 w.u8(if verdict.part.claim.is_none() { DECIDE } else { DECIDE_CLAIMING });
@@ -414,6 +491,12 @@ impl TxStep {
                 verdict.part.claim = if tag == DECIDE { None } else { Some(Claim::decode(r)?) };
                 Self::Decide(Box::new(verdict))
             }
+            DECIDE_APPENDING => {
+                let mut verdict = Verdict::decode(r)?;
+                verdict.part.claim = if r.bool("claim")? { Some(Claim::decode(r)?) } else { None };
+                verdict.ends = decode_ends(r)?;
+                Self::Decide(Box::new(verdict))
+            }
             SETTLE => Self::Settle { fence: LogIndex(r.varint("fence")?) },
             RESOLVE => Self::Resolve(Decision::decode(r)?),
             FORGET => Self::Forget,
@@ -431,10 +514,22 @@ impl TxStep {
         }
     }
 
+    /// Whether it is about appending to a log.
+    #[must_use]
+    pub fn appends(&self) -> bool {
+        match self {
+            Self::Prepare { part, .. } => part.appends(),
+            Self::Decide(verdict) => verdict.part.appends() || !verdict.ends.is_empty(),
+            Self::Settle { .. } | Self::Resolve(_) | Self::Forget => false,
+        }
+    }
+
     pub(crate) fn size_estimate(&self) -> usize {
         48 + match self {
             Self::Prepare { part, .. } => part.size_estimate(),
-            Self::Decide(verdict) => verdict.part.size_estimate() + 8 * verdict.prepared.len() + 56,
+            Self::Decide(verdict) => {
+                verdict.part.size_estimate() + 8 * verdict.prepared.len() + 20 * verdict.ends.len() + 64
+            }
             Self::Settle { .. } | Self::Resolve(_) | Self::Forget => 0,
         }
     }
@@ -460,6 +555,6 @@ impl Verdict {
             prepared.push(ShardId(r.u64("shard")?));
         }
         let key = if r.bool("key")? { Some(read_number(r)?) } else { None };
-        Ok(Self { others_hold, after, fence, prepared, key, part: Part::decode(r)? })
+        Ok(Self { others_hold, after, fence, prepared, key, part: Part::decode(r)?, ends: Vec::new() })
     }
 }

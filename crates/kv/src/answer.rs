@@ -1,6 +1,6 @@
 //! Answers to commands, encoded: a node that has no replica of a shard hears them from one that has.
 
-use crate::across::{Decision, PartResult, TxAnswer, TxId, decode_flagged, encode_flag};
+use crate::across::{Decision, PartResult, TxAnswer, TxId, decode_ends, decode_flagged, encode_ends, encode_flag};
 use crate::reserve::{Held, Reserved};
 use crate::{
     Applied, DeleteResult, Header, KeyValue, LeaseId, OpResult, Outcome, PutResult, RangeResult, Refusal, Revision,
@@ -9,7 +9,7 @@ use crate::{
 use quorate_env::{DecodeError, LogIndex, Reader, Term, Timestamp, Writer};
 
 /// Refusals that say nothing but what they are, by their numbers.
-const PLAIN: [(u8, Refusal); 15] = [
+const PLAIN: [(u8, Refusal); 18] = [
     (1, Refusal::KeyNotFound),
     (2, Refusal::LeaseNotFound),
     (3, Refusal::LeaseExists),
@@ -25,6 +25,9 @@ const PLAIN: [(u8, Refusal); 15] = [
     (13, Refusal::LeasesSplit),
     (14, Refusal::EmptyKey),
     (15, Refusal::Replicas),
+    (16, Refusal::KeysInLog),
+    (17, Refusal::NotLog),
+    (18, Refusal::LogSplit),
 ];
 
 const COMPACTED: u8 = 32;
@@ -38,9 +41,15 @@ const MOMENT_AHEAD: u8 = 39;
 const MOMENT_FORGOTTEN: u8 = 40;
 const RESERVATION_LOST: u8 = 41;
 const TOO_MANY_RESERVED: u8 = 42;
+const TRIMMED: u8 = 43;
+const BEYOND_END: u8 = 44;
+const TOO_MANY_RECORDS: u8 = 45;
 
 /// In place of the flag of a part's result, where the part has lost a key; the key and the flag come behind it.
 const LOST: u8 = 8;
+
+/// The same, where a log is appended to: where it ends.
+const ENDS: u8 = 9;
 
 impl Applied {
     /// About how many bytes it takes, in memory and encoded.
@@ -49,6 +58,7 @@ impl Applied {
         64 + match &self.outcome {
             Outcome::Transacted(result) => txn_size(result),
             Outcome::Returned(bytes) => bytes.len(),
+            Outcome::Stepped(TxAnswer::Repeated(_, ends)) => 20 * ends.len(),
             Outcome::Stepped(TxAnswer::Prepared(part) | TxAnswer::Decided { result: Some(part), .. }) => {
                 part.size_estimate()
             }
@@ -168,6 +178,18 @@ fn encode_refusal(refusal: &Refusal, w: &mut Writer) {
             w.u8(TOO_MANY_RESERVED);
             w.varint(*max as u64);
         }
+        Refusal::Trimmed { first } => {
+            w.u8(TRIMMED);
+            w.varint(*first);
+        }
+        Refusal::TooManyRecords { max } => {
+            w.u8(TOO_MANY_RECORDS);
+            w.varint(*max as u64);
+        }
+        Refusal::BeyondEnd { end } => {
+            w.u8(BEYOND_END);
+            w.varint(*end);
+        }
         Refusal::TooManyShards { shards } => {
             w.u8(TOO_MANY_SHARDS);
             w.varint(*shards as u64);
@@ -198,6 +220,9 @@ fn decode_refusal(tag: u8, r: &mut Reader) -> Result<Refusal, DecodeError> {
         MOVED => Refusal::Moved { key: r.bytes("key")? },
         RESERVATION_LOST => Refusal::ReservationLost { key: r.bytes("key")? },
         TOO_MANY_RESERVED => Refusal::TooManyReserved { max: r.varint("limit")? as usize },
+        TRIMMED => Refusal::Trimmed { first: r.varint("first offset kept")? },
+        TOO_MANY_RECORDS => Refusal::TooManyRecords { max: r.varint("limit")? as usize },
+        BEYOND_END => Refusal::BeyondEnd { end: r.varint("end of the log")? },
         TOO_MANY_SHARDS => Refusal::TooManyShards { shards: r.varint("shards")? as usize },
         MOMENT_AHEAD => Refusal::MomentAhead { at: Timestamp(r.u64("moment")?), now: Timestamp(r.u64("now")?) },
         MOMENT_FORGOTTEN => Refusal::MomentForgotten { at: Timestamp(r.u64("moment")?) },
@@ -232,6 +257,19 @@ fn encode_outcome(outcome: &Outcome, w: &mut Writer) {
             encode_reserved(reserved, w);
         }
         Outcome::Released => w.u8(10),
+        Outcome::Trimmed(first) => {
+            w.u8(11);
+            w.varint(*first);
+        }
+        Outcome::Yielded(done) => {
+            w.u8(12);
+            w.bool(*done);
+        }
+        Outcome::Absorbed(at) => {
+            w.u8(13);
+            w.bool(at.is_some());
+            at.iter().for_each(|row| w.bytes(row));
+        }
     }
 }
 
@@ -247,6 +285,9 @@ fn decode_outcome(r: &mut Reader) -> Result<Outcome, DecodeError> {
         8 => Outcome::Weaned,
         9 => Outcome::Reserved(decode_reserved(r)?),
         10 => Outcome::Released,
+        11 => Outcome::Trimmed(r.varint("first offset kept")?),
+        12 => Outcome::Yielded(r.bool("yielded")?),
+        13 => Outcome::Absorbed(if r.bool("absorbed in part")? { Some(r.bytes("last row")?) } else { None }),
         _ => return Err(r.error("outcome")),
     })
 }
@@ -360,9 +401,12 @@ fn encode_step(answer: &TxAnswer, w: &mut Writer) {
             w.bool(result.is_some());
             result.iter().for_each(|result| encode_part(result, w));
         }
-        TxAnswer::Repeated(decision) => {
-            w.u8(2);
+        TxAnswer::Repeated(decision, ends) => {
+            w.u8(if ends.is_empty() { 2 } else { 5 });
             decision.encode(w);
+            if !ends.is_empty() {
+                encode_ends(ends, w);
+            }
         }
         TxAnswer::Settled(decision) => {
             w.u8(3);
@@ -380,7 +424,8 @@ fn decode_step(r: &mut Reader) -> Result<TxAnswer, DecodeError> {
             decision: Decision::decode(r)?,
             result: if r.bool("part")? { Some(decode_part(r)?) } else { None },
         },
-        2 => TxAnswer::Repeated(Decision::decode(r)?),
+        2 => TxAnswer::Repeated(Decision::decode(r)?, Vec::new()),
+        5 => TxAnswer::Repeated(Decision::decode(r)?, decode_ends(r)?),
         3 => TxAnswer::Settled(if r.bool("decision")? { Some(Decision::decode(r)?) } else { None }),
         4 => TxAnswer::Done,
         _ => return Err(r.error("step's answer")),
@@ -392,21 +437,28 @@ fn encode_part(part: &PartResult, w: &mut Writer) {
         w.u8(LOST);
         w.bytes(key);
     }
+    if let Some(end) = part.end {
+        w.u8(ENDS);
+        w.varint(end);
+    }
     encode_flag(part.holds, part.at, w);
     w.varint(part.reads.len() as u64);
     part.reads.iter().for_each(|read| encode_range(read, w));
 }
 
 fn decode_part(r: &mut Reader) -> Result<PartResult, DecodeError> {
-    let (flag, lost) = match r.u8("holds")? {
-        LOST => {
-            let key = r.bytes("lost key")?;
-            (r.u8("holds")?, Some(key))
-        }
-        flag => (flag, None),
-    };
+    let (mut lost, mut end) = (None, None);
+    let mut flag = r.u8("holds")?;
+    if flag == LOST {
+        lost = Some(r.bytes("lost key")?);
+        flag = r.u8("holds")?;
+    }
+    if flag == ENDS {
+        end = Some(r.varint("end of a log")?);
+        flag = r.u8("holds")?;
+    }
     let (holds, at) = decode_flagged(flag, "holds", r)?;
-    let mut part = PartResult { holds, reads: Vec::new(), at, lost };
+    let mut part = PartResult { holds, reads: Vec::new(), at, lost, end };
     for _ in 0..r.count("reads")? {
         part.reads.push(decode_range(r)?);
     }
@@ -417,6 +469,7 @@ fn decode_part(r: &mut Reader) -> Result<PartResult, DecodeError> {
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use quorate_env::ShardId;
 
     fn kv() -> KeyValue {
         KeyValue {
@@ -448,7 +501,7 @@ mod tests {
     fn every_outcome_survives_and_cuts_do_not() {
         let range = RangeResult { kvs: vec![kv(), kv()], more: true, count: 9 };
         let reads = vec![range.clone(), RangeResult::default()];
-        let part = PartResult { holds: true, reads, at: Timestamp(9), lost: None };
+        let part = PartResult { holds: true, reads, at: Timestamp(9), lost: None, end: None };
         let results = vec![
             OpResult::Range(range),
             OpResult::Put(PutResult { prev: Some(kv()) }),
@@ -461,10 +514,12 @@ mod tests {
         let steps = [
             TxAnswer::Prepared(part.clone()),
             TxAnswer::Prepared(PartResult { holds: false, lost: Some("k".into()), ..part.clone() }),
-            TxAnswer::Decided { decision: committed, result: Some(part) },
+            TxAnswer::Decided { decision: committed, result: Some(part.clone()) },
             TxAnswer::Decided { decision: Decision::Aborted, result: None },
-            TxAnswer::Repeated(committed),
-            TxAnswer::Repeated(untimed),
+            TxAnswer::Repeated(committed, Vec::new()),
+            TxAnswer::Repeated(untimed, vec![(ShardId(7), 300), (ShardId(8), 0)]),
+            TxAnswer::Prepared(PartResult { end: Some(1 << 40), lost: Some("k".into()), ..part.clone() }),
+            TxAnswer::Prepared(PartResult { end: Some(0), ..part }),
             TxAnswer::Prepared(PartResult { holds: true, ..PartResult::default() }),
             TxAnswer::Settled(Some(committed)),
             TxAnswer::Settled(None),
@@ -477,6 +532,9 @@ mod tests {
             Outcome::Split,
             Outcome::Weaned,
             Outcome::Released,
+            Outcome::Yielded(true),
+            Outcome::Absorbed(None),
+            Outcome::Absorbed(Some("row".into())),
         ];
         let held = |kv| Held { since: LogIndex(1 << 40), kv };
         let reserved = Reserved { keys: vec![held(Some(kv())), held(None)], at: Timestamp(9) };

@@ -1,8 +1,9 @@
 //! Commands: what enters the replicated log. Everything nondeterministic (ids, time) was put in by the proposer.
 
 use crate::across::{TxAnswer, TxId, TxStep};
+use crate::merge::Page;
 use crate::reserve::{ReserveStep, Reserved};
-use crate::{Revision, Txn, TxnResult};
+use crate::{KeyRange, Revision, Txn, TxnResult};
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Writer};
 use std::fmt;
@@ -105,6 +106,19 @@ pub enum Command {
         /// The step.
         step: ReserveStep,
     },
+    /// Cut off what a log has before an offset. The records go a few at a time: who leads the shard sends it again for the rest.
+    Trim {
+        /// The first offset that is kept; no further than the end.
+        before: u64,
+    },
+    /// Give everything up to the shard before this one. Done if nothing is under way here, and history says no more than what is here now; from
+    /// then on nothing changes here.
+    Yield {
+        /// All keys of the shard: if it has others, it does not yield.
+        range: KeyRange,
+    },
+    /// Take over some rows of the shard behind this one, which has yielded; with the last of them, its keys.
+    Absorb(Box<Page>),
 }
 
 /// A successful command's answer.
@@ -130,6 +144,12 @@ pub enum Outcome {
     Reserved(Reserved),
     /// Of the other steps of a [`Command::Reserve`].
     Released,
+    /// Of [`Command::Trim`]: the first offset that is kept.
+    Trimmed(u64),
+    /// Of [`Command::Yield`]: whether it has.
+    Yielded(bool),
+    /// Of [`Command::Absorb`]: the last row that is here; `None` if all that the other one had is, and its keys are this one's.
+    Absorbed(Option<Bytes>),
 }
 
 /// A command on its way to the log.
@@ -153,6 +173,9 @@ const ACROSS: u8 = 7;
 const SPLIT: u8 = 8;
 const WEAN: u8 = 9;
 const RESERVE: u8 = 10;
+const TRIM: u8 = 11;
+const YIELD: u8 = 12;
+const ABSORB: u8 = 13;
 
 impl Envelope {
     /// Appends the encoding (docs/design/wire-format.md).
@@ -208,6 +231,18 @@ impl Envelope {
                 by.encode(w);
                 step.encode(w);
             }
+            Command::Trim { before } => {
+                w.u8(TRIM);
+                w.varint(*before);
+            }
+            Command::Yield { range } => {
+                w.u8(YIELD);
+                range.encode(w);
+            }
+            Command::Absorb(page) => {
+                w.u8(ABSORB);
+                page.encode(w);
+            }
         }
     }
 
@@ -233,6 +268,9 @@ impl Envelope {
             SPLIT => Command::Split { at: r.bytes("first key")?, child: ShardId(r.u64("child")?) },
             WEAN => Command::Wean { child: ShardId(r.u64("child")?) },
             RESERVE => Command::Reserve { by: TxId::decode(r)?, step: ReserveStep::decode(r)? },
+            TRIM => Command::Trim { before: r.varint("first offset kept")? },
+            YIELD => Command::Yield { range: KeyRange::decode(r)? },
+            ABSORB => Command::Absorb(Box::new(Page::decode(r)?)),
             _ => return Err(r.error("command")),
         };
         Ok(Self { id, answered_below, command })
@@ -247,11 +285,14 @@ impl Envelope {
             | Command::LeaseRevoke { .. }
             | Command::LeaseExpire { .. }
             | Command::Compact { .. }
+            | Command::Trim { .. }
             | Command::Wean { .. } => 24,
             Command::Split { at, .. } => at.len() + 24,
             Command::Call { args, .. } => args.len() + 16,
             Command::Across { step, .. } => step.size_estimate(),
             Command::Reserve { step, .. } => step.size_estimate(),
+            Command::Yield { range } => range.size_estimate(),
+            Command::Absorb(page) => page.size_estimate(),
         }
     }
 }
@@ -272,9 +313,11 @@ fn txn_size(txn: &Txn) -> usize {
 mod tests {
     use super::*;
     use crate::across::{Decision, Part, Verdict, Write};
+    use crate::log::Record;
+    use crate::merge::Given;
     use crate::reserve::{Claim, Hold, Holder};
-    use crate::{Compare, CompareOp, DeleteOp, Expected, KeyRange, Op, PutOp, RangeOp, Sort, SortBy};
-    use quorate_env::Timestamp;
+    use crate::{Compare, CompareOp, DeleteOp, Expected, Op, PutOp, RangeEnd, RangeOp, Sort, SortBy};
+    use quorate_env::{Timestamp, WallMs};
 
     fn sample() -> Envelope {
         let inner = Txn::just(Op::Delete(DeleteOp { range: KeyRange::prefix("a/"), prev_kv: true }));
@@ -290,6 +333,7 @@ mod tests {
                 sort: Some(Sort { by: SortBy::Mod, descending: true, after_limit: true }),
                 keys_only: true,
                 max_create: 77,
+                bytes_max: 300,
                 ..RangeOp::of(KeyRange::prefix("b"))
             })],
         };
@@ -300,7 +344,7 @@ mod tests {
         }
     }
 
-    fn steps() -> [TxStep; 9] {
+    fn steps() -> [TxStep; 11] {
         let part = Part {
             compares: vec![Compare {
                 range: KeyRange::single("k"),
@@ -313,12 +357,24 @@ mod tests {
             claim: None,
         };
         let (home, fence, after) = (ShardId(7), LogIndex(9), Timestamp(300));
-        let verdict =
-            Verdict { part: part.clone(), others_hold: true, after, prepared: vec![home], fence, key: Some(1 << 90) };
+        let verdict = Verdict {
+            part: part.clone(),
+            others_hold: true,
+            after,
+            prepared: vec![home],
+            fence,
+            key: Some(1 << 90),
+            ends: Vec::new(),
+        };
         let held = vec![Hold { key: "k".into(), since: LogIndex(1 << 40) }];
         let claim = Some(Claim { holder: Holder { age: Timestamp(300), by: TxId(1 << 70) }, held });
         let claiming = Part { claim, ..part.clone() };
+        let records = vec![Record::of("k", "v"), Record::of("", "w")];
+        let appending = Part { success: vec![Write::Append(records)], ..claiming.clone() };
+        let ends = vec![(home, 1 << 40), (ShardId(8), 0)];
         [
+            TxStep::Prepare { home, fence, part: appending.clone() },
+            TxStep::Decide(Box::new(Verdict { part: appending, ends, ..verdict.clone() })),
             TxStep::Prepare { home, fence, part: claiming.clone() },
             TxStep::Decide(Box::new(Verdict { part: claiming, ..verdict.clone() })),
             TxStep::Prepare { home, fence, part },
@@ -345,6 +401,7 @@ mod tests {
             Command::Call { procedure: ProcedureId(7), version: 2, args: "x".into() },
             Command::Split { at: "m".into(), child: ShardId(21) },
             Command::Wean { child: ShardId(21) },
+            Command::Trim { before: 1 << 40 },
             reserve(ReserveStep::Reserve {
                 age: Timestamp(300),
                 patient: true,
@@ -353,6 +410,21 @@ mod tests {
             }),
             reserve(ReserveStep::Release),
             reserve(ReserveStep::Lapse { until: LogIndex(1 << 40) }),
+            Command::Yield { range: KeyRange { start: "m".into(), end: RangeEnd::Before("x".into()) } },
+            Command::Absorb(Box::new(Page {
+                from: ShardId(21),
+                range: KeyRange::all(),
+                after: Page::NOWHERE,
+                rows: vec![("k".into(), "v".into()), ("l".into(), Bytes::new())],
+                last: true,
+                given: Given {
+                    index: LogIndex(1 << 40),
+                    revision: Revision(7),
+                    clock: Timestamp(9),
+                    since: Timestamp(8),
+                    wall: WallMs(7),
+                },
+            })),
         ];
         let steps = steps().map(|step| Command::Across { tx: TxId(u128::MAX - 5), step });
         for command in commands.into_iter().chain(steps) {

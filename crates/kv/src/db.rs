@@ -207,7 +207,8 @@ pub struct KeyspaceHash {
 pub type WatchSession = (Box<dyn WatchControl>, Box<dyn WatchEvents>);
 
 /// The core, as a layer sees it. All methods may be called from any thread, any number of times at once. Those that are asked of one keyspace at a
-/// revision, or of its leases, want an ordered one: a ranged one is refused with [`crate::Refusal::NotOrdered`].
+/// revision, or of its leases, want an ordered one: a ranged one is refused with [`crate::Refusal::NotOrdered`], a log
+/// with [`crate::Refusal::KeysInLog`].
 pub trait Db: Send + Sync + 'static {
     /// Who this is.
     fn identity(&self) -> Identity;
@@ -220,7 +221,7 @@ pub trait Db: Send + Sync + 'static {
         consistency: Consistency,
     ) -> BoxFuture<'_, Result<Read<RangeResult>, Error>>;
 
-    /// Applies a command exactly once. Retried inside across changes of leader; when the deadline passes first, the outcome
+    /// Applies a command exactly once. Of a log's keyspace none but [`Command::Trim`] and [`Command::Compact`] can be asked, and that one of no other. Retried inside across changes of leader; when the deadline passes first, the outcome
     /// is unknown or, if it never left this node, [`crate::Unavailable::Timeout`].
     fn submit(&self, keyspace: KeyspaceId, command: Command) -> BoxFuture<'_, Result<Applied, Error>>;
 
@@ -241,7 +242,7 @@ pub trait Db: Send + Sync + 'static {
     /// Every lease, ascending.
     fn leases(&self, keyspace: KeyspaceId) -> BoxFuture<'_, Result<Read<Vec<LeaseId>>, Error>>;
 
-    /// Opens a watch session.
+    /// Opens a watch session. In a log it is told of the rows of its records ([`crate::log`]).
     ///
     /// # Errors
     /// If this node knows of no such keyspace, it is ranged, or its shard has no replica here.

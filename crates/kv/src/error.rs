@@ -112,7 +112,7 @@ pub enum Refusal {
     #[error("a keyspace's name is 1 to {max} of the characters a-z 0-9 - _ .", max = crate::limits::KEYSPACE_NAME_BYTES_MAX)]
     KeyspaceName,
     /// Shards begin at distinct keys, and an ordered keyspace has one shard.
-    #[error("shards begin at distinct keys, at most {max} of them; an ordered keyspace has one", max = crate::limits::KEYSPACE_SHARDS_MAX)]
+    #[error("shards begin at distinct keys, at most {max} of them; an ordered keyspace has one, and so has a log", max = crate::limits::KEYSPACE_SHARDS_MAX)]
     KeyspaceShards,
     /// A shard has some replicas, and not too many.
     #[error("a shard has 1 to {max} replicas", max = crate::limits::REPLICAS_MAX)]
@@ -120,6 +120,35 @@ pub enum Refusal {
     /// An ordered keyspace has one shard for ever.
     #[error("an ordered keyspace is never split: its one shard is its one order; make a ranged one")]
     OrderedSplit,
+    /// A log has one shard for ever.
+    #[error("a log is never split: its one shard is its one order; make several logs")]
+    LogSplit,
+    /// A log holds records, not keys.
+    #[error(
+        "a log holds records, not keys: append, fetch and trim them (/v1/logs/NAME), and keep keys in an ordered or a ranged keyspace"
+    )]
+    KeysInLog,
+    /// Only a log has records.
+    #[error("that keyspace holds keys, not records: put and read them, or append to a keyspace of the kind log")]
+    NotLog,
+    /// The records before an offset were cut off.
+    #[error("what came before offset {first} was cut off: go on from there")]
+    Trimmed {
+        /// The first offset that is kept.
+        first: u64,
+    },
+    /// More records are appended at once than may be.
+    #[error("at most {max} records are appended at once: append fewer, one after the other")]
+    TooManyRecords {
+        /// So many are allowed.
+        max: usize,
+    },
+    /// An offset that is not the next one to be given, but lies behind it.
+    #[error("the log ends before that offset: the next one to be given is {end}")]
+    BeyondEnd {
+        /// The next offset to be given.
+        end: u64,
+    },
     /// A ranged keyspace has no one order of what happens in it, nor one revision.
     #[error(
         "a ranged keyspace has no one order of what happens in it, so it cannot be watched: keep what is watched in an ordered keyspace"

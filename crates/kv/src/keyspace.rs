@@ -24,6 +24,8 @@ pub enum KeyspaceKind {
     Ordered,
     /// As many shards as it takes, each a range of keys. Revisions count within a shard.
     Ranged,
+    /// One shard for ever, and records in it instead of keys: appended at the end, with offsets in that order, and cut off at the beginning ([`crate::log`]).
+    Log,
 }
 
 /// A keyspace, as of one moment.

@@ -23,10 +23,14 @@ impl Level {
     pub const ASLEEP: Self = Self(6);
     /// Keys that interactive transactions reserve.
     pub const RESERVED: Self = Self(7);
+    /// Keyspaces that are logs.
+    pub const LOGS: Self = Self(8);
     /// Keyspaces whose writers wait for all voters, or for clocks.
     pub const REPLICATION: Self = Self(9);
+    /// Shards that are merged.
+    pub const MERGED: Self = Self(10);
     /// What this release knows.
-    pub const LATEST: Self = Self::REPLICATION;
+    pub const LATEST: Self = Self::MERGED;
 }
 
 impl fmt::Display for Level {
@@ -46,10 +50,13 @@ impl Command {
             | Self::LeaseExpire { .. }
             | Self::Compact { .. }
             | Self::Call { .. } => Level::FIRST,
+            Self::Across { step, .. } if step.appends() => Level::LOGS,
             Self::Across { step, .. } if step.claim().is_some() => Level::RESERVED,
             Self::Across { .. } => Level::ACROSS,
             Self::Split { .. } | Self::Wean { .. } => Level::SPLIT,
             Self::Reserve { .. } => Level::RESERVED,
+            Self::Trim { .. } => Level::LOGS,
+            Self::Yield { .. } | Self::Absorb(_) => Level::MERGED,
         }
     }
 }

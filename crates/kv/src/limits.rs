@@ -28,6 +28,18 @@ pub const REPLICAS_DEFAULT: usize = 3;
 /// How many it may have: each write waits for a majority of them.
 pub const REPLICAS_MAX: usize = 7;
 
+/// Records of one append: each is a row, and all are written in one step.
+pub const APPEND_RECORDS_MAX: usize = 10_000;
+
+/// Records of one fetch at most.
+pub const FETCH_RECORDS_MAX: u64 = 10_000;
+
+/// Bytes of the records of one fetch, unless the first alone is larger: a few fit in the memory of a node for each client, and one in a message between nodes.
+pub const FETCH_BYTES_MAX: usize = 4 << 20;
+
+/// How long a fetch waits for a record at most, in milliseconds: whoever wants to wait longer asks again.
+pub const FETCH_WAIT_MS_MAX: u64 = 20_000;
+
 /// Transactions inside transactions. Deep enough for any client seen, shallow enough for the smallest thread stack.
 pub const TXN_DEPTH_MAX: usize = 32;
 
@@ -43,3 +55,8 @@ pub const BATCH_COMMANDS_MAX: usize = 4096;
 const _: () = assert!(RESERVED_KEYS_MAX <= RESERVED_KEYS_OF_SHARD_MAX);
 const _: () = assert!(REPLICAS_DEFAULT <= REPLICAS_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= REQUEST_BYTES_MAX);
+const _: () = assert!(FETCH_BYTES_MAX <= REQUEST_BYTES_MAX);
+
+/// Shards of a keyspace that were merged and of which it is remembered who knows what they decided: who asks for what one has decided that was merged before
+/// these is told that nobody knows any more. 16 bytes each, in a row that is read at every change of the shard map.
+pub const HEIRS_MAX: usize = 256;

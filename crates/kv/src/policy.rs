@@ -1,5 +1,5 @@
-//! What somebody wants of a keyspace, and may want otherwise later: how far back its history reaches, how fresh reads are that do not say, and
-//! what writers wait for before they are answered.
+//! What somebody wants of a keyspace, and may want otherwise later: how far back its history reaches, how fresh reads are that do not say, how much a log
+//! keeps, and what writers wait for before they are answered.
 
 use crate::{Freshness, Level};
 use quorate_env::{DecodeError, Reader, Writer};
@@ -23,6 +23,10 @@ pub struct Policy {
     pub history: Option<Duration>,
     /// Of reads that do not say: strict, within, or any.
     pub freshness: Freshness,
+    /// Of a log: records older than this are cut off; `None` is never. Counted from when they were appended, by the clock of whoever leads the shard.
+    pub retain: Option<Duration>,
+    /// Of a log: the oldest records are cut off while there are more than so many bytes of keys and values; `None` is never.
+    pub retain_bytes: Option<u64>,
     /// Whose disks a write must be on before it is acknowledged.
     pub replication: Replication,
     /// Whether a write is acknowledged only when its timestamp is surely over on every clock that keeps the bound its operator vouches for.
@@ -36,16 +40,22 @@ pub struct PolicyChange {
     pub history: Option<Option<Duration>>,
     /// See [`Policy::freshness`].
     pub freshness: Option<Freshness>,
+    /// See [`Policy::retain`].
+    pub retain: Option<Option<Duration>>,
+    /// See [`Policy::retain_bytes`].
+    pub retain_bytes: Option<Option<u64>>,
     /// See [`Policy::replication`].
     pub replication: Option<Replication>,
     /// See [`Policy::commit_wait`].
     pub commit_wait: Option<bool>,
 }
 
-/// Of a policy by which writers wait for a majority alone, so that the release before this one can read it.
-const FOR_A_MAJORITY: u8 = 1;
-/// Of one by which they wait for more.
-const VERSION: u8 = 2;
+/// Of a keyspace of which nothing is said that only a log has, so that the release before can read it.
+const KEYS: u8 = 1;
+/// Of a log that does not keep everything.
+const LOG: u8 = 2;
+/// Of a keyspace whose writers wait for more than a majority.
+const VERSION: u8 = 3;
 
 const MAJORITY: u8 = 0;
 const ALL: u8 = 1;
@@ -53,15 +63,17 @@ const ALL: u8 = 1;
 impl Policy {
     /// Of keyspaces that somebody makes: some time for readers of old moments and for watches that were away, and no more than a disk holds of an
     /// hour's writes.
-    pub const OF_MADE: Self = Self {
-        history: Some(Duration::from_secs(60 * 60)),
+    pub const OF_MADE: Self = Self { history: Some(Duration::from_secs(60 * 60)), ..Self::OF_DEFAULT };
+
+    /// Of the default keyspace: as in etcd, clients compact it.
+    pub const OF_DEFAULT: Self = Self {
+        history: None,
         freshness: Freshness::Strict,
+        retain: None,
+        retain_bytes: None,
         replication: Replication::Majority,
         commit_wait: false,
     };
-
-    /// Of the default keyspace: as in etcd, clients compact it.
-    pub const OF_DEFAULT: Self = Self { history: None, ..Self::OF_MADE };
 
     /// What it is after a change.
     #[must_use]
@@ -69,26 +81,47 @@ impl Policy {
         Self {
             history: change.history.unwrap_or(self.history),
             freshness: change.freshness.unwrap_or(self.freshness),
+            retain: change.retain.unwrap_or(self.retain),
+            retain_bytes: change.retain_bytes.unwrap_or(self.retain_bytes),
             replication: change.replication.unwrap_or(self.replication),
             commit_wait: change.commit_wait.unwrap_or(self.commit_wait),
         }
     }
 
-    /// The lowest level at which a row with this encoding may be written.
+    /// Whether records are cut off by themselves.
+    #[must_use]
+    pub fn retains(&self) -> bool {
+        self.retain.is_some() || self.retain_bytes.is_some()
+    }
+
+    /// The lowest level at which its encoding may be in a log.
     #[must_use]
     pub fn level_of(row: &[u8]) -> Level {
-        if row.first().is_some_and(|version| *version > FOR_A_MAJORITY) { Level::REPLICATION } else { Level::FIRST }
+        match row.first() {
+            Some(&KEYS) => Level::FIRST,
+            Some(&LOG) => Level::LOGS,
+            _ => Level::REPLICATION,
+        }
     }
 
     /// The encoding.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        let plain = self.replication == Replication::Majority && !self.commit_wait;
-        w.u8(if plain { FOR_A_MAJORITY } else { VERSION });
-        w.varint(self.history.map_or(0, |history| u64::try_from(history.as_millis()).unwrap_or(u64::MAX)));
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let waits = self.replication != Replication::Majority || self.commit_wait;
+        w.u8(match (waits, self.retains()) {
+            (true, _) => VERSION,
+            (false, true) => LOG,
+            (false, false) => KEYS,
+        });
+        w.varint(self.history.map_or(0, ms));
         self.freshness.encode(&mut w);
-        if !plain {
+        if waits || self.retains() {
+            w.varint(self.retain.map_or(0, ms));
+            w.varint(self.retain_bytes.unwrap_or(0));
+        }
+        if waits {
             w.u8(match self.replication {
                 Replication::Majority => MAJORITY,
                 Replication::All => ALL,
@@ -109,8 +142,12 @@ impl Policy {
             return Err(r.error("policy version"));
         }
         let history = Some(r.varint("history")?).filter(|ms| *ms > 0).map(Duration::from_millis);
-        let mut policy = Self { history, freshness: Freshness::decode(&mut r)?, ..Self::OF_MADE };
-        if version > FOR_A_MAJORITY {
+        let mut policy = Self { history, freshness: Freshness::decode(&mut r)?, ..Self::OF_DEFAULT };
+        if version > KEYS {
+            policy.retain = Some(r.varint("retained time")?).filter(|ms| *ms > 0).map(Duration::from_millis);
+            policy.retain_bytes = Some(r.varint("retained bytes")?).filter(|bytes| *bytes > 0);
+        }
+        if version > LOG {
             policy.replication = match r.u8("replication")? {
                 MAJORITY => Replication::Majority,
                 ALL => Replication::All,
@@ -131,15 +168,20 @@ mod tests {
     fn what_is_written_is_read_again() {
         let dashboard = PolicyChange { freshness: Some(Freshness::Any), ..PolicyChange::default() };
         let audit = PolicyChange { history: Some(None), ..PolicyChange::default() };
+        let short = PolicyChange { retain: Some(Some(Duration::from_secs(9))), ..PolicyChange::default() };
+        let small = PolicyChange { retain_bytes: Some(Some(1 << 30)), ..PolicyChange::default() };
         let ledger = PolicyChange { replication: Some(Replication::All), ..PolicyChange::default() };
         let orders = PolicyChange { commit_wait: Some(true), ..PolicyChange::default() };
-        let made = [dashboard, audit, ledger, orders].map(|change| Policy::OF_MADE.with(change));
-        for policy in made.into_iter().chain([Policy::OF_MADE, Policy::OF_DEFAULT, made[2].with(orders)]) {
+        let changes = [dashboard, audit, short, small, ledger, orders];
+        let changed = changes.map(|change| Policy::OF_MADE.with(change));
+        assert_eq!(changed.map(|policy| Policy::level_of(&policy.encode()).0), [1, 1, 8, 8, 9, 9]);
+        let both = changed[2].with(orders);
+        for policy in [Policy::OF_MADE, Policy::OF_DEFAULT, both].into_iter().chain(changed) {
             assert_eq!(Policy::decode(policy.encode().into()), Ok(policy));
         }
-        assert!(Policy::decode(vec![3, 0, 0].into()).is_err());
+        assert!(Policy::decode(vec![4, 0, 0].into()).is_err());
         assert!(Policy::decode(vec![2, 0, 0].into()).is_err());
-        assert!(Policy::decode(vec![2, 0, 0, 2, 0].into()).is_err());
+        assert!(Policy::decode(vec![3, 0, 0, 0, 0, 2, 0].into()).is_err());
         assert!(Policy::decode(vec![1, 0, 0, 0].into()).is_err());
     }
 

@@ -121,6 +121,9 @@ pub struct RangeOp {
     pub min_create: u64,
     /// Only keys created at or before; 0 is no bound.
     pub max_create: u64,
+    /// No more once so many bytes of keys and values were found; 0 is no bound. The first is returned whatever its size, and what comes behind the last is
+    /// not counted.
+    pub bytes_max: u64,
 }
 
 impl RangeOp {
@@ -138,6 +141,7 @@ impl RangeOp {
             max_mod: 0,
             min_create: 0,
             max_create: 0,
+            bytes_max: 0,
         }
     }
 }
@@ -416,9 +420,13 @@ impl RangeOp {
         });
         // A varint of 0 says that no revision is given, so the revision 0 has a flag.
         let zero = self.revision == Some(Revision(0));
-        w.u8(u8::from(self.keys_only) | u8::from(self.count_only) << 1 | u8::from(zero) << 2);
+        let bounded = self.bytes_max != 0;
+        w.u8(u8::from(self.keys_only) | u8::from(self.count_only) << 1 | u8::from(zero) << 2 | u8::from(bounded) << 3);
         for bound in [self.min_mod, self.max_mod, self.min_create, self.max_create] {
             w.varint(bound);
+        }
+        if bounded {
+            w.varint(self.bytes_max);
         }
     }
 
@@ -443,7 +451,7 @@ impl RangeOp {
         let sort = by.map(|by| Sort { by, descending: sort & 0x10 != 0, after_limit: sort & 0x20 != 0 });
         let flags = r.u8("range flags")?;
         let zero = flags & 4 != 0;
-        if flags > 7 || zero && revision.0 != 0 {
+        if flags > 15 || zero && revision.0 != 0 {
             return Err(r.error("range flags"));
         }
         let revision = (zero || revision.0 != 0).then_some(revision);
@@ -458,6 +466,7 @@ impl RangeOp {
             max_mod: r.varint("max mod revision")?,
             min_create: r.varint("min create revision")?,
             max_create: r.varint("max create revision")?,
+            bytes_max: if flags & 8 != 0 { r.varint("bytes at most")? } else { 0 },
         })
     }
 }

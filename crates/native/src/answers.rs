@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use quorate_env::ShardId;
 use quorate_kv::across::TxId;
-use quorate_kv::{Error, KeyValue};
+use quorate_kv::{Error, KeyValue, Refusal};
 use serde_json::{Value, json};
 
 /// Why there is no good answer.
@@ -87,6 +87,15 @@ impl Failure {
         })
     }
 
+    /// What a log's offsets have to do with it, under a name.
+    fn offset(&self) -> Value {
+        match self {
+            Self::Core(Error::Refused(Refusal::Trimmed { first })) => json!({ "first": first }),
+            Self::Core(Error::Refused(Refusal::BeyondEnd { end })) => json!({ "end": end }),
+            _ => Value::Null,
+        }
+    }
+
     /// What to ask about when nobody knows whether it was done, if that has a name.
     pub fn id(&self) -> Option<String> {
         match self {
@@ -143,7 +152,7 @@ impl IntoResponse for Failure {
         match self {
             Self::ConditionFailed(Some(now)) => refused(reason, &message, json!({ "now": now.as_ref().map(Kv::from) })),
             Self::Elsewhere(url) => ([(header::LOCATION, url)], refused(reason, &message, Value::Null)).into_response(),
-            _ => refused(reason, &message, Value::Null),
+            _ => refused(reason, &message, self.offset()),
         }
     }
 }
@@ -160,7 +169,7 @@ pub(crate) async fn no_such_method(method: Method, uri: Uri) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_kv::{Refusal, Unavailable};
+    use quorate_kv::Unavailable;
 
     #[test]
     fn ids_survive() {

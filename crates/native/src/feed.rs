@@ -89,7 +89,7 @@ pub(crate) fn spec(
 pub(crate) struct Stop(pub tokio::sync::watch::Receiver<bool>);
 
 impl Stop {
-    async fn wait(&mut self) {
+    pub async fn wait(&mut self) {
         if self.0.wait_for(|stop| *stop).await.is_err() {
             // Nobody is left who could say so.
             std::future::pending::<()>().await;

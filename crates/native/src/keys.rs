@@ -2,7 +2,7 @@
 
 use crate::answers::Failure;
 use crate::freshness;
-use crate::names::keyspace;
+use crate::names::keyspace_of_keys;
 use crate::place::{Facts, Place, Terms, Written};
 use crate::query::{Query, key_of};
 use crate::transactions::client_key;
@@ -38,7 +38,7 @@ async fn place(uri: &Uri, db: &Arc<dyn Db>) -> Result<Place, Failure> {
 
 async fn named(uri: &Uri, db: &Arc<dyn Db>) -> Result<Place, Failure> {
     let (name, key) = key_of(uri, ROUTE)?;
-    Place::new(keyspace(&name, db).await?.id, key)
+    Place::new(keyspace_of_keys(&name, db).await?.id, key)
 }
 
 fn facts(condition: &Condition) -> Result<Facts, String> {
@@ -68,7 +68,7 @@ fn done(written: &Written) -> Value {
 pub(crate) async fn get(State(db): State<Arc<dyn Db>>, uri: Uri) -> Result<Json<There>, Failure> {
     let query = Query::of(&uri, &["freshness"])?;
     let (name, key) = key_of(&uri, ROUTE)?;
-    let keyspace = keyspace(&name, &db).await?;
+    let keyspace = keyspace_of_keys(&name, &db).await?;
     let freshness = query.freshness(keyspace.policy.freshness)?;
     let (kv, token) = Place::new(keyspace.id, key)?.get(freshness, &db).await?;
     Ok(Json(There { outcome: "done", kv: Kv::from(&kv), token: freshness::told(token) }))

@@ -1,7 +1,6 @@
 //! `/v1/keyspaces`: which there are, new ones, what is wanted of them, and splits.
 
 use crate::answers::Failure;
-use crate::policy::Wanted;
 use crate::query::Query;
 use crate::words::{Text, parse};
 use crate::{freshness, policy};
@@ -34,6 +33,8 @@ pub(crate) struct Wish {
 pub(crate) struct Change {
     history: Option<String>,
     freshness: Option<String>,
+    retain: Option<String>,
+    retain_bytes: Option<String>,
     replication: Option<String>,
     commit_wait: Option<bool>,
 }
@@ -49,6 +50,7 @@ fn told(keyspace: &Keyspace, homes: &[ShardHomes], replicas: Option<usize>) -> V
     let kind = match keyspace.kind {
         KeyspaceKind::Ordered => "ordered",
         KeyspaceKind::Ranged => "ranged",
+        KeyspaceKind::Log => "log",
     };
     let names = |members: &[Member]| members.iter().map(|member| member.name.clone()).collect::<Vec<_>>();
     let shards = keyspace.shards.iter().map(|(start, shard)| {
@@ -63,6 +65,10 @@ fn told(keyspace: &Keyspace, homes: &[ShardHomes], replicas: Option<usize>) -> V
     let (history, fresh) = (policy::history_words(&keyspace.policy), freshness::words(keyspace.policy.freshness));
     let mut told = json!({ "name": keyspace.name, "id": keyspace.id.0, "kind": kind, "shards": shards });
     (told["history"], told["freshness"]) = (history.into(), fresh.into());
+    if keyspace.kind == KeyspaceKind::Log {
+        told["retain"] = policy::retain_words(&keyspace.policy).into();
+        told["retain_bytes"] = policy::retain_bytes_words(&keyspace.policy).into();
+    }
     told["replication"] = policy::replication_words(&keyspace.policy).into();
     told["commit_wait"] = keyspace.policy.commit_wait.into();
     if let Some(replicas) = replicas {
@@ -91,7 +97,8 @@ pub(crate) async fn create(
     let kind = match wish.kind.as_str() {
         "ordered" => KeyspaceKind::Ordered,
         "ranged" => KeyspaceKind::Ranged,
-        other => return Err(Failure::Bad(format!("kind is \"ordered\" or \"ranged\", not {other:?}"))),
+        "log" => KeyspaceKind::Log,
+        other => return Err(Failure::Bad(format!("kind is \"ordered\", \"ranged\" or \"log\", not {other:?}"))),
     };
     let starts = wish.split_at.iter().map(Text::bytes).collect::<Result<_, _>>().map_err(Failure::Bad)?;
     let replicas = wish.replicas.unwrap_or(limits::REPLICAS_DEFAULT);
@@ -105,9 +112,12 @@ pub(crate) async fn change(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Failure> {
     let change: Change = parse(body)?;
-    let Change { history, freshness, replication, commit_wait } = &change;
-    let (history, freshness, replication) = (history.as_deref(), freshness.as_deref(), replication.as_deref());
-    let change = policy::parse(Wanted { history, freshness, replication, commit_wait: *commit_wait })?;
+    let Change { history, freshness, retain, retain_bytes, replication, commit_wait } = &change;
+    let [history, freshness, retain, retain_bytes, replication] =
+        [history, freshness, retain, retain_bytes, replication].map(|words| words.as_deref());
+    let commit_wait = *commit_wait;
+    let change =
+        policy::parse(policy::Words { history, freshness, retain, retain_bytes, replication, commit_wait })?;
     let changed = db.change_policy(known(&name, &db).await?.id, change).await?;
     Ok(Json(placed(&*db, &changed)))
 }

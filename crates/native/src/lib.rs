@@ -3,6 +3,7 @@
 //! ```text
 //!   POST /v1/tx, GET PUT DELETE /v1/kv ──> words, query ──┬─> place, scan ──> kv::across::Transaction ──> kv::Db::transact
 //!   POST DELETE /v1/locks ──> locks ──────────────────────┤                   kv::reserve::Wish ─────────> kv::Db::reserve
+//!   POST GET DELETE /v1/logs ──> logs ────────────────────┤                   kv::log::Fetch ────────────> kv::Db::look
 //!   quorate.v1.Quorate/Transact, ...   ──> grpc ──────────┤
 //!   GET /v1/watch, Quorate/Watch                          └─> feed ──> kv::Db::watch ──> server-sent events, messages
 //!   every answer is done, refused with a reason, or unknown with an id to ask about later
@@ -17,6 +18,7 @@ pub mod grpc;
 mod keys;
 mod keyspaces;
 mod locks;
+mod logs;
 mod names;
 mod nodes;
 mod percent;
@@ -83,6 +85,9 @@ fn routes() -> Vec<Route> {
         route(Method::GET, "/v1/status/{id}", transactions::status),
         route(Method::POST, "/v1/locks/{name}", locks::reserve),
         route(Method::DELETE, "/v1/locks/{name}", locks::release),
+        route(Method::POST, "/v1/logs/{name}", logs::append),
+        route(Method::GET, "/v1/logs/{name}", logs::fetch),
+        route(Method::DELETE, "/v1/logs/{name}", logs::trim),
         route(Method::GET, "/v1/keyspaces", keyspaces::list),
         route(Method::POST, "/v1/keyspaces", keyspaces::create),
         route(Method::PATCH, "/v1/keyspaces/{name}", keyspaces::change),

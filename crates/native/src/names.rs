@@ -1,7 +1,7 @@
 //! The keyspaces that a request names.
 
 use crate::answers::Failure;
-use quorate_kv::{Db, Keyspace};
+use quorate_kv::{Db, Error, Keyspace, KeyspaceKind, Refusal};
 use std::sync::Arc;
 
 /// Keyspaces, by name.
@@ -20,6 +20,12 @@ impl Names {
         Ok(known)
     }
 
+    /// One that holds keys: reads of a log are fetches.
+    pub fn find_keys(&self, name: &str) -> Result<&Keyspace, Failure> {
+        let found = self.find(name)?;
+        if found.kind == KeyspaceKind::Log { Err(Error::from(Refusal::KeysInLog).into()) } else { Ok(found) }
+    }
+
     pub fn find(&self, name: &str) -> Result<&Keyspace, Failure> {
         self.0.iter().find(|keyspace| keyspace.name == name).ok_or_else(|| Failure::NoKeyspace(name.into()))
     }
@@ -30,12 +36,17 @@ pub(crate) async fn keyspace(name: &str, db: &Arc<dyn Db>) -> Result<Keyspace, F
     Names::of(&[name], db).await?.find(name).cloned()
 }
 
+/// The same, if it holds keys.
+pub(crate) async fn keyspace_of_keys(name: &str, db: &Arc<dyn Db>) -> Result<Keyspace, Failure> {
+    Names::of(&[name], db).await?.find_keys(name).cloned()
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use bytes::Bytes;
     use quorate_env::ShardId;
-    use quorate_kv::{KeyspaceId, KeyspaceKind, Policy};
+    use quorate_kv::{KeyspaceId, Policy};
 
     /// One keyspace, "orders", cut at some keys.
     pub(crate) fn names(cuts: &[&'static str]) -> Names {

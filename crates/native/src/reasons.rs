@@ -35,6 +35,8 @@ reasons! {
     NotHere = "not_here", TEMPORARY_REDIRECT;
     BadRequest = "bad_request", BAD_REQUEST;
     NotOrdered = "not_ordered", BAD_REQUEST;
+    KeysInLog = "keys_in_log", BAD_REQUEST;
+    NotLog = "not_log", BAD_REQUEST;
     NoSuchKey = "no_such_key", NOT_FOUND;
     NoSuchKeyspace = "no_such_keyspace", NOT_FOUND;
     NoSuchPage = "no_such_page", NOT_FOUND;
@@ -45,7 +47,9 @@ reasons! {
     Conflict = "conflict", CONFLICT;
     KeyspaceExists = "keyspace_exists", CONFLICT;
     LockLost = "lock_lost", CONFLICT;
+    Trimmed = "trimmed", GONE;
     TooLarge = "too_large", PAYLOAD_TOO_LARGE;
+    BeyondEnd = "beyond_end", RANGE_NOT_SATISFIABLE;
     FeatureLevel = "feature_level", SERVICE_UNAVAILABLE;
     NoClockBound = "no_clock_bound", SERVICE_UNAVAILABLE;
     NoLeader = "no_leader", SERVICE_UNAVAILABLE;
@@ -86,9 +90,14 @@ impl From<&Refusal> for Reason {
             Refusal::KeyspaceNotFound => Self::NoSuchKeyspace,
             Refusal::KeyspaceExists => Self::KeyspaceExists,
             Refusal::NotOrdered => Self::NotOrdered,
-            Refusal::TooLarge { .. } | Refusal::TooManyShards { .. } | Refusal::TooManyReserved { .. } => {
-                Self::TooLarge
-            }
+            Refusal::KeysInLog => Self::KeysInLog,
+            Refusal::NotLog => Self::NotLog,
+            Refusal::Trimmed { .. } => Self::Trimmed,
+            Refusal::BeyondEnd { .. } => Self::BeyondEnd,
+            Refusal::TooLarge { .. }
+            | Refusal::TooManyShards { .. }
+            | Refusal::TooManyRecords { .. }
+            | Refusal::TooManyReserved { .. } => Self::TooLarge,
             _ => Self::BadRequest,
         }
     }

@@ -6,7 +6,7 @@
 use crate::answers::Failure;
 use crate::freshness;
 use crate::keys::ROUTE;
-use crate::names::keyspace;
+use crate::names::keyspace_of_keys;
 use crate::percent;
 use crate::query::{Query, keyspace_of};
 use crate::words::Kv;
@@ -136,7 +136,7 @@ pub(crate) async fn page(
 }
 
 pub(crate) async fn scan(State(db): State<Arc<dyn Db>>, uri: Uri) -> Result<Json<Page>, Failure> {
-    let keyspace = keyspace(&keyspace_of(&uri, ROUTE)?, &db).await?;
+    let keyspace = keyspace_of_keys(&keyspace_of(&uri, ROUTE)?, &db).await?;
     let wish = Wish::of(&uri, &keyspace)?;
     let (kvs, next, token) = page(&wish, &keyspace, &db).await?;
     let next = next.map(|next| wish.address(&keyspace, &next));

@@ -46,6 +46,9 @@ pub(crate) async fn transact(
         "repeated": result.repeated,
         "reads": reads,
     });
+    if !result.appended.is_empty() {
+        answer["appended"] = json!(result.appended);
+    }
     if let Some(token) = freshness::told(result.at) {
         answer["token"] = json!(token);
     }
@@ -71,7 +74,8 @@ pub(crate) async fn carry_out(
         return Err(Failure::Bad(why.into()));
     }
     let looked = db.look(looks, freshness).await?;
-    Ok(TransactionResult { succeeded: true, looks: looked.looks, repeated: false, at: looked.token })
+    let (looks, at) = (looked.looks, looked.token);
+    Ok(TransactionResult { succeeded: true, looks, at, ..TransactionResult::default() })
 }
 
 pub(crate) async fn status(State(db): State<Arc<dyn Db>>, Path(id): Path<String>) -> Result<Json<Value>, Failure> {
@@ -111,7 +115,7 @@ fn translate(body: &words::Transaction, names: &Names) -> Result<Transaction, Fa
         transaction.checks.push(check(compare, names)?);
     }
     for read in &body.read {
-        let (keyspace, range) = (names.find(&read.keyspace)?.id, read.range().map_err(Failure::Bad)?);
+        let (keyspace, range) = (names.find_keys(&read.keyspace)?.id, read.range().map_err(Failure::Bad)?);
         transaction.looks.push(Look { keyspace, range, limit: read.limit });
     }
     for (words, into) in [(&body.write, &mut transaction.success), (&body.otherwise, &mut transaction.failure)] {
@@ -153,11 +157,16 @@ fn check(compare: &words::Compare, names: &Names) -> Result<Check, Failure> {
 }
 
 fn translate_write(write: &words::Write) -> Result<Write, String> {
+    if let words::Write { append: Some(records), put: None, value: None, delete: None, delete_prefix: None, .. } = write
+    {
+        return Ok(Write::Append(words::records(records)?));
+    }
     match (&write.put, &write.value, &write.delete, &write.delete_prefix) {
+        _ if write.append.is_some() => Err("a write that appends does nothing else".into()),
         (Some(key), Some(value), None, None) => Ok(Write::Put { key: key.bytes()?, value: value.bytes()? }),
         (None, None, Some(key), None) => Ok(Write::Delete(KeyRange::single(key.bytes()?))),
         (None, None, None, Some(prefix)) => Ok(Write::Delete(KeyRange::prefix(prefix.bytes()?))),
-        _ => Err("a write is put with value, or delete, or delete_prefix".into()),
+        _ => Err("a write is put with value, or delete, or delete_prefix, or append".into()),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use crate::answers::Failure;
 use crate::feed::{self, Stop, Told, Tongue, compacted_message};
-use crate::names::keyspace;
+use crate::names::keyspace_of_keys;
 use crate::query::{Query, keyspace_of, number};
 use crate::reasons::Reason;
 use crate::words::{Kv, Text};
@@ -129,7 +129,7 @@ pub(crate) async fn watch(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let spec = wish(&uri, &headers)?;
-    let keyspace = keyspace(&keyspace_of(&uri, ROUTE)?, &db).await?;
+    let keyspace = keyspace_of_keys(&keyspace_of(&uri, ROUTE)?, &db).await?;
     let page = uri.path_and_query().map_or(ROUTE, |page| page.as_str());
     let tongue = Sse { prev: spec.prev_kv };
     let chunks = ReceiverStream::new(feed::open(&db, keyspace.id, spec, tongue, stop, page)?);

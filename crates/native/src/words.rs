@@ -108,7 +108,25 @@ pub(crate) struct Compare {
     pub exists: Option<bool>,
 }
 
-/// A write: `put` a key and its `value`, or `delete` a key, or the keys with `delete_prefix`.
+/// What is appended to a log.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    /// Empty, if nothing is said.
+    pub key: Option<Text>,
+    pub value: Text,
+}
+
+/// Records, in their order.
+pub(crate) fn records(words: &[Record]) -> Result<Vec<quorate_kv::log::Record>, String> {
+    let one = |record: &Record| {
+        let key = record.key.as_ref().map(Text::bytes).transpose()?.unwrap_or_default();
+        Ok(quorate_kv::log::Record { key, value: record.value.bytes()? })
+    };
+    words.iter().map(one).collect()
+}
+
+/// A write: `put` a key and its `value`, or `delete` a key, or the keys with `delete_prefix`; or `append` records to a log.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Write {
@@ -117,6 +135,7 @@ pub(crate) struct Write {
     pub value: Option<Text>,
     pub delete: Option<Text>,
     pub delete_prefix: Option<Text>,
+    pub append: Option<Vec<Record>>,
 }
 
 /// What must be so of a key before it is written: everything that is named.

@@ -171,7 +171,11 @@ impl RuntimeDb {
 
     async fn submitted(&self, keyspace: KeyspaceId, command: Command) -> Result<Applied, Error> {
         check_limits(&command)?;
-        match self.ask(Request::Submit { shard: self.shard_of(keyspace)?, command }).await? {
+        let shard = match &command {
+            Command::Trim { .. } => self.log_of(keyspace)?,
+            _ => self.shard_of(keyspace)?,
+        };
+        match self.ask(Request::Submit { shard, command }).await? {
             Reply::Applied(applied) => Ok(applied),
             _ => unreachable!("a command was submitted"),
         }
@@ -240,7 +244,17 @@ impl RuntimeDb {
         match self.map().keyspaces.get(keyspace) {
             None => Err(Refusal::KeyspaceNotFound),
             Some(Keyspace { kind: KeyspaceKind::Ranged, .. }) => Err(Refusal::NotOrdered),
+            Some(Keyspace { kind: KeyspaceKind::Log, .. }) => Err(Refusal::KeysInLog),
             Some(Keyspace { kind: KeyspaceKind::Ordered, shards, .. }) => Ok(shards[0].1),
+        }
+    }
+
+    /// The one shard of a log.
+    fn log_of(&self, keyspace: KeyspaceId) -> Result<ShardId, Refusal> {
+        match self.map().keyspaces.get(keyspace) {
+            None => Err(Refusal::KeyspaceNotFound),
+            Some(Keyspace { kind: KeyspaceKind::Log, shards, .. }) => Ok(shards[0].1),
+            Some(_) => Err(Refusal::NotLog),
         }
     }
 }
@@ -338,7 +352,7 @@ impl Db for RuntimeDb {
     }
 
     fn watch(&self, keyspace: KeyspaceId) -> Result<WatchSession, Error> {
-        let shard = self.shard_of(keyspace)?;
+        let shard = self.shard_of(keyspace).or_else(|why| self.log_of(keyspace).map_err(|_| why))?;
         if !self.map().placements.opens(shard, self.identity.node) {
             return Err(Unavailable::NotHere.into());
         }

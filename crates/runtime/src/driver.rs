@@ -16,7 +16,7 @@ use crate::net::{self, Peers};
 use crate::recording::{self, Eyes, Recorded, Recorder, TraceOptions};
 use crate::watch::Sink;
 use quorate_cluster::{
-    BootError, BootMember, Input, Lost, Mended, Node, NodeConfig, Outputs, Reply, Request, RequestId, SplitLoad,
+    BootError, BootMember, Input, Lost, Mended, Node, NodeConfig, Outputs, Reply, Request, RequestId, SplitLoad, Merges,
     Timing, WatchRequest, bounds,
 };
 use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
@@ -77,6 +77,8 @@ pub struct Options {
     pub split_bytes: u64,
     /// Operations a second beyond which a shard is split; see [`NodeConfig::split_load`].
     pub split_ops: u64,
+    /// Bytes up to which a shard may be merged; see [`NodeConfig::merges`].
+    pub merge_bytes: u64,
     /// Time after which a client's request is given up.
     pub request_timeout: Duration,
     /// Sizes of log and store.
@@ -177,6 +179,7 @@ impl Runtime {
             flush_bytes: bounds::FLUSH_BYTES,
             split_bytes: options.split_bytes,
             split_load: SplitLoad::beyond(options.split_ops),
+            merges: Merges::below(options.merge_bytes),
             unflushed_bytes_max: bounds::UNFLUSHED_BYTES_MAX,
             log_keep_bytes: bounds::LOG_KEEP_BYTES,
             log_hold_bytes: bounds::LOG_HOLD_BYTES,
@@ -386,6 +389,7 @@ impl Lane {
         loop {
             let now = self.clock.now();
             if now >= next_tick {
+                self.abandon(now);
                 self.node.step(now, Input::Tick { wall: self.clock.wall() });
                 let ShardCounts { here, led, asleep } = self.node.counts();
                 let LaneStats { shards: all, led: leaders, asleep: sleepers, .. } = &*self.stats;
@@ -432,6 +436,14 @@ impl Lane {
         drop(self.log);
         drop(self.store);
         self.dir
+    }
+
+    /// What nobody waits for any more, because its client is gone, need not be gone on with.
+    fn abandon(&mut self, now: quorate_env::Instant) {
+        let gone = self.waiting.extract_if(|_, reply| reply.is_closed());
+        for (id, _) in gone.collect::<Vec<_>>() {
+            self.node.step(now, Input::Abandon { id });
+        }
     }
 
     /// What a step has changed is recorded before anybody is told.

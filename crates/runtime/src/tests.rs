@@ -46,6 +46,7 @@ async fn start(dir: &Path, names: &[(&str, u16)], name: &str, listener: Option<T
         clock_bound: None,
         split_bytes: u64::MAX,
         split_ops: u64::MAX,
+        merge_bytes: 0,
         timing: Timing::default(),
         request_timeout: Duration::from_secs(5),
         disk: DiskOptions::default(),

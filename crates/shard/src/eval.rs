@@ -43,17 +43,17 @@ pub(crate) fn current(source: &Source, slot: Slot, key: &Bytes) -> Result<Option
 /// The value of a key at a moment.
 pub(crate) fn as_of(source: &Source, slot: Slot, key: &Bytes, at: &Moment) -> Result<Option<KeyValue>, RowError> {
     match current(source, slot, key)? {
-        Some(kv) if at.sees(kv.mod_revision) => Ok(Some(kv)),
+        Some(kv) if at.sees(key, kv.mod_revision) => Ok(Some(kv)),
         _ => former(source, slot, key, at),
     }
 }
 
 /// The newest former value of a key that a moment sees.
 pub(crate) fn former(source: &Source, slot: Slot, key: &Bytes, at: &Moment) -> Result<Option<KeyValue>, RowError> {
-    let (from, to) = (slot.history(key, at.youngest()), slot.history_behind(key));
+    let (from, to) = (slot.history(key, at.youngest(key)), slot.history_behind(key));
     for row in source.scan(Bound::Included(from), Bound::Excluded(to)) {
         let (row, value) = row?;
-        if at.sees(rows::parse_history(&row).ok_or_else(malformed)?.1) {
+        if at.sees(key, rows::parse_history(&row).ok_or_else(malformed)?.1) {
             return Ok(rows::decode_former(key.clone(), &value)?);
         }
     }
@@ -124,7 +124,7 @@ pub(crate) fn visit(
         let former = if order.is_ge() { past.next().transpose()? } else { None };
         let visible = match (current, at) {
             (Some(kv), None) => Some(kv),
-            (Some(kv), Some(at)) if at.sees(kv.mod_revision) => Some(kv),
+            (Some(kv), Some(at)) if at.sees(&kv.key, kv.mod_revision) => Some(kv),
             _ => former.and_then(|(_, kv)| kv),
         };
         if let Some(kv) = visible
@@ -173,11 +173,11 @@ impl Iterator for FormerAt {
             };
             let Some((key, revision)) = rows::parse_history(&row) else { return Some(Err(malformed())) };
             let finished = self.done.as_ref() == Some(&key);
-            if finished || !self.at.sees(revision) {
+            if finished || !self.at.sees(&key, revision) {
                 skipped += 1;
                 if skipped > SKIP_MAX {
                     skipped = 0;
-                    let next = self.at.below(revision);
+                    let next = self.at.below(&key, revision);
                     let to = if finished { self.slot.history_behind(&key) } else { self.slot.history(&key, next) };
                     self.seek(to);
                 }
@@ -217,7 +217,13 @@ pub(crate) fn range_at(
     let all = op.sort.is_some_and(|sort| !sort.after_limit) || filtered || op.limit == 0;
     let keep_max = if all { usize::MAX } else { usize::try_from(op.limit).unwrap_or(usize::MAX).saturating_add(1) };
     let mut result = RangeResult::default();
+    let (mut bytes, mut cut) = (0, false);
     visit(source, slot, &op.range, at, &mut |mut kv| {
+        bytes += (kv.key.len() + kv.value.len()) as u64;
+        if op.bytes_max > 0 && result.count > 0 && bytes > op.bytes_max {
+            cut = true;
+            return ControlFlow::Break(());
+        }
         result.count += 1;
         if !op.count_only && result.kvs.len() < keep_max && in_bounds(op, &kv) {
             if op.keys_only && op.sort.is_none_or(|sort| sort.by != SortBy::Value) {
@@ -227,6 +233,7 @@ pub(crate) fn range_at(
         }
         ControlFlow::Continue(())
     })?;
+    result.more = cut;
     if let Some(sort) = op.sort {
         result.kvs.sort_by(|a, b| {
             let order = match sort.by {

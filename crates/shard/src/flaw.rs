@@ -51,8 +51,30 @@ pub enum Flaw {
     ReserveOverPrepared,
     /// A moment is taken to be closed although a transaction is prepared that may turn out to have happened by then.
     CloseOverPrepared,
+    /// Whoever appends to a log does not wait for others that may have appended before.
+    EndUnlocked,
+    /// Records are appended when a transaction is prepared, and stay if it is aborted.
+    AppendAtPrepare,
+    /// The next offset is that behind the last record that is left.
+    EndFromRows,
+    /// A log is cut off, and its first offset stays what it was.
+    CutUnmarked,
+    /// One record more is removed than was cut off.
+    SweepAhead,
+    /// A snapshot lacks the row that says where a log begins and ends.
+    BoundsLeftBehind,
     /// A moment lacks what had been decided elsewhere by then, and was carried out here later.
     LateLeftOut,
+    /// A shard yields whatever is under way in it, and whatever its history tells.
+    YieldAtOnce,
+    /// A shard goes on serving its keys when it has yielded.
+    ServeYielded,
+    /// What clients did under their keys is not known to the shard that has taken over another.
+    ForgetKeysInMerge,
+    /// A shard that has taken over another goes on with its own clock, whatever the other's was.
+    MergeBackInTime,
+    /// A moment takes no notice of which keys came from another shard, with revisions of that one.
+    AnnexUnread,
 }
 
 /// Of the entries, one in so many is skipped.

@@ -243,11 +243,12 @@ impl Machine {
         !self.births.is_empty()
     }
 
-    /// Whether nothing that it holds asks for anything to be done by itself: no lease and no reservation may run out, no transaction waits to be settled, and no shard that was split
-    /// off to be weaned.
+    /// Whether nothing that it holds asks for anything to be done by itself: no lease and no reservation may run out, no transaction waits to be settled, no shard that was split
+    /// off to be weaned, and none is being merged.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
-        self.leases.is_empty() && self.births.is_empty() && self.ledger.is_settled()
+        let merging = self.meta.yielded || self.meta.absorbing.is_some();
+        self.leases.is_empty() && self.births.is_empty() && self.ledger.is_settled() && !merging
     }
 
     /// Whether something of a range is prepared for a transaction.
@@ -481,12 +482,15 @@ impl<'a> Transaction<'a> {
                 None => Err(Refusal::UnknownProcedure),
             },
             Command::Across { tx, step } => self.step_across(*tx, step)?.map(Outcome::Stepped),
-            Command::Split { at, child } => self.split(at, *child),
+            Command::Split { at, child } => self.split(at, *child)?,
             Command::Wean { child } => {
                 self.wean(*child, output);
                 Ok(Outcome::Weaned)
             }
             Command::Reserve { by, step } => self.step_of_reservation(*by, step)?,
+            Command::Yield { range } => Ok(self.give_up(range)?),
+            Command::Absorb(page) => self.absorb(page)?,
+            Command::Trim { before } => Ok(Outcome::Trimmed(self.trim(*before)?)),
         };
         if let Some(revision) = self.writing.take() {
             self.meta.revision = revision;
@@ -524,6 +528,11 @@ impl<'a> Transaction<'a> {
 
     pub(crate) fn delete_row(&mut self, key: Bytes) {
         self.meta.state_hash = checksum::chain(!self.meta.state_hash, &key[rows::SLOT_BYTES..]);
+        self.batch.delete(key);
+    }
+
+    /// Removes a row that is not replicated state any more: each replica has it, or has it not.
+    pub(crate) fn discard(&mut self, key: Bytes) {
         self.batch.delete(key);
     }
 
@@ -809,6 +818,8 @@ impl<'a> Transaction<'a> {
             return Err(Refusal::RevisionCompacted { compacted });
         }
         self.meta.compacted = Some(revision);
+        // History does not reach back any more to when another shard had these keys.
+        self.meta.annexes.retain(|annex| annex.revision > revision);
         output.compacted = true;
         Ok(Outcome::Compacted)
     }
@@ -825,6 +836,10 @@ fn branch(txn: &Txn, holds: bool) -> &[Op] {
 impl Machine {
     pub(crate) fn parts(&self) -> (&Arc<dyn Store>, &Source, Slot, &Meta) {
         (&self.store, &self.source, self.slot, &self.meta)
+    }
+
+    pub(crate) fn leases_and_ledger(&self) -> (&Leases, &Ledger) {
+        (&self.leases, &self.ledger)
     }
 
     pub(crate) fn has(&self, flaw: Flaw) -> bool {

@@ -1,9 +1,11 @@
 //! A replica's one row about itself, written with every entry it applies.
 
+use crate::merge::Absorbing;
+use crate::merge::annex::Annex;
 use crate::rows::Slot;
 use crate::source::Source;
 use bytes::Bytes;
-use quorate_env::{DecodeError, LogIndex, Reader, Term, Timestamp, WallMs, Writer};
+use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Term, Timestamp, WallMs, Writer};
 use quorate_kv::{KeyRange, Revision};
 use quorate_storage::store::StoreError;
 use thiserror::Error;
@@ -13,7 +15,9 @@ const WHOLE: u8 = 1;
 /// Of one that was.
 const SPLIT: u8 = 2;
 /// Of one that knows what time it is.
-const VERSION: u8 = 3;
+const TIMED: u8 = 3;
+/// Of one that is merged with another.
+const VERSION: u8 = 4;
 
 /// Where a replica's state machine stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +44,12 @@ pub struct Meta {
     pub clock: Timestamp,
     /// Moments before this cannot be told apart: what happened then has no timestamps.
     pub since: Timestamp,
+    /// Everything was given up to the shard before this one.
+    pub yielded: bool,
+    /// What the shard behind it has is on its way here.
+    pub absorbing: Option<Absorbing>,
+    /// Keys that came from other shards.
+    pub annexes: Vec<Annex>,
 }
 
 /// Why a replica's rows could not be opened.
@@ -74,6 +84,9 @@ impl Meta {
             closing: None,
             clock: Timestamp::ZERO,
             since: Timestamp::ZERO,
+            yielded: false,
+            absorbing: None,
+            annexes: Vec::new(),
         }
     }
 
@@ -81,9 +94,11 @@ impl Meta {
         let mut w = Writer::new();
         let timed = self.clock != Timestamp::ZERO;
         let whole = self.range == KeyRange::all() && self.closing.is_none() && !timed;
+        let merged = self.yielded || self.absorbing.is_some() || !self.annexes.is_empty();
         w.u8(match whole {
             true => WHOLE,
-            false if timed => VERSION,
+            false if merged => VERSION,
+            false if timed => TIMED,
             false => SPLIT,
         });
         for n in [self.applied.0, self.applied_term.0, self.revision.0, self.compacted.map_or(0, |r| r.0 + 1)] {
@@ -97,9 +112,18 @@ impl Meta {
             w.bool(self.closing.is_some());
             self.closing.iter().for_each(|key| w.bytes(key));
         }
-        if timed {
+        if timed || merged {
             w.u64(self.clock.0);
             w.u64(self.since.0);
+        }
+        if merged {
+            w.bool(self.yielded);
+            w.bool(self.absorbing.is_some());
+            if let Some(Absorbing { from, at }) = &self.absorbing {
+                w.u64(from.0);
+                w.bytes(at);
+            }
+            Annex::encode_all(&self.annexes, &mut w);
         }
         w.finish()
     }
@@ -127,6 +151,9 @@ impl Meta {
             closing: None,
             clock: Timestamp::ZERO,
             since: Timestamp::ZERO,
+            yielded: false,
+            absorbing: None,
+            annexes: Vec::new(),
         };
         if version > WHOLE {
             meta.range = KeyRange::decode(&mut r)?;
@@ -134,6 +161,13 @@ impl Meta {
         }
         if version > SPLIT {
             (meta.clock, meta.since) = (Timestamp(r.u64("clock")?), Timestamp(r.u64("since")?));
+        }
+        if version > TIMED {
+            meta.yielded = r.bool("yielded")?;
+            if r.bool("absorbing")? {
+                meta.absorbing = Some(Absorbing { from: ShardId(r.u64("absorbed")?), at: r.bytes("last row")? });
+            }
+            meta.annexes = Annex::decode_all(&mut r)?;
         }
         r.end("meta")?;
         Ok(meta)

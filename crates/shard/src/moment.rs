@@ -12,6 +12,7 @@
 //! ```
 
 use crate::machine::MachineError;
+use crate::merge::annex::{self, Annex};
 use crate::rows::{self, EVENTS, Slot};
 use crate::source::Source;
 use quorate_env::Timestamp;
@@ -25,12 +26,14 @@ pub(crate) struct Moment {
     revision: Revision,
     /// And these, ascending.
     late: Vec<Revision>,
+    /// Keys that came from other shards, with revisions of theirs.
+    annexes: Vec<Annex>,
 }
 
 impl Moment {
     /// The moment right after a revision.
     pub fn of(revision: Revision) -> Self {
-        Self { revision, late: Vec::new() }
+        Self { revision, late: Vec::new(), annexes: Vec::new() }
     }
 
     /// The moment of a timestamp that is closed. `newest` is the shard's revision.
@@ -59,7 +62,7 @@ impl Moment {
                 break;
             }
         }
-        Ok(Self { revision, late })
+        Ok(Self { revision, late, annexes: Vec::new() })
     }
 
     /// The last revision that it lies behind, but for late ones.
@@ -67,23 +70,37 @@ impl Moment {
         self.revision
     }
 
+    /// In a shard that has taken over others.
+    pub fn with(self, annexes: &[Annex]) -> Self {
+        Self { annexes: annexes.to_vec(), ..self }
+    }
+
+    /// Up to which revision all versions of a key are seen.
+    fn all_of(&self, key: &[u8]) -> Revision {
+        if self.annexes.is_empty() {
+            return self.revision;
+        }
+        self.revision.max(annex::revision_of(&self.annexes, key))
+    }
+
     /// Forgets the late revisions, as no correct replica does.
     pub fn without_late(self) -> Self {
         Self::of(self.revision)
     }
 
-    /// Whether what was written at a revision is seen.
-    pub fn sees(&self, revision: Revision) -> bool {
-        revision <= self.revision || self.late.binary_search(&revision).is_ok()
+    /// Whether what was written to a key at a revision is seen.
+    pub fn sees(&self, key: &[u8], revision: Revision) -> bool {
+        revision <= self.all_of(key) || self.late.binary_search(&revision).is_ok()
     }
 
-    /// The youngest revision below `than` that could be seen.
-    pub fn below(&self, than: Revision) -> Revision {
-        self.late.iter().rev().find(|late| **late < than).copied().unwrap_or(self.revision)
+    /// The youngest revision below `than` of a key that could be seen.
+    pub fn below(&self, key: &[u8], than: Revision) -> Revision {
+        let late = self.late.iter().rev().find(|late| **late < than).copied();
+        late.unwrap_or_default().max(self.all_of(key))
     }
 
-    /// The youngest revision that could be seen.
-    pub fn youngest(&self) -> Revision {
-        self.late.last().copied().unwrap_or(self.revision)
+    /// The youngest revision of a key that could be seen.
+    pub fn youngest(&self, key: &[u8]) -> Revision {
+        self.late.last().copied().unwrap_or_default().max(self.all_of(key))
     }
 }

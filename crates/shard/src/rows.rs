@@ -11,6 +11,7 @@
 //!   slot G                      how far this replica has collected compacted history (local, not replicated state)
 //!   slot K lease key            a key attached to a lease
 //!   slot L lease                a lease
+//!   slot M shard                a shard whose keys came here when it yielded: it is not split off again
 //!   slot P tx                   the part of a transaction over several shards that is prepared here
 //!   slot R key                  who has reserved the key
 //!   slot S session              a session's answered commands
@@ -35,6 +36,7 @@ pub(crate) const COLLECTED: u8 = b'G';
 pub(crate) const HISTORY: u8 = b'H';
 pub(crate) const LEASE_KEY: u8 = b'K';
 pub(crate) const LEASE: u8 = b'L';
+pub(crate) const MERGED: u8 = b'M';
 pub(crate) const PREPARED: u8 = b'P';
 pub(crate) const RESERVED: u8 = b'R';
 pub(crate) const SESSION: u8 = b'S';
@@ -114,6 +116,10 @@ impl Slot {
 
     pub(crate) fn birth(self, child: ShardId) -> Bytes {
         self.key(BIRTH, &[&child.0.to_be_bytes()])
+    }
+
+    pub(crate) fn merged(self, shard: ShardId) -> Bytes {
+        self.key(MERGED, &[&shard.0.to_be_bytes()])
     }
 
     pub(crate) fn session(self, id: SessionId) -> Bytes {

@@ -7,10 +7,11 @@
 
 use crate::flaw::Flaw;
 use crate::machine::MachineError;
-use crate::rows::{HISTORY, LEASE, LEASE_KEY, PREPARED, SESSION, SLOT_BYTES, Slot};
+use crate::rows::{CURRENT, HISTORY, LEASE, LEASE_KEY, PREPARED, SESSION, SLOT_BYTES, Slot};
 use crate::view::View;
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Reader, Writer, checksum};
+use quorate_kv::log;
 use quorate_storage::store::{Store, WriteBatch, prefix_end};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -79,7 +80,8 @@ impl Export {
         for row in self.view.source.scan(Bound::Included(from.into()), prefix_end(&prefix)) {
             let (key, value) = row.map_err(MachineError::from)?;
             let key = key.slice(SLOT_BYTES..);
-            if left_behind.contains(&key[0]) {
+            let bounds = key[0] == CURRENT && key[1..] == *log::BOUNDS;
+            if left_behind.contains(&key[0]) || (bounds && self.view.flaw == Some(Flaw::BoundsLeftBehind)) {
                 continue;
             }
             if bytes >= bytes_max {

@@ -4,6 +4,7 @@ use crate::across::locks::{Blocker, Locks, Mode};
 use crate::eval;
 use crate::flaw::Flaw;
 use crate::machine::MachineError;
+use crate::merge::annex::{self, Annex};
 use crate::meta::Meta;
 use crate::moment::Moment;
 use crate::rows::{self, CURRENT, EVENTS, HISTORY, Slot};
@@ -70,6 +71,21 @@ impl View {
         &self.meta.range
     }
 
+    fn is_elsewhere(&self, range: &KeyRange) -> bool {
+        let yielded = self.meta.yielded && self.flaw != Some(Flaw::ServeYielded);
+        yielded || (!range.is_within(&self.meta.range) && self.flaw != Some(Flaw::ServeMoved))
+    }
+
+    /// Which of them came from other shards, as far as history reaches back to that.
+    #[must_use]
+    pub fn annexes(&self) -> &[Annex] {
+        &self.meta.annexes
+    }
+
+    pub(crate) fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
     /// The last entry that the view reflects.
     #[must_use]
     pub fn applied(&self) -> LogIndex {
@@ -99,7 +115,7 @@ impl View {
     /// # Errors
     /// [`Refusal::MomentAhead`] if the moment is not closed, [`Refusal::MomentForgotten`] if history does not reach back to it.
     pub fn range_at(&self, op: &RangeOp, at: Timestamp) -> Result<Result<RangeResult, Refusal>, MachineError> {
-        if !op.range.is_within(&self.meta.range) && self.flaw != Some(Flaw::ServeMoved) {
+        if self.is_elsewhere(&op.range) {
             return Ok(Err(Refusal::Moved { key: op.range.start.clone() }));
         }
         if at > self.closed {
@@ -107,9 +123,11 @@ impl View {
         }
         let moment = Moment::find(&self.source, self.slot, self.meta.revision, at)?;
         let moment = if self.flaw == Some(Flaw::LateLeftOut) { moment.without_late() } else { moment };
-        if at < self.meta.since || self.meta.compacted.is_some_and(|compacted| moment.revision() < compacted) {
+        let since = self.meta.since.max(annex::since(&self.meta.annexes, &op.range));
+        if at < since || self.meta.compacted.is_some_and(|compacted| moment.revision() < compacted) {
             return Ok(Err(Refusal::MomentForgotten { at }));
         }
+        let moment = if self.flaw == Some(Flaw::AnnexUnread) { moment } else { moment.with(&self.meta.annexes) };
         Ok(Ok(eval::range_at(&self.source, self.slot, op, Some(&moment))?))
     }
 
@@ -148,7 +166,7 @@ impl View {
 
     /// Evaluates a read.
     pub fn range(&self, op: &RangeOp) -> Result<Result<RangeResult, Refusal>, MachineError> {
-        if !op.range.is_within(&self.meta.range) && self.flaw != Some(Flaw::ServeMoved) {
+        if self.is_elsewhere(&op.range) {
             return Ok(Err(Refusal::Moved { key: op.range.start.clone() }));
         }
         if let Err(refusal) = eval::check_revision(op, self.meta.revision, self.meta.compacted) {

@@ -8,6 +8,7 @@ mod disks;
 mod faults;
 mod handing;
 mod lockers;
+mod logs;
 mod lookers;
 mod moves;
 mod network;
@@ -165,6 +166,25 @@ enum Event {
         operation: u64,
         asked: u32,
     },
+    /// Somebody makes the logs.
+    FoundLogs,
+    Producer {
+        producer: usize,
+    },
+    ProducerPatience {
+        producer: usize,
+        operation: u64,
+        asked: u32,
+    },
+    Follower {
+        follower: usize,
+    },
+    FollowerPatience {
+        follower: usize,
+        request: RequestId,
+    },
+    /// Somebody cuts a log off.
+    CutLog,
     /// A teller that reserves has thought.
     Locker {
         teller: usize,
@@ -333,6 +353,7 @@ struct World<'a> {
     chronicle: chronicle::Chronicle,
     splits: splits::Splits,
     lockers: lockers::Lockers,
+    logs: logs::Logs,
     lookers: lookers::Lookers,
     acks: acks::Acks,
     places: moves::Moves,
@@ -413,6 +434,7 @@ impl World<'_> {
             chronicle: chronicle::Chronicle::default(),
             splits: splits::Splits::new(root.split(54)),
             lockers: lockers::Lockers::default(),
+            logs: logs::Logs::new(root.split(101).split(1)),
             lookers: lookers::Lookers::new(root.split(68)),
             acks: acks::Acks::new(root.split(112)),
             places: moves::Moves::new(root.split(55)),
@@ -465,6 +487,7 @@ impl World<'_> {
         }
         self.begin_churn();
         self.open_bank();
+        self.open_logs();
         self.begin_splits();
         self.begin_moves();
         if let Some(script) = self.script {
@@ -651,6 +674,14 @@ impl World<'_> {
             Event::Teller { teller } => self.teller_turn(teller)?,
             Event::TellerPatience { teller, operation, asked } => self.teller_patience(teller, operation, asked)?,
             Event::Locker { teller, operation, asked } => self.locker_turn(teller, operation, asked)?,
+            Event::FoundLogs => self.found_logs()?,
+            Event::Producer { producer } => self.producer_turn(producer)?,
+            Event::ProducerPatience { producer, operation, asked } => {
+                self.producer_patience(producer, operation, asked)?;
+            }
+            Event::Follower { follower } => self.follower_turn(follower)?,
+            Event::FollowerPatience { follower, request } => self.follower_patience(follower, request),
+            Event::CutLog => self.cut_log()?,
             Event::Ask { node, id, request } => {
                 self.feed(node, Input::Request { id, timeout: REQUEST_TIMEOUT, request })?;
             }
@@ -709,6 +740,7 @@ impl World<'_> {
             chunk_bytes: self.plan.chunk_bytes,
             split_bytes: self.plan.split_bytes,
             split_load: self.plan.split_load,
+            merges: self.plan.merges,
             known: (0..self.nodes.len()).map(id_of).collect(),
             sabotage: self.sabotage(node),
         }
@@ -816,6 +848,7 @@ impl World<'_> {
             row.parents.keys().for_each(|child| self.raft.expect(*child));
             self.splits.mapped.extend(row.parents.keys());
             self.look_at_rests(row)?;
+            self.look_at_merges(row);
         }
         self.look_at_levels(levels, roster)
     }

@@ -22,8 +22,12 @@ pub enum Ground {
     Splits,
     /// Shards that live on some nodes, and move.
     Moves,
+    /// Shards that split, and are merged again when nobody has written to them for a moment.
+    Merges,
     /// Keys that are reserved by many at once, while shards split and nodes crash.
     Reservations,
+    /// Logs that are appended to, in transactions too, fetched and cut off, while shards move and nodes crash.
+    Logs,
     /// Writers who wait for all voters, or for clocks.
     Replication,
     /// A bank of a thousand accounts over many shards, with some of everything, for as long as is asked for.
@@ -63,7 +67,7 @@ impl Count {
 
 impl Ground {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Anywhere,
         Self::StaleLeaders,
         Self::Rot,
@@ -72,7 +76,9 @@ impl Ground {
         Self::Upgrades,
         Self::Splits,
         Self::Moves,
+        Self::Merges,
         Self::Reservations,
+        Self::Logs,
         Self::Replication,
         Self::Bank,
     ];
@@ -89,7 +95,9 @@ impl Ground {
             Self::Upgrades => "upgrades",
             Self::Splits => "splits",
             Self::Moves => "moves",
+            Self::Merges => "merges",
             Self::Reservations => "reservations",
+            Self::Logs => "logs",
             Self::Replication => "replication",
             Self::Bank => "bank",
         }

@@ -137,7 +137,10 @@ impl Model {
             Command::Across { .. } | Command::Reserve { .. } => {
                 unreachable!("this keyspace takes no part in transactions over several shards")
             }
-            Command::Split { .. } | Command::Wean { .. } => unreachable!("an ordered keyspace is never split"),
+            Command::Split { .. } | Command::Wean { .. } | Command::Yield { .. } | Command::Absorb(_) => {
+                unreachable!("an ordered keyspace is neither split nor merged")
+            }
+            Command::Trim { .. } => unreachable!("an ordered keyspace is no log"),
         };
         Some(Expectation { index, revision: self.revision, answer })
     }

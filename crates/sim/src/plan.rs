@@ -7,7 +7,7 @@ use crate::fault::Fault;
 use crate::ground::Ground;
 use crate::net::{CALM, Weather};
 use crate::teller::Accounts;
-use quorate_cluster::{SplitLoad, Timing, bounds};
+use quorate_cluster::{Merges, SplitLoad, Timing, bounds};
 use quorate_env::Rng;
 use quorate_kv::Level;
 use std::collections::BTreeMap;
@@ -60,10 +60,27 @@ pub(crate) struct Plan {
     pub sleep_ticks: u32,
     /// What a shard's leader may have to do.
     pub split_load: SplitLoad,
+    /// Which shards are merged with those before them.
+    pub merges: Merges,
     /// The real engine, or the model of a store.
     pub real_store: bool,
     /// A keyspace of many shards, and clients whose transactions go over all of them.
     pub bank: Option<BankPlan>,
+    /// Logs, and those who append to them and follow them.
+    pub logs: Option<LogPlan>,
+}
+
+/// See [`Plan::logs`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogPlan {
+    pub logs: usize,
+    pub producers: usize,
+    /// Mean time between cuts.
+    pub cut_every_us: Option<u64>,
+    /// Of the first log, how many bytes it keeps.
+    pub retain_bytes: Option<u64>,
+    /// Of a thousand answers about what has a name of the client's own, those that are lost on their way to it.
+    pub answers_lost_per_mille: u64,
 }
 
 /// See [`Plan::bank`].
@@ -88,6 +105,8 @@ pub(crate) struct BankPlan {
     pub history_ms: Option<u64>,
     /// Of a thousand answers about what has a name of the client's own, those that are lost on their way to it.
     pub answers_lost_per_mille: u64,
+    /// How long somebody waits who has asked what became of a transaction, before asking again.
+    pub wonders_again_us: u64,
     /// How long an onlooker waits between two operations.
     pub look_us: (u64, u64),
     /// Of a thousand operations of a teller, those that reserve accounts before they read them.
@@ -102,6 +121,7 @@ pub(crate) struct BankPlan {
 const COMERS_MAX: usize = 6;
 const SPLITS_MAX: usize = 6;
 pub(crate) const AUDITS_PERCENT: u64 = 20;
+pub(crate) const WONDERS_AGAIN_US: u64 = 300_000;
 const LOOK_US: (u64, u64) = (1_000, 60_000);
 
 /// By so much the calm is longer where some tellers reserve, in microseconds.
@@ -124,6 +144,7 @@ impl BankPlan {
             zones: None,
             history_ms: histories.chance(400).then(|| histories.between(1_000, 5_000)),
             answers_lost_per_mille: 0,
+            wonders_again_us: WONDERS_AGAIN_US,
             look_us: LOOK_US,
             locks_per_mille: Self::draw_locks(seed),
             everywhere: false,
@@ -176,8 +197,10 @@ impl Plan {
             prefer_ticks: Timing::default().prefer_ticks,
             sleep_ticks: Timing::default().sleep_ticks,
             split_load: SplitLoad::NEVER,
+            merges: Merges::NEVER,
             real_store: false,
             bank: None,
+            logs: None,
         }
     }
 
@@ -299,6 +322,33 @@ impl Plan {
                 bank.zones = moves.chance(500).then(|| moves.between(2, 3));
                 plan.bank = Some(bank);
             }
+            Ground::Merges => {
+                let mut merges = Rng::new(seed).split(120);
+                plan.faults.insert(Fault::Crash, merges.between(second, 3 * second));
+                plan.faults.insert(Fault::Cut, merges.between(2 * second, 4 * second));
+                plan.faults.insert(Fault::Jump, merges.between(second, 3 * second));
+                plan.think_us = (20_000, merges.between(100_000, 600_000));
+                plan.log_keep_bytes = plan.log_keep_bytes.min(2 << 10);
+                if merges.chance(800) {
+                    plan.old_release = None;
+                }
+                let mut bank = BankPlan { shards: merges.between(1, 2), splits_max: 20, ..BankPlan::draw(seed) };
+                bank.split_every_us = Some(merges.between(second / 2, 2 * second));
+                bank.history_ms = Some(merges.between(200, 1_500));
+                bank.answers_lost_per_mille = merges.between(200, 700);
+                // Whoever asks what was decided asks again when the shard that decided it may be no more.
+                bank.wonders_again_us = merges.between(second, 4 * second);
+                if merges.chance(400) {
+                    bank.replicas = Some(3);
+                    bank.move_every_us = Some(merges.between(second, 4 * second));
+                }
+                plan.merges = Merges {
+                    bytes: u64::MAX,
+                    rest: Duration::from_millis(merges.between(300, 2_000)),
+                    page_bytes: merges.between(30, 400) as usize,
+                };
+                plan.bank = Some(bank);
+            }
             Ground::Reservations => {
                 let mut locks = Rng::new(seed).split(82);
                 plan.faults.insert(Fault::Crash, locks.between(second, 3 * second));
@@ -312,6 +362,32 @@ impl Plan {
                 let locks_per_mille = locks.between(300, 800);
                 let answers_lost_per_mille = locks.between(0, 300);
                 plan.bank = Some(BankPlan { split_every_us, locks_per_mille, answers_lost_per_mille, ..bank });
+            }
+            Ground::Logs => {
+                // One of the clients draws from the same number.
+                let mut logs = Rng::new(seed).split(100).split(1);
+                plan.faults.insert(Fault::Crash, logs.between(second, 3 * second));
+                plan.faults.insert(Fault::Cut, logs.between(2 * second, 4 * second));
+                plan.think_us = (1_000, 20_000);
+                // Some replicas are brought up by snapshots.
+                plan.log_keep_bytes = plan.log_keep_bytes.min(2 << 10);
+                plan.nodes = plan.nodes.max(logs.between(3, 5) as usize);
+                if logs.chance(800) {
+                    plan.old_release = None;
+                }
+                let mut bank = BankPlan { shards: logs.between(1, 3), ..BankPlan::draw(seed) };
+                bank.split_every_us = None;
+                bank.locks_per_mille = 0;
+                bank.replicas = Some(3);
+                bank.move_every_us = logs.chance(700).then(|| logs.between(second / 2, 3 * second));
+                plan.bank = Some(bank);
+                plan.logs = Some(LogPlan {
+                    logs: logs.between(1, 3) as usize,
+                    producers: logs.between(2, 4) as usize,
+                    cut_every_us: logs.chance(700).then(|| logs.between(second / 2, 4 * second)),
+                    retain_bytes: logs.chance(400).then(|| logs.between(100, 1_000)),
+                    answers_lost_per_mille: logs.between(0, 400),
+                });
             }
             Ground::Replication => {
                 let mut acks = Rng::new(seed).split(110);
@@ -420,8 +496,10 @@ impl Plan {
             prefer_ticks: Rng::new(seed).split(86).between(20, 200) as u32,
             sleep_ticks: Rng::new(seed).split(85).between(2, 40) as u32,
             split_load: SplitLoad::NEVER,
+            merges: Merges::NEVER,
             real_store: seed.is_multiple_of(8),
             bank: None,
+            logs: None,
         };
         // Drawn apart, so that older seeds stay what they were.
         plan.unflushed_bytes_max = plan.flush_bytes * Rng::new(seed).split(7).between(1, 4);

@@ -228,6 +228,12 @@ pub const PLANTED: &[Planted] = &[
     bug("leave-orphans", "a transaction whose coordinator is gone is left as it is", Node(Sabotage::LeaveOrphans))
         .on(Ground::Transactions),
     bug(
+        "abandon-decided",
+        "a transaction whose client has gone is given up even where it is being decided",
+        Node(Sabotage::AbandonDecided),
+    )
+    .on(Ground::Transactions),
+    bug(
         "presume-aborted",
         "a shard whose transaction is silent takes it as aborted, and asks nobody",
         Node(Sabotage::PresumeAborted),
@@ -250,6 +256,27 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::LeaveReservations),
     )
     .on(Ground::Reservations),
+    // Logs.
+    flaw(
+        "end-unlocked",
+        "who appends to a log does not wait for others that may have appended before",
+        Flaw::EndUnlocked,
+    )
+    .on(Ground::Logs),
+    flaw(
+        "append-at-prepare",
+        "records are appended when a transaction is prepared, and stay if it is aborted",
+        Flaw::AppendAtPrepare,
+    )
+    .on(Ground::Logs),
+    flaw("end-from-rows", "the next offset is that behind the last record that is left", Flaw::EndFromRows)
+        .on(Ground::Logs),
+    flaw("cut-unmarked", "a log is cut off, and its first offset stays what it was", Flaw::CutUnmarked)
+        .on(Ground::Logs),
+    flaw("sweep-ahead", "one record more is removed than was cut off", Flaw::SweepAhead).on(Ground::Logs),
+    flaw("bounds-left-behind", "a snapshot lacks where a log begins and ends", Flaw::BoundsLeftBehind).on(Ground::Logs),
+    bug("leave-cut-rows", "the rows of what was cut off a log stay", Node(Sabotage::LeaveCutRows)).on(Ground::Logs),
+    bug("retain-nothing", "a log is cut off whatever it is to keep", Node(Sabotage::RetainNothing)).on(Ground::Logs),
     // The dial.
     flaw(
         "close-over-prepared",
@@ -305,6 +332,34 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::SplitRestlessly),
     )
     .on(Ground::Splits),
+    // Merges.
+    flaw(
+        "yield-at-once",
+        "a shard is merged with another whatever is under way in it, and whatever its history tells",
+        Flaw::YieldAtOnce,
+    )
+    .on(Ground::Merges),
+    flaw("serve-yielded", "a shard that has yielded goes on serving its keys", Flaw::ServeYielded).on(Ground::Merges),
+    flaw(
+        "forget-keys-in-merge",
+        "what clients did under their keys is not known to the shard that has taken over another",
+        Flaw::ForgetKeysInMerge,
+    )
+    .on(Ground::Merges),
+    flaw("merge-back-in-time", "who takes a shard over goes on with its own clock", Flaw::MergeBackInTime)
+        .on(Ground::Merges),
+    flaw(
+        "annex-unread",
+        "moments take no notice of keys that came with another shard's revisions",
+        Flaw::AnnexUnread,
+    )
+    .on(Ground::Merges),
+    bug(
+        "merge-untold",
+        "a shard that has yielded is no more before another has what it had",
+        Node(Sabotage::MergeUntold),
+    )
+    .on(Ground::Merges),
     // Moves.
     bug(
         "forget-moved",

@@ -213,6 +213,38 @@ const RULES: &[(&str, &str)] = &[
         "Once all faults have ended, no lock is left of a transaction whose coordinator is gone: nobody waits for it for ever.",
     ),
     (
+        "offsets are given once, without a gap",
+        "The records of a log have the offsets 0, 1, 2 and so on, in the order in which they were decided: none is left out when something is aborted, and none is given again.",
+    ),
+    ("what is appended is there once", "A record is at one place of one log, however often its append was sent."),
+    (
+        "what is appended is where it was told",
+        "The records of one append are next to each other, from the offset on that its client was told.",
+    ),
+    ("offsets follow real time", "What was appended after something had been acknowledged is behind it."),
+    (
+        "a fetch leaves nothing out",
+        "A fetch tells the records from the offset on that it was asked for, one after the other.",
+    ),
+    (
+        "what a fetch has seen stays",
+        "A record that somebody has fetched is at that offset for ever: what is not yet decided, or not yet durable, is not told.",
+    ),
+    ("a fetch sees what was acknowledged", "A fetch knows of every record that was acknowledged before it began."),
+    ("what was cut off stays so", "What was cut off a log does not come back, whichever replica leads."),
+    (
+        "nothing is cut off that is to be kept",
+        "A log that keeps everything is cut off where somebody asked for it, and not further.",
+    ),
+    (
+        "a log keeps what it is to",
+        "A log knows how many bytes it has, and in the end one that is to keep some has no more than those.",
+    ),
+    (
+        "what is cut off goes, and nothing else",
+        "In the end the rows of all that was cut off are gone, and those of all that was not are there.",
+    ),
+    (
         "a reservation is lost for a reason",
         "What a transaction has reserved it has until somebody older wants it, its time is up, or it is given up: not because a shard was split, moved or crashed.",
     ),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Seeds that every build runs, by their grounds. Together they see every mark, most of them many times: a change of the core changes what each of
 /// them sees.
-const FIXED: [(Ground, &[u64]); 10] = [
+const FIXED: [(Ground, &[u64]); 12] = [
     (Ground::Anywhere, &[1, 2, 3, 4, 5, 6, 7, 8, 15, 51, 63, 87, 90, 108, 124]),
     (Ground::StaleLeaders, &[1, 2, 20]),
     (Ground::Rot, &[1, 2, 16, 21, 24, 29, 37]),
@@ -16,6 +16,8 @@ const FIXED: [(Ground, &[u64]); 10] = [
     (Ground::Splits, &[1, 2, 3, 11, 16, 17, 34, 38]),
     (Ground::Moves, &[1, 2, 4, 9, 15]),
     (Ground::Reservations, &[1, 2]),
+    (Ground::Logs, &[1, 2, 7]),
+    (Ground::Merges, &[1, 2, 5]),
     (Ground::Replication, &[1, 2, 3]),
 ];
 
@@ -48,7 +50,7 @@ fn fixed_seeds_are_clean_and_the_same_twice() {
 }
 
 /// Seeds that once broke a rule (regressions/README.md).
-const REGRESSIONS: [(Ground, &[u64]); 7] = [
+const REGRESSIONS: [(Ground, &[u64]); 8] = [
     (Ground::Anywhere, &[1, 3, 6, 9, 35, 52, 63, 67, 72, 112, 129, 153, 163, 179, 217]),
     (Ground::Rot, &[5]),
     (Ground::Forgetfulness, &[1]),
@@ -56,6 +58,7 @@ const REGRESSIONS: [(Ground, &[u64]); 7] = [
     (Ground::Upgrades, &[4, 37]),
     (Ground::Splits, &[1, 15, 32, 42, 65]),
     (Ground::Moves, &[17, 19, 55, 62, 88]),
+    (Ground::Merges, &[14, 16, 30, 32]),
 ];
 
 /// The plan of the long run, for less than an hour.

@@ -177,6 +177,7 @@ pub fn command(command: &Command) -> String {
         Command::Compact { revision } => format!("compact at revision {}", revision.0),
         Command::Across { tx, step } => step_of(*tx, step),
         Command::Reserve { by, step } => reservation(*by, step),
+        Command::Trim { before } => format!("cut off what is before offset {before}"),
         other => format!("{other:?}"),
     }
 }

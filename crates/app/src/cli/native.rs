@@ -1,7 +1,7 @@
 //! The flags of the verbs that speak the native API.
 
 use clap::{Args, Subcommand, ValueEnum};
-use quorate_client::Freshness;
+use quorate_client::{Freshness, Start};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -152,6 +152,55 @@ pub enum Kind {
     Ordered,
     /// As many shards as it takes.
     Ranged,
+    /// One shard, with records in it instead of keys.
+    Log,
+}
+
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    #[command(subcommand)]
+    pub verb: LogVerb,
+    #[command(flatten)]
+    pub servers: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LogVerb {
+    /// Append a record, and print its offset.
+    Append {
+        /// A keyspace of the kind log.
+        log: String,
+        /// What it says; - reads it from standard input.
+        value: OsString,
+        /// What it is about.
+        #[arg(long)]
+        key: Option<OsString>,
+        /// Name what you want: what was done under a name is not done again. Drawn at random if nothing is said.
+        #[arg(long, value_name = "NAME")]
+        idempotency_key: Option<String>,
+    },
+    /// Print records: offset, key, value.
+    Fetch {
+        /// The log.
+        log: String,
+        /// Begin with this offset; first is the first that is kept, end the next that is appended.
+        #[arg(long, value_name = "OFFSET", default_value = "first")]
+        from: Start,
+        /// At most so many.
+        #[arg(long)]
+        max: Option<u64>,
+        /// Wait for more when all are printed.
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Cut off what comes before an offset, for good, and print the first offset that is kept.
+    Trim {
+        /// The log.
+        log: String,
+        /// The first offset that is kept.
+        #[arg(long, value_name = "OFFSET")]
+        before: u64,
+    },
 }
 
 /// Whose disks a write is on before it is acknowledged.
@@ -205,6 +254,12 @@ pub enum KeyspaceVerb {
         /// Of reads and scans that do not say: strict, within:500ms or any.
         #[arg(long)]
         freshness: Option<Freshness>,
+        /// Of a log: records older than this are cut off. 90s, 10m, 1h, 7d or forever.
+        #[arg(long, value_name = "TIME")]
+        retain: Option<String>,
+        /// Of a log: the oldest records are cut off while their keys and values are more than this. 500MiB, 10GiB or forever.
+        #[arg(long, value_name = "SIZE")]
+        retain_bytes: Option<String>,
         /// Whose disks a write is on before it is acknowledged. With all, while one is away, the outcome of a write is unknown.
         #[arg(long)]
         replication: Option<Replication>,

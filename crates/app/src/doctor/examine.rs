@@ -384,7 +384,20 @@ mod tests {
         let (name, history, freshness) = ("bank".into(), "1h".into(), "strict".into());
         let (id, kind, replicas, commit_wait) = (16, Kind::Ranged, Some(replicas), false);
         let replication = quorate_client::Replication::Majority;
-        Keyspace { name, id, kind, replicas, history, freshness, replication, commit_wait, shards }
+        let (retain, retain_bytes) = (None, None);
+        Keyspace {
+            name,
+            id,
+            kind,
+            replicas,
+            history,
+            freshness,
+            retain,
+            retain_bytes,
+            replication,
+            commit_wait,
+            shards,
+        }
     }
 
     fn report(nodes: &str, replicas: usize, shards: &[&str]) -> Report {

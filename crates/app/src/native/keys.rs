@@ -51,7 +51,7 @@ fn named(range: &RangeArgs) -> Range {
 }
 
 /// All of standard input, or of a file.
-fn input(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn input(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut all = Vec::new();
     let read = match path.as_os_str() == "-" {
         true => std::io::stdin().read_to_end(&mut all).map(|_| ()),

@@ -19,6 +19,7 @@ pub async fn run(args: KeyspaceArgs) -> Result<(), Failure> {
             let kind = match kind {
                 Kind::Ordered => quorate_client::Kind::Ordered,
                 Kind::Ranged => quorate_client::Kind::Ranged,
+                Kind::Log => quorate_client::Kind::Log,
             };
             let split_at: Vec<Text> = split_at.iter().map(|at| Text::from(at.as_bytes())).collect();
             client.create_keyspace(&name, kind, &split_at, replicas).await?
@@ -33,14 +34,15 @@ pub async fn run(args: KeyspaceArgs) -> Result<(), Failure> {
             })?;
             return show_shards(&found, as_json);
         }
-        KeyspaceVerb::Set { name, history, freshness, replication, commit_wait } => {
+        KeyspaceVerb::Set { name, history, freshness, retain, retain_bytes, replication, commit_wait } => {
             let replication = replication.map(|replication| match replication {
                 Replication::Majority => quorate_client::Replication::Majority,
                 Replication::All => quorate_client::Replication::All,
             });
             let freshness = freshness.map(|freshness| freshness.to_string());
             let commit_wait = commit_wait.map(|switch| switch == Switch::On);
-            client.set_keyspace(&name, &KeyspaceChange { history, freshness, replication, commit_wait }).await?
+            let change = KeyspaceChange { history, freshness, retain, retain_bytes, replication, commit_wait };
+            client.set_keyspace(&name, &change).await?
         }
         KeyspaceVerb::Split { name, at } => client.split_keyspace(&name, at.as_bytes()).await?,
     };
@@ -73,6 +75,7 @@ fn show(all: &[Keyspace], as_json: bool, json: &serde_json::Value) -> Result<(),
         let kind = match kind {
             quorate_client::Kind::Ordered => "ordered",
             quorate_client::Kind::Ranged => "ranged",
+            quorate_client::Kind::Log => "log",
         };
         let from = shards.iter().skip(1).map(|shard| String::from_utf8_lossy(&shard.from.0));
         let from = from.collect::<Vec<_>>().join(" ");

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod keys;
 pub mod keyspaces;
+pub mod logs;
 mod watching;
 
 use serde::Serialize;

@@ -7,9 +7,10 @@ use quorate_native::grpc::problem_of;
 use quorate_native::grpc::proto::quorate_client::QuorateClient;
 use quorate_native::grpc::proto::watch_response::Event;
 use quorate_native::grpc::proto::{
-    Compare, Condition, CreateKeyspaceRequest, DeleteRequest, Entry, GetRequest, Kind, ListKeyspacesRequest, Outcome,
-    Problem, PutRequest, Read, ScanRequest, SplitKeyspaceRequest, StatusRequest, TransactRequest, WatchRequest,
-    WatchResponse, Write, change, compare, write,
+    AppendRequest, Compare, Condition, CreateKeyspaceRequest, DeleteRequest, Entry, FetchRequest, GetRequest, Kind,
+    ListKeyspacesRequest, Outcome, Problem, PutRequest, Read, Record, Records, ScanRequest, SplitKeyspaceRequest,
+    StatusRequest, TransactRequest, TrimRequest, WatchRequest, WatchResponse, Write, change, compare, fetch_request,
+    write,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -53,6 +54,45 @@ fn put(keyspace: &str, key: impl Into<Bytes>, value: impl Into<Bytes>) -> PutReq
 
 fn get(keyspace: &str, key: impl Into<Bytes>) -> GetRequest {
     GetRequest { keyspace: keyspace.into(), key: key.into(), freshness: None }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_appended_fetched_and_cut_off_by_this_door_too() {
+    let cluster = Cluster::start(1).await;
+    let endpoint = &cluster.endpoints()[0];
+    let mut client = client(endpoint).await;
+    create(&mut client, "feed", Kind::Log, &[], None).await;
+    let record = |value: &'static str| Record { key: "k".into(), value: value.into() };
+    for repeated in [false, true] {
+        let (records, idempotency_key) = (vec![record("a"), record("b")], Some("order-17".into()));
+        let append = AppendRequest { log: "feed".into(), records, idempotency_key, ..AppendRequest::default() };
+        let done = client.append(append).await.expect("appended").into_inner();
+        assert_eq!((done.offset, done.count, done.repeated), (0, 2, repeated));
+    }
+    let append =
+        Write { keyspace: "feed".into(), what: Some(write::What::Append(Records { records: vec![record("c")] })) };
+    let tx = TransactRequest { write: vec![append], ..TransactRequest::default() };
+    assert_eq!(client.transact(tx).await.expect("done").into_inner().appended, [2]);
+    let fetch = |offset, wait_ms| FetchRequest {
+        log: "feed".into(),
+        start: Some(fetch_request::Start::Offset(offset)),
+        wait_ms: Some(wait_ms),
+        ..FetchRequest::default()
+    };
+    let fetched = client.fetch(fetch(1, 0)).await.expect("fetched").into_inner();
+    let values: Vec<(u64, Bytes)> = fetched.entries.iter().map(|entry| (entry.offset, entry.value.clone())).collect();
+    assert_eq!(values, [(1, "b".into()), (2, "c".into())]);
+    assert_eq!((fetched.next, fetched.first, fetched.end), (3, 0, 3));
+    assert!(client.fetch(fetch(3, 100)).await.expect("nothing yet").into_inner().entries.is_empty());
+    let trim = TrimRequest { log: "feed".into(), before: 2 };
+    assert_eq!(client.trim(trim).await.expect("cut off").into_inner().first, 2);
+    let (code, gone) = problem(client.fetch(fetch(0, 0)).await);
+    assert_eq!((code, gone.reason.as_str(), gone.first), (Code::OutOfRange, "trimmed", Some(2)));
+    let (code, beyond) = problem(client.fetch(fetch(9, 0)).await);
+    assert_eq!((code, beyond.reason.as_str(), beyond.end), (Code::OutOfRange, "beyond_end", Some(3)));
+    assert_eq!(told(client.get(get("feed", "k")).await), why(Code::InvalidArgument, "keys_in_log"));
+    let elsewhere = FetchRequest { log: "default".into(), ..FetchRequest::default() };
+    assert_eq!(told(client.fetch(elsewhere).await), why(Code::InvalidArgument, "not_log"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -418,7 +458,7 @@ async fn each_call_of_the_definition_is_answered() {
     let definition = include_str!("../../../native/proto/quorate.proto");
     let calls = definition.lines().filter_map(|line| line.trim().strip_prefix("rpc "));
     let calls: Vec<&str> = calls.map(|call| call.split('(').next().expect("a name")).collect();
-    assert_eq!(calls.len(), 13, "{calls:?}");
+    assert_eq!(calls.len(), 16, "{calls:?}");
     for name in calls {
         // Nothing is said, which makes sense to two of them; the others say what is missing. A stream is none to who asks for one answer.
         let path: &'static str = String::leak(format!("/quorate.v1.Quorate/{name}"));

@@ -21,6 +21,7 @@ mod keys;
 mod killing;
 mod leases;
 mod loads;
+mod logs;
 mod lost_rows;
 mod metrics;
 mod peers;

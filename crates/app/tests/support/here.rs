@@ -40,6 +40,7 @@ impl Here {
             clock_bound: None,
             split_bytes: u64::MAX,
             split_ops: u64::MAX,
+            merge_bytes: 0,
             request_timeout: Duration::from_secs(7),
             disk: DiskOptions::default(),
             trace: None,

@@ -51,7 +51,10 @@ async fn what_is_lost_is_sent_again_as_it_was_under_the_same_name() {
     let (first, second) = (Fake::new([Does::HangUp, done(true), done(false)]).await, Fake::new([unknown]).await);
     let client = Client::new([&first.endpoint, &second.endpoint]).expect("addresses");
     let transacted = client.transact(&write(), None).await.expect("done");
-    assert_eq!(transacted, Transacted { succeeded: true, repeated: true, reads: Vec::new(), token: None });
+    assert_eq!(
+        transacted,
+        Transacted { succeeded: true, repeated: true, reads: Vec::new(), appended: Vec::new(), token: None }
+    );
     let names = [first.headers("idempotency-key"), second.headers("idempotency-key")].concat();
     assert_eq!(names.len(), 3);
     assert!(names[0].is_some() && names.iter().all(|name| *name == names[0]), "{names:?}");

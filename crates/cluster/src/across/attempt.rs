@@ -3,7 +3,7 @@
 //! The coordinator promises nothing: it may vanish at any point. What was prepared is then settled by the shards themselves.
 
 use quorate_env::{LogIndex, ShardId, Timestamp};
-use quorate_kv::across::{Decision, PartResult, TxAnswer, TxId};
+use quorate_kv::across::{Decision, OWN, PartResult, TxAnswer, TxId};
 use quorate_kv::{Error, Refusal, Unavailable};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,8 +36,8 @@ pub(super) enum Next {
 pub(super) enum End {
     /// The other shards must carry it out.
     Committed { succeeded: bool, at: Timestamp },
-    /// Under the client's key, something was decided before: this attempt is not to happen.
-    Repeated(Decision),
+    /// Under the client's key, something was decided before: this attempt is not to happen. And where logs ended to which it appended.
+    Repeated(Decision, Vec<(ShardId, u64)>),
     /// Nothing of it happens, and another attempt may succeed.
     Again(Error),
     /// Nothing of it happens, and trying again is of no use.
@@ -105,7 +105,10 @@ impl Attempt {
             Ok(TxAnswer::Decided { decision: Decision::Aborted, .. }) => {
                 End::Again(Error::Refused(Refusal::Aborted { tx: self.tx }))
             }
-            Ok(TxAnswer::Repeated(decision)) => End::Repeated(decision),
+            Ok(TxAnswer::Repeated(decision, ends)) => {
+                let named = |(shard, end)| (if shard == OWN { self.home } else { shard }, end);
+                End::Repeated(decision, ends.into_iter().map(named).collect())
+            }
             Err(error @ Error::Refused(Refusal::Aborted { .. })) => End::Again(error),
             Err(error) if may_pass(&error) => End::Again(error),
             Err(Error::UnknownOutcome(_)) => End::Unknown,

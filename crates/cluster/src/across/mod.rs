@@ -28,7 +28,7 @@ use crate::keyspaces::Keyspaces;
 use attempt::{Attempt, End, Next};
 pub(crate) use plan::Plan;
 use quorate_env::{Instant, LogIndex, Rng, ShardId, Timestamp};
-use quorate_kv::across::{Decision, PartResult, Transaction, TransactionResult, TxAnswer, TxId, TxStep, Verdict};
+use quorate_kv::across::{Decision, Part, PartResult, Transaction, TransactionResult, TxAnswer, TxId, TxStep, Verdict};
 use quorate_kv::{Command, Error, Outcome, Refusal, Unavailable};
 pub(crate) use recovery::Orphans;
 use recovery::Recovery;
@@ -39,8 +39,13 @@ use std::time::Duration;
 /// Requests of the node to its own replicas have numbers from here on; no driver counts so far.
 pub(crate) const OWN_REQUESTS: RequestId = 1 << 63;
 
-/// The longest wait between two attempts.
+/// The longest wait between two attempts, for each four shards that are asked: the more there are, the more often one of them is locked, and the more an attempt keeps
+/// others from theirs.
 const BACKOFF_MAX: Duration = Duration::from_millis(64);
+
+/// For so long an attempt that only reads waits for what is locked, keeping what it has read locked meanwhile. Less than [`crate::bounds::ORPHAN_AFTER`], after which others would
+/// end it.
+const READERS_PATIENCE: Duration = Duration::from_millis(400);
 
 /// A command that one of this node's replicas is to carry through.
 #[derive(Debug)]
@@ -83,6 +88,9 @@ struct Client {
     wait: AckWait,
     attempt: Option<Attempt>,
     results: BTreeMap<ShardId, PartResult>,
+    /// Shards that are asked again to prepare, and until when.
+    refused: BTreeSet<ShardId>,
+    patient_until: Instant,
     attempts: u32,
     /// When the next attempt begins, and why the last one failed.
     again: Option<(Instant, Error)>,
@@ -164,16 +172,19 @@ impl Across {
         match Plan::of(&transaction, at.keyspaces) {
             Ok(plan) => {
                 let (attempts, results, wait) = (0, BTreeMap::new(), AckWait::default());
+                let (refused, patient_until, attempt, again) = (BTreeSet::new(), at.now, None, None);
                 let client = Client {
                     request,
                     transaction,
                     deadline,
                     plan,
                     wait,
-                    attempt: None,
+                    attempt,
                     results,
+                    refused,
+                    patient_until,
                     attempts,
-                    again: None,
+                    again,
                 };
                 self.next_client += 1;
                 self.clients.insert(self.next_client, client);
@@ -183,8 +194,27 @@ impl Across {
         }
     }
 
+    /// Nobody waits for a transaction any more: where it is not being decided yet, it never will be.
+    pub fn abandon(&mut self, request: RequestId, at: &Surroundings<'_>) {
+        let spared = at.sabotage != Some(Sabotage::AbandonDecided);
+        let deciding = |client: &Client| spared && client.attempt.as_ref().is_some_and(Attempt::is_deciding);
+        let abandoned = self.clients.extract_if(.., |_, client| client.request == request && !deciding(client));
+        for (_, client) in abandoned.collect::<Vec<_>>() {
+            if let Some(attempt) = client.attempt {
+                self.carry_out(&attempt, Decision::Aborted, at);
+            }
+        }
+    }
+
     /// A client asks what became of a transaction; if nothing was decided yet, nothing ever will be.
     pub fn settle(&mut self, request: RequestId, home: ShardId, tx: TxId, deadline: Instant, at: &Surroundings<'_>) {
+        if at.keyspaces.is_merged(home) {
+            return match at.keyspaces.heir(home) {
+                Some(heir) => self.settle(request, heir, tx, deadline, at),
+                // It was merged so long ago that nobody knows who has what it decided.
+                None => self.replies.push((request, Ok(Reply::Settled(None)))),
+            };
+        }
         // Others than these decide nothing, so an id that names one is nobody's.
         if !at.keyspaces.all().flat_map(|keyspace| &keyspace.shards).any(|(_, shard)| *shard == home) {
             return self.replies.push((request, Err(Refusal::KeyspaceNotFound.into())));
@@ -228,6 +258,8 @@ impl Across {
         let fence = LogIndex(applied.0 + FENCE_ENTRIES);
         let others: BTreeSet<ShardId> = client.plan.parts.keys().copied().filter(|shard| *shard != home).collect();
         client.results.clear();
+        client.refused.clear();
+        client.patient_until = at.now + READERS_PATIENCE;
         client.again = None;
         let deadline = client.deadline;
         let prepares: Vec<_> = others.iter().map(|shard| (*shard, client.plan.parts[shard].clone())).collect();
@@ -251,7 +283,10 @@ impl Across {
         let (prepared, key) = (attempt.others.iter().copied().collect(), client.transaction.key);
         let after = attempt.prepared_by().max(client.transaction.after);
         let part = client.plan.parts[&home].clone();
-        let verdict = Verdict { part, others_hold, after, prepared, fence, key };
+        // Without a name nobody asks again.
+        let ends = client.results.iter().filter(|_| key.is_some());
+        let ends = ends.filter_map(|(shard, result)| Some((*shard, result.end?))).collect();
+        let verdict = Verdict { part, others_hold, after, prepared, fence, key, ends };
         let (deadline, wait) = (client.deadline, client.wait);
         let command = Command::Across { tx, step: TxStep::Decide(Box::new(verdict)) };
         self.ask_for(home, (command, wait), deadline, Purpose::Decide { client: number, tx });
@@ -323,7 +358,14 @@ impl Across {
         at: &Surroundings<'_>,
     ) {
         let Some(client) = self.clients.get_mut(&number) else { return };
+        let only_reads = client.plan.parts.values().all(Part::only_reads);
         let Some(attempt) = client.attempt.as_mut().filter(|attempt| attempt.tx == tx) else { return };
+        // Who only reads keeps nobody waiting who waits for anything, so it may wait while it holds locks.
+        if only_reads && at.now < client.patient_until && matches!(answer, Err(Error::Refused(Refusal::Locked { .. })))
+        {
+            client.refused.insert(shard);
+            return;
+        }
         match attempt.prepared(shard, answer, &mut client.results) {
             Next::Wait => {}
             Next::Decide { others_hold } => self.decide(number, others_hold),
@@ -340,7 +382,9 @@ impl Across {
                 // Where there is nothing else to be done, that something was lost is all there is to be said: nothing was written.
                 let alone = client.transaction.failure.is_empty() && !succeeded;
                 let lost = client.results.values().find_map(|result| result.lost.clone()).filter(|_| alone);
-                let result = TransactionResult { succeeded, looks, repeated: false, at: when };
+                let ends = client.results.iter().filter_map(|(shard, result)| Some((*shard, result.end?))).collect();
+                let appended = client.plan.appended(succeeded, ends);
+                let result = TransactionResult { succeeded, looks, repeated: false, at: when, appended };
                 self.finish(
                     number,
                     match lost {
@@ -350,12 +394,13 @@ impl Across {
                 );
                 self.carry_out(&attempt, Decision::Committed { succeeded, at: when }, at);
             }
-            End::Repeated(decision) => {
+            End::Repeated(decision, ends) => {
                 let (succeeded, when) = match decision {
                     Decision::Committed { succeeded, at } => (succeeded, at),
                     Decision::Aborted => (false, Timestamp::ZERO),
                 };
-                let result = TransactionResult { succeeded, looks: Vec::new(), repeated: true, at: when };
+                let appended = client.plan.appended(succeeded, ends.into_iter().collect());
+                let result = TransactionResult { succeeded, looks: Vec::new(), repeated: true, at: when, appended };
                 self.finish(number, Ok(Reply::Transacted(result)));
                 self.carry_out(&attempt, Decision::Aborted, at);
             }
@@ -378,7 +423,8 @@ impl Across {
     /// Another attempt follows after a moment.
     fn pause(&mut self, number: u64, error: Error, at: &Surroundings<'_>) {
         let Some(client) = self.clients.get_mut(&number) else { return };
-        let most = BACKOFF_MAX.min(Duration::from_millis(1 << client.attempts.min(16)));
+        let most = BACKOFF_MAX * client.plan.parts.len().div_ceil(4) as u32;
+        let most = most.min(Duration::from_millis(1 << client.attempts.min(16)));
         let wait = Duration::from_micros(self.rng.between(0, most.as_micros() as u64));
         client.again = Some((at.now + wait, error));
     }
@@ -409,8 +455,25 @@ impl Across {
         }
     }
 
+    /// Asks again what was locked, for those that only read.
+    fn ask_again(&mut self) {
+        let mut asks = Vec::new();
+        for (number, client) in &mut self.clients {
+            let Some(attempt) = &client.attempt else { continue };
+            for shard in std::mem::take(&mut client.refused) {
+                let part = client.plan.parts[&shard].clone();
+                let step = TxStep::Prepare { home: attempt.home, fence: attempt.fence, part };
+                asks.push((*number, attempt.tx, shard, step, client.deadline));
+            }
+        }
+        for (client, tx, shard, step, deadline) in asks {
+            self.ask(shard, tx, step, deadline, Purpose::Prepare { client, tx, shard });
+        }
+    }
+
     /// Time passes: attempts that waited begin, and those whose time is up end. `orphans` is what this node's leading replicas have found.
     pub fn tick(&mut self, orphans: Vec<Orphans>, at: &Surroundings<'_>) {
+        self.ask_again();
         let waiting = self.clients.iter().filter_map(|(n, client)| client.again.as_ref().map(|(when, _)| (*n, *when)));
         let due: Vec<u64> = waiting.filter(|(_, when)| *when <= at.now).map(|(n, _)| n).collect();
         for number in due {
@@ -429,7 +492,8 @@ impl Across {
         let found = self.recovery.take_due(orphans, at.now);
         let until = at.now + ACROSS_STEP_TIMEOUT;
         for (shard, tx, home, fence) in found.unsettled {
-            if at.sabotage == Some(Sabotage::PresumeAborted) {
+            // Who was merged had decided nothing that was not carried out everywhere, and decides no more.
+            if at.sabotage == Some(Sabotage::PresumeAborted) || at.keyspaces.is_merged(home) {
                 self.ask(shard, tx, TxStep::Resolve(Decision::Aborted), until, Purpose::Nothing);
             } else {
                 self.ask(home, tx, TxStep::Settle { fence }, until, Purpose::Settled { tx, shard });

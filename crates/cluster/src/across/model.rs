@@ -204,7 +204,7 @@ impl Protocol {
                 world.coordinator = None;
                 let (told, then) = match end {
                     End::Committed { .. } => (Told::Done, Some(COMMITTED)),
-                    End::Repeated(_) | End::Again(_) | End::Failed(_) => (Told::NotDone, Some(Decision::Aborted)),
+                    End::Repeated(..) | End::Again(_) | End::Failed(_) => (Told::NotDone, Some(Decision::Aborted)),
                     End::Unknown => (Told::Unknown, None),
                 };
                 world.told = Some(told);

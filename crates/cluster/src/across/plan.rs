@@ -5,8 +5,9 @@ use crate::keyspaces::Keyspaces;
 use bytes::Bytes;
 use quorate_env::ShardId;
 use quorate_kv::across::{Part, PartResult, Transaction, Write};
+use quorate_kv::log::BOUNDS;
 use quorate_kv::reserve::{Claim, Hold};
-use quorate_kv::{Compare, KeyRange, Keyspace, KeyspaceId, RangeOp, RangeResult, Refusal, limits};
+use quorate_kv::{Compare, KeyRange, Keyspace, KeyspaceId, KeyspaceKind, RangeOp, RangeResult, Refusal, limits};
 use std::collections::BTreeMap;
 
 /// What each shard does.
@@ -17,6 +18,8 @@ pub(crate) struct Plan {
     /// what was decided there under clients' keys.
     pub home: ShardId,
     looks: Vec<Pieces>,
+    /// The appends of either branch, in order: to which shard's log, and how many records.
+    appends: [Vec<(ShardId, u64)>; 2],
 }
 
 /// The reads that a look was cut into, each by its shard and its place among that shard's reads.
@@ -31,9 +34,13 @@ impl Plan {
     /// If a keyspace does not exist, a key is empty, or it touches no shard or too many, or asks too much of one.
     pub fn of(transaction: &Transaction, keyspaces: &Keyspaces) -> Result<Self, Refusal> {
         let find = |id: KeyspaceId| keyspaces.get(id).ok_or(Refusal::KeyspaceNotFound);
+        let of_keys = |id: KeyspaceId| match find(id)? {
+            Keyspace { kind: KeyspaceKind::Log, .. } => Err(Refusal::KeysInLog),
+            keyspace => Ok(keyspace),
+        };
         let mut parts: BTreeMap<ShardId, Part> = BTreeMap::new();
         for check in &transaction.checks {
-            let shard = find(check.keyspace)?.shard_of(not_empty(&check.key)?);
+            let shard = of_keys(check.keyspace)?.shard_of(not_empty(&check.key)?);
             let range = KeyRange::single(check.key.clone());
             let compare = Compare { range, op: check.op, expected: check.expected.clone() };
             parts.entry(shard).or_default().compares.push(compare);
@@ -41,10 +48,13 @@ impl Plan {
         let mut looks = Vec::new();
         for look in &transaction.looks {
             let mut pieces = Vec::new();
-            for (shard, range) in find(look.keyspace)?.pieces(&look.range) {
+            let keyspace = find(look.keyspace)?;
+            // Of a log a part is as good as all of it: who reads on finds the rest.
+            let bytes_max = if keyspace.kind == KeyspaceKind::Log { limits::FETCH_BYTES_MAX as u64 } else { 0 };
+            for (shard, range) in keyspace.pieces(&look.range) {
                 let reads = &mut parts.entry(shard).or_default().reads;
                 pieces.push((shard, reads.len()));
-                reads.push(RangeOp { limit: look.limit, ..RangeOp::of(range) });
+                reads.push(RangeOp { limit: look.limit, bytes_max, ..RangeOp::of(range) });
             }
             looks.push(Pieces { limit: look.limit, pieces });
         }
@@ -59,7 +69,7 @@ impl Plan {
             }
         }
         for (keyspace, hold) in transaction.claims.iter().flat_map(|claims| &claims.held) {
-            parts.entry(find(*keyspace)?.shard_of(not_empty(&hold.key)?)).or_default();
+            parts.entry(of_keys(*keyspace)?.shard_of(not_empty(&hold.key)?)).or_default();
         }
         for (shard, part) in &mut parts {
             // Each part has its holder's age, so that no part waits for somebody younger.
@@ -85,7 +95,24 @@ impl Plan {
             Some((keyspace, key)) => find(keyspace)?.shard_of(&key),
             None => *parts.keys().next().ok_or(Refusal::EmptyKey)?,
         };
-        Ok(Self { parts, home, looks })
+        let appends = [&transaction.success, &transaction.failure].map(|branch| {
+            let to = |(keyspace, write): &(KeyspaceId, Write)| {
+                Some((keyspaces.get(*keyspace)?.shard_of(BOUNDS), write.appends()?))
+            };
+            branch.iter().filter_map(to).collect()
+        });
+        Ok(Self { parts, home, looks, appends })
+    }
+
+    /// The offset of the first record of each append of a branch, from where the logs ended; of those of which that is known.
+    pub fn appended(&self, succeeded: bool, mut ends: BTreeMap<ShardId, u64>) -> Vec<u64> {
+        let appends = self.appends[usize::from(!succeeded)].iter();
+        let first = |(shard, count): &(ShardId, u64)| {
+            let end = ends.get_mut(shard)?;
+            *end += count;
+            Some(*end - count)
+        };
+        appends.filter_map(first).collect()
     }
 
     /// What must be true before its client is told that it was done: what any keyspace wants that it may write in. The decision is wherever the writes are, or
@@ -127,7 +154,16 @@ pub(super) fn not_empty(key: &Bytes) -> Result<&Bytes, Refusal> {
 }
 
 fn pieces(keyspace: &Keyspace, write: &Write) -> Result<Vec<(ShardId, Write)>, Refusal> {
+    match (keyspace.kind == KeyspaceKind::Log, write) {
+        (false, Write::Append(_)) => return Err(Refusal::NotLog),
+        (true, Write::Put { .. } | Write::Delete(_)) => return Err(Refusal::KeysInLog),
+        _ => {}
+    }
     Ok(match write {
+        Write::Append(records) if records.len() > limits::APPEND_RECORDS_MAX => {
+            return Err(Refusal::TooManyRecords { max: limits::APPEND_RECORDS_MAX });
+        }
+        Write::Append(_) => vec![(keyspace.shard_of(BOUNDS), write.clone())],
         Write::Put { key, .. } => vec![(keyspace.shard_of(not_empty(key)?), write.clone())],
         Write::Delete(range) => keyspace.pieces(range).map(|(shard, piece)| (shard, Write::Delete(piece))).collect(),
     })

@@ -15,7 +15,7 @@ use crate::input::{Reply, RequestId};
 use quorate_env::{Instant, LogIndex, ShardId, Timestamp};
 use quorate_kv::across::TxId;
 use quorate_kv::reserve::{Granted, Held, Hold, ReserveStep, Reserved, Wish};
-use quorate_kv::{Command, Error, KeyspaceId, Outcome, Refusal, Unavailable, limits};
+use quorate_kv::{Command, Error, KeyspaceId, KeyspaceKind, Outcome, Refusal, Unavailable, limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -89,6 +89,10 @@ impl Across {
         let Some(client) = self.reserving.get_mut(&number) else { return };
         client.again = None;
         let wish = &client.wish;
+        let is_log = |id| at.keyspaces.get(id).is_some_and(|keyspace| keyspace.kind == KeyspaceKind::Log);
+        if wish.keys.iter().any(|(keyspace, _)| is_log(*keyspace)) {
+            return self.reserved_all(number, Err(Refusal::KeysInLog.into()));
+        }
         let shard_of = |keyspace: KeyspaceId, key: &[u8]| Some(at.keyspaces.get(keyspace)?.shard_of(key));
         let missing = (0..wish.keys.len()).filter(|n| !client.got.contains_key(n));
         let missing: Vec<_> = missing.map(|n| (n, shard_of(wish.keys[n].0, &wish.keys[n].1))).collect();

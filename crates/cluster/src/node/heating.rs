@@ -25,7 +25,7 @@ pub(super) struct Heat {
 
 impl Heat {
     /// Notes which shards have other keys than before.
-    fn learn(&mut self, map: &Arc<Keyspaces>, now: Instant) {
+    pub(super) fn learn(&mut self, map: &Arc<Keyspaces>, now: Instant) {
         if self.map.as_ref().is_some_and(|known| Arc::ptr_eq(known, map)) {
             return;
         }
@@ -40,6 +40,13 @@ impl Heat {
                 self.rests.insert(*shard, (children, since));
             }
         }
+    }
+}
+
+impl Heat {
+    /// Since when a shard has the keys that it has, as far as this node knows; `None` if it was made with them.
+    pub(super) fn rests_since(&self, shard: ShardId) -> Option<Instant> {
+        self.rests.get(&shard).and_then(|(_, since)| *since)
     }
 }
 

@@ -67,6 +67,11 @@ impl Node {
 
     fn ask_replica(&mut self, now: Instant, question: Question) {
         let Question { ask, shard, freshness, reads, deadline, tried } = question;
+        if self.system.keyspaces.is_merged(shard) {
+            let key = reads.first().map(|read| read.range.start.clone()).unwrap_or_default();
+            let moved = Error::Refused(Refusal::Moved { key });
+            return self.with_looking(|looking, keyspaces| looking.answered((ask, shard), Err(moved), keyspaces, now));
+        }
         if self.replicas.contains_key(&shard) {
             let glance = Glance { asker: Asker::Here(ask), freshness, reads, deadline };
             return self.one(now, shard, |replica, cx| replica.look(glance, cx));

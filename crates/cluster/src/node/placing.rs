@@ -105,7 +105,7 @@ impl Node {
         }
     }
 
-    fn let_one_go(&mut self, now: Instant, shard: ShardId) -> Result<(), BootError> {
+    pub(super) fn let_one_go(&mut self, now: Instant, shard: ShardId) -> Result<(), BootError> {
         let mut cx = self.shared.context(now);
         let left = match (self.replicas.remove(&shard), self.mending.remove(&shard)) {
             (Some(replica), _) => replica.leave_for_good(&mut cx),

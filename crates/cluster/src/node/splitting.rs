@@ -17,7 +17,7 @@ use crate::replica::Replica;
 use bytes::Bytes;
 use quorate_consensus::Membership;
 use quorate_env::{Instant, ShardId};
-use quorate_shard::Building;
+use quorate_shard::{Building, Slot};
 use std::collections::BTreeMap;
 
 /// Where a child comes from.
@@ -74,6 +74,15 @@ impl Nursery {
     }
 }
 
+impl Nursery {
+    /// Forgets children that are no more; returns where rows of theirs are.
+    pub fn forget(&mut self, gone: impl Fn(ShardId) -> bool) -> Vec<Slot> {
+        self.unborn.retain(|child, _| !gone(*child));
+        self.unflushed.retain(|child, _| !gone(*child));
+        self.building.extract_if(.., |child, _| gone(*child)).map(|(_, building)| building.slot()).collect()
+    }
+}
+
 impl Node {
     /// Opens the replicas of shards that somebody made. Those that were split off follow when they can.
     pub(super) fn open_made(&mut self, now: Instant) -> Result<(), BootError> {
@@ -87,8 +96,9 @@ impl Node {
                 }
                 match row.parents.get(shard).filter(|_| !self.sabotaged(Sabotage::ChildAsFounder)) {
                     Some(parent) => {
+                        // Another parent than before, if that one was merged meanwhile.
                         let origin = Origin { parent: *parent, start: start.clone() };
-                        self.nursery.unborn.entry(*shard).or_insert(origin);
+                        self.nursery.unborn.insert(*shard, origin);
                     }
                     None if self.may_open(*shard) => {
                         self.open(now, *shard, &Membership::of_voters(placements.founders(*shard, row)))?;
@@ -194,7 +204,9 @@ impl Node {
             let early = self.sabotaged(Sabotage::WeanEarly);
             // What a child's log has committed behind its birth, a majority has; so it has the child.
             let weaned = births.iter().find(|(child, index)| {
-                let said = placements.group(*child).is_some_and(|group| group.index > *index);
+                // And what was merged since, another shard has.
+                let said = keyspaces.is_merged(*child)
+                    || placements.group(*child).is_some_and(|group| group.index > *index);
                 early || said || self.replicas.get(child).is_some_and(|replica| replica.applied() > *index)
             });
             let weaned = weaned.map(|(child, _)| *child);

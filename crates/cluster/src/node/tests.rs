@@ -33,6 +33,7 @@ fn fresh() -> Node {
         log_hold_bytes: 1 << 20,
         split_bytes: u64::MAX,
         split_load: crate::SplitLoad::NEVER,
+        merges: crate::Merges::NEVER,
         batch_bytes: 1 << 20,
         chunk_bytes: 1 << 10,
         sabotage: None,

@@ -21,18 +21,26 @@ pub(super) struct Scales {
     on: Option<(ShardId, Weighing)>,
     /// The last that was.
     last: ShardId,
-    /// When each shard was weighed, and at which revision.
-    weighed: BTreeMap<ShardId, (Instant, Revision)>,
+    /// When each shard was weighed, at which revision, and its bytes.
+    weighed: BTreeMap<ShardId, (Instant, Revision, u64)>,
     /// When the next one is looked for, if there was none.
     look_again: Option<Instant>,
     /// Whether an answer is to come.
     pub asked: bool,
 }
 
+impl Scales {
+    /// What a shard holds at a revision, in bytes of keys and values, if it was weighed then.
+    pub fn weight_of(&self, shard: ShardId, at: Revision) -> Option<u64> {
+        self.weighed.get(&shard).filter(|(_, revision, _)| *revision == at).map(|(.., bytes)| *bytes)
+    }
+}
+
 impl Node {
     /// Weighs a little, and asks for a split if a shard turns out to be too large.
     pub(super) fn weigh(&mut self, now: Instant) {
-        if self.shared.config.split_bytes == u64::MAX || self.system.levels.cluster() < Level::SPLIT {
+        let idle = self.shared.config.split_bytes == u64::MAX && self.shared.config.merges.bytes == 0;
+        if idle || self.system.levels.cluster() < Level::SPLIT {
             return;
         }
         if self.scales.on.is_none() && self.scales.look_again.is_none_or(|when| when <= now) {
@@ -46,7 +54,7 @@ impl Node {
             Ok(None) => {}
             Ok(Some(weight)) => {
                 self.scales.on = None;
-                self.scales.weighed.insert(shard, (now, weight.revision));
+                self.scales.weighed.insert(shard, (now, weight.revision, weight.bytes));
                 self.scales.last = shard;
                 self.split_if_heavy(now, shard, weight);
             }
@@ -61,7 +69,7 @@ impl Node {
             let kind = || self.system.keyspaces.of_shard(**shard).map(|keyspace| keyspace.kind);
             let weighed = self.scales.weighed.get(shard);
             let changed = match weighed {
-                Some((when, at)) => *at != revision && now.since(*when) >= WEIGH_REST,
+                Some((when, at, _)) => *at != revision && now.since(*when) >= WEIGH_REST,
                 None => revision > Revision::FIRST,
             };
             changed && replica.leads() && kind() == Some(KeyspaceKind::Ranged)
@@ -90,7 +98,7 @@ impl Node {
         }
     }
 
-    fn weighed_in_vain(&mut self, e: &MachineError) {
+    pub(super) fn weighed_in_vain(&mut self, e: &MachineError) {
         self.shared.out.fatal.get_or_insert(e.to_string());
         if e.is_damage() {
             self.shared.out.lost = self.shared.out.lost.or(Some(crate::input::Lost::Rows));

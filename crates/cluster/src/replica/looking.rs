@@ -125,8 +125,8 @@ impl Replica {
         }
     }
 
-    /// Somebody else's replica waits for a moment.
-    pub(super) fn want_closed(&mut self, at: Timestamp) {
+    /// Somebody else waits for a moment.
+    pub fn want_closed(&mut self, at: Timestamp) {
         self.closing.wanted = self.closing.wanted.max(at);
     }
 

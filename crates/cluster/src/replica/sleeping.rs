@@ -67,7 +67,7 @@ impl Replica {
     pub fn is_as_wished(&self, wishes: &Wishes<'_>, keyspaces: &Keyspaces) -> bool {
         let well = |_| Standing { alive: true, in_sync: true };
         let shaped = decide(self.id, &self.group.membership(), wishes, &|_| false, well) == Decision::Nothing;
-        shaped && keyspaces.next_split(self.shard, &self.machine.meta().range).is_none()
+        shaped && self.next_split(keyspaces).is_none()
     }
 
     /// Whether nothing is under way here, and nothing would happen by itself.

@@ -53,7 +53,7 @@ impl Replica {
         // Whoever is a member when a child is split off must be one until it is weaned: the child's group begins with the same members, and each of them
         // builds it from the parent's rows.
         let settled = !self.group.is_changing() && !self.group.membership().is_joint();
-        let next = keyspaces.next_split(self.shard, &meta.range).filter(|(_, child)| {
+        let next = self.next_split(keyspaces).filter(|(_, child)| {
             // What is prepared goes first.
             let closed = meta.closing.as_ref().map(|at| KeyRange { start: at.clone(), end: RangeEnd::Unbounded });
             let free = settled || cx.sabotaged(Sabotage::SplitWhileChanging);
@@ -75,6 +75,18 @@ impl Replica {
                 self.splitting.under_way = (term, before + 1);
             }
         }
+    }
+
+    /// The child that is to be split off next. What this node knows of the map may be older than the log: a shard that came back is not split off again.
+    pub(super) fn next_split<'a>(&self, keyspaces: &'a Keyspaces) -> Option<(&'a Bytes, ShardId)> {
+        let back = |child| self.machine.has_absorbed(child).unwrap_or(true);
+        keyspaces.next_split(self.shard, &self.machine.meta().range, &back)
+    }
+
+    /// Has the shard yield to the one before it.
+    pub fn give_up(&mut self) {
+        let range = self.machine.meta().range.clone();
+        self.propose_own(Command::Yield { range });
     }
 
     /// Whether the group's members must stay who they are: a child is about to be split off, or is not weaned yet.

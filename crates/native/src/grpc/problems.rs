@@ -49,13 +49,13 @@ pub fn problem_of(status: &Status) -> Option<Problem> {
 /// The code that a reason goes with: UNAVAILABLE if, and only if, nothing was done and it may be tried again.
 fn code(reason: Reason) -> Code {
     match reason {
-        Reason::BadRequest | Reason::NotOrdered => Code::InvalidArgument,
+        Reason::BadRequest | Reason::NotOrdered | Reason::KeysInLog | Reason::NotLog => Code::InvalidArgument,
         Reason::NoSuchKey | Reason::NoSuchKeyspace | Reason::NoSuchPage => Code::NotFound,
         Reason::NoSuchMethod => Code::Unimplemented,
         Reason::AlreadySplit | Reason::KeyspaceExists => Code::AlreadyExists,
         Reason::ConditionFailed => Code::FailedPrecondition,
         Reason::Conflict | Reason::LockLost | Reason::Aborted => Code::Aborted,
-        Reason::Compacted => Code::OutOfRange,
+        Reason::Compacted | Reason::Trimmed | Reason::BeyondEnd => Code::OutOfRange,
         Reason::TooLarge => Code::ResourceExhausted,
         Reason::TooSlow => Code::DeadlineExceeded,
         Reason::NotHere
@@ -89,6 +89,8 @@ fn problem(failure: &Failure) -> Problem {
             problem.key = key.clone();
         }
         Failure::ConditionFailed(Some(kv)) => problem.now = Some(now(kv.as_ref())),
+        Failure::Core(Error::Refused(Refusal::Trimmed { first })) => problem.first = Some(*first),
+        Failure::Core(Error::Refused(Refusal::BeyondEnd { end })) => problem.end = Some(*end),
         Failure::Elsewhere(url) => problem.ask = vec![url.clone()],
         _ => {}
     }

@@ -3,17 +3,19 @@
 use super::door::Deadline;
 use super::proto::quorate_server::Quorate;
 use super::proto::{
-    self, ChangeKeyspaceRequest, ChangeKeyspaceResponse, CreateKeyspaceRequest, CreateKeyspaceResponse, DeleteRequest,
-    DeleteResponse, GetRequest, GetResponse, ListKeyspacesRequest, ListKeyspacesResponse, Outcome, PutRequest,
-    PutResponse, ReleaseRequest, ReleaseResponse, ReserveRequest, ReserveResponse, ReservedKey, ScanRequest,
-    ScanResponse, SplitKeyspaceRequest, SplitKeyspaceResponse, StatusRequest, StatusResponse, TransactRequest,
-    TransactResponse, WatchRequest,
+    self, AppendRequest, AppendResponse, ChangeKeyspaceRequest, ChangeKeyspaceResponse, CreateKeyspaceRequest,
+    CreateKeyspaceResponse, DeleteRequest, DeleteResponse, FetchRequest, FetchResponse, GetRequest, GetResponse,
+    ListKeyspacesRequest, ListKeyspacesResponse, Outcome, PutRequest, PutResponse, ReleaseRequest, ReleaseResponse,
+    ReserveRequest, ReserveResponse, ReservedKey, ScanRequest, ScanResponse, SplitKeyspaceRequest,
+    SplitKeyspaceResponse, StatusRequest, StatusResponse, TransactRequest, TransactResponse, TrimRequest, TrimResponse,
+    WatchRequest, fetch_request,
 };
 use super::watch::{self, Messages, Responses};
 use super::{problems, translate};
 use crate::answers::Failure;
 use crate::feed::{self, Stop};
-use crate::names::{Names, keyspace};
+use crate::logs::{self, Appended, From};
+use crate::names::{Names, keyspace_of_keys as keyspace};
 use crate::place::Place;
 use crate::query::range_or_all;
 use crate::reasons::Reason;
@@ -22,6 +24,7 @@ use crate::{freshness, locks, policy};
 use crate::{keyspaces, transactions};
 use bytes::Bytes;
 use quorate_kv::across::Decision;
+use quorate_kv::log::Fetched;
 use quorate_kv::reserve::Held;
 use quorate_kv::{Db, Unavailable, limits};
 use std::sync::Arc;
@@ -77,7 +80,8 @@ impl Service {
         let result = transactions::carry_out(transaction, after, fresh.as_deref(), &self.db).await?;
         let reads = result.looks.iter().map(translate::found).collect();
         let token = freshness::told(result.at);
-        Ok(TransactResponse { succeeded: result.succeeded, repeated: result.repeated, reads, token })
+        let (succeeded, repeated, appended) = (result.succeeded, result.repeated, result.appended);
+        Ok(TransactResponse { succeeded, repeated, reads, token, appended })
     }
 
     async fn got(&self, request: GetRequest) -> Result<GetResponse, Failure> {
@@ -136,6 +140,33 @@ impl Service {
         Ok(ReleaseResponse {})
     }
 
+    async fn appended(&self, request: AppendRequest) -> Result<AppendResponse, Failure> {
+        let terms = translate::terms(request.idempotency_key.as_ref(), request.after.as_deref())?;
+        let log = logs::log(&request.log, &self.db).await?;
+        let Appended { repeated, offset, count, token } =
+            logs::append_to(&log, translate::records(request.records), terms, &self.db).await?;
+        Ok(AppendResponse { repeated, offset, count, token: freshness::told(token) })
+    }
+
+    async fn fetched(&self, request: FetchRequest) -> Result<FetchResponse, Failure> {
+        let log = logs::log(&request.log, &self.db).await?;
+        let freshness = freshness::parse(request.freshness.as_deref(), log.policy.freshness)?;
+        let from = match request.start {
+            Some(fetch_request::Start::Offset(offset)) => From::Offset(offset),
+            Some(fetch_request::Start::End(true)) => From::End,
+            Some(fetch_request::Start::End(false)) | None => From::First,
+        };
+        let wish = logs::Wish::new(from, request.max, request.max_bytes, request.wait_ms, freshness)?;
+        let Fetched { entries, next, first, end, token } = logs::fetch_from(&log, wish, &self.db, &self.stop).await?;
+        let entries = entries.into_iter().map(translate::entry).collect();
+        Ok(FetchResponse { entries, next, first, end, token: freshness::told(token) })
+    }
+
+    async fn trimmed(&self, request: TrimRequest) -> Result<TrimResponse, Failure> {
+        let log = logs::log(&request.log, &self.db).await?;
+        Ok(TrimResponse { first: logs::trim_of(&log, request.before, &self.db).await? })
+    }
+
     async fn settled(&self, request: StatusRequest) -> Result<StatusResponse, Failure> {
         Ok(match transactions::settle(&request.id, &self.db).await? {
             Some(Decision::Committed { succeeded, .. }) => {
@@ -169,9 +200,11 @@ impl Service {
     }
 
     async fn changed(&self, request: ChangeKeyspaceRequest) -> Result<proto::Keyspace, Failure> {
-        let change = policy::parse(policy::Wanted {
+        let change = policy::parse(policy::Words {
             history: request.history.as_deref(),
             freshness: request.freshness.as_deref(),
+            retain: request.retain.as_deref(),
+            retain_bytes: request.retain_bytes.as_deref(),
             replication: request.replication.as_deref(),
             commit_wait: request.commit_wait,
         })?;
@@ -223,6 +256,18 @@ impl Quorate for Service {
 
     async fn release(&self, r: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
         answer(deadline_of(&r), Leaves::Nothing, self.released(r.into_inner())).await
+    }
+
+    async fn append(&self, r: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
+        answer(deadline_of(&r), Leaves::Doubt, self.appended(r.into_inner())).await
+    }
+
+    async fn fetch(&self, r: Request<FetchRequest>) -> Result<Response<FetchResponse>, Status> {
+        answer(deadline_of(&r), Leaves::Nothing, self.fetched(r.into_inner())).await
+    }
+
+    async fn trim(&self, r: Request<TrimRequest>) -> Result<Response<TrimResponse>, Status> {
+        answer(deadline_of(&r), Leaves::Doubt, self.trimmed(r.into_inner())).await
     }
 
     async fn status(&self, r: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {

@@ -11,7 +11,8 @@ use crate::{freshness, policy};
 use bytes::Bytes;
 use quorate_env::Timestamp;
 use quorate_kv::across::{Check, Look, Transaction, Write};
-use quorate_kv::{CompareOp, Db, Expected, KeyRange, KeyValue, Keyspace, KeyspaceKind, Member, RangeResult};
+use quorate_kv::log::{Entry, Record};
+use quorate_kv::{CompareOp, Db, Expected, KeyRange, KeyValue, Keyspace, KeyspaceKind, Member, Policy, RangeResult};
 
 /// A token that what is asked for must come after.
 pub(super) fn after(token: Option<&str>) -> Result<Option<Timestamp>, Failure> {
@@ -67,7 +68,7 @@ pub(super) fn transaction(request: proto::TransactRequest, names: &Names) -> Res
         transaction.checks.push(check(compare, names)?);
     }
     for read in request.read {
-        let keyspace = names.find(&read.keyspace)?.id;
+        let keyspace = names.find_keys(&read.keyspace)?.id;
         let range = words::range(read.key, read.prefix, read.from, read.to).map_err(Failure::Bad)?;
         transaction.looks.push(Look { keyspace, range, limit: read.limit });
     }
@@ -123,15 +124,27 @@ fn write_of(write: proto::Write) -> Result<Write, Failure> {
         Some(write::What::Put(proto::Entry { key, value })) => Ok(Write::Put { key, value }),
         Some(write::What::Delete(key)) => Ok(Write::Delete(KeyRange::single(key))),
         Some(write::What::DeletePrefix(prefix)) => Ok(Write::Delete(KeyRange::prefix(prefix))),
-        None => Err(Failure::Bad("a write is put, or delete, or delete_prefix".into())),
+        Some(write::What::Append(proto::Records { records })) => Ok(Write::Append(self::records(records))),
+        None => Err(Failure::Bad("a write is put, or delete, or delete_prefix, or append".into())),
     }
+}
+
+/// What is appended to a log.
+pub(super) fn records(records: Vec<proto::Record>) -> Vec<Record> {
+    records.into_iter().map(|proto::Record { key, value }| Record { key, value }).collect()
+}
+
+pub(super) fn entry(entry: Entry) -> proto::LogEntry {
+    let Record { key, value } = entry.record;
+    proto::LogEntry { offset: entry.offset, timestamp: entry.at.wall().0, key, value }
 }
 
 pub(super) fn kind(kind: i32) -> Result<KeyspaceKind, Failure> {
     match Kind::try_from(kind) {
         Ok(Kind::Ordered) => Ok(KeyspaceKind::Ordered),
         Ok(Kind::Ranged) => Ok(KeyspaceKind::Ranged),
-        Ok(Kind::Unspecified) | Err(_) => Err(Failure::Bad("kind is KIND_ORDERED or KIND_RANGED".into())),
+        Ok(Kind::Log) => Ok(KeyspaceKind::Log),
+        Ok(Kind::Unspecified) | Err(_) => Err(Failure::Bad("kind is KIND_ORDERED, KIND_RANGED or KIND_LOG".into())),
     }
 }
 
@@ -140,6 +153,11 @@ pub(super) fn keyspace(keyspace: &Keyspace, db: &dyn Db) -> proto::Keyspace {
     let kind = match keyspace.kind {
         KeyspaceKind::Ordered => Kind::Ordered,
         KeyspaceKind::Ranged => Kind::Ranged,
+        KeyspaceKind::Log => Kind::Log,
+    };
+    let of_log = |words: fn(&Policy) -> String| match keyspace.kind {
+        KeyspaceKind::Log => words(&keyspace.policy),
+        _ => String::new(),
     };
     let names = |members: &[Member]| members.iter().map(|member| member.name.clone()).collect();
     let homes = db.homes(keyspace.id);
@@ -156,6 +174,8 @@ pub(super) fn keyspace(keyspace: &Keyspace, db: &dyn Db) -> proto::Keyspace {
         replicas: db.replicas(keyspace.id).map(|replicas| replicas as u32),
         history: policy::history_words(&keyspace.policy),
         freshness: freshness::words(keyspace.policy.freshness),
+        retain: of_log(policy::retain_words),
+        retain_bytes: of_log(policy::retain_bytes_words),
         replication: policy::replication_words(&keyspace.policy).into(),
         commit_wait: keyspace.policy.commit_wait,
     }

@@ -16,7 +16,7 @@ use crate::source::Source;
 use bytes::Bytes;
 use quorate_env::{DecodeError, LogIndex, Reader, ShardId, Timestamp, Writer};
 use quorate_kv::KeyRange;
-use quorate_kv::across::{Decision, Part, TxId};
+use quorate_kv::across::{Decision, Part, TxId, decode_ends, encode_ends};
 use quorate_kv::reserve::Claim;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -45,6 +45,8 @@ pub struct Decided {
     pub unresolved: Vec<ShardId>,
     /// The client's name for what it wants.
     pub key: Option<u128>,
+    /// Where the logs ended to which it may have appended, by their shards; this one's own is under [`quorate_kv::across::OWN`].
+    pub ends: Vec<(ShardId, u64)>,
 }
 
 /// See the module.
@@ -221,10 +223,13 @@ impl Decided {
         if let Some(key) = self.key {
             TxId(key).encode(&mut w);
         }
+        if !self.ends.is_empty() {
+            encode_ends(&self.ends, &mut w);
+        }
         w.finish()
     }
 
-    fn decode(row: Bytes) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(row: Bytes) -> Result<Self, DecodeError> {
         let mut r = Reader::new(row);
         let (decision, fence) = (Decision::decode(&mut r)?, LogIndex(r.varint("fence")?));
         let mut unresolved = Vec::new();
@@ -232,8 +237,9 @@ impl Decided {
             unresolved.push(ShardId(r.u64("shard")?));
         }
         let key = if r.bool("key")? { Some(TxId::decode(&mut r)?.0) } else { None };
+        let ends = if r.is_empty() { Vec::new() } else { decode_ends(&mut r)? };
         r.end("decision")?;
-        Ok(Self { decision, fence, unresolved, key })
+        Ok(Self { decision, fence, unresolved, key, ends })
     }
 }
 
@@ -243,7 +249,7 @@ mod tests {
 
     fn decided(fence: u64, unresolved: &[u64]) -> Decided {
         let unresolved = unresolved.iter().copied().map(ShardId).collect();
-        Decided { decision: Decision::Aborted, fence: LogIndex(fence), unresolved, key: None }
+        Decided { decision: Decision::Aborted, fence: LogIndex(fence), unresolved, key: None, ends: Vec::new() }
     }
 
     #[test]

@@ -9,9 +9,9 @@ use crate::machine::{MachineError, Transaction};
 use bytes::Bytes;
 use ledger::{Decided, Prepared};
 use locks::{Blocker, Mode};
-use quorate_env::LogIndex;
-use quorate_kv::across::{Decision, Part, PartResult, TxAnswer, TxId, TxStep, Verdict, Write};
-use quorate_kv::{Command, KeyRange, LeaseId, Op, Refusal, Txn};
+use quorate_env::{LogIndex, Timestamp};
+use quorate_kv::across::{Decision, OWN, Part, PartResult, TxAnswer, TxId, TxStep, Verdict, Write};
+use quorate_kv::{Command, KeyRange, LeaseId, Op, Refusal, Txn, log};
 
 /// Decisions forgotten with one entry: a few more than one entry usually makes, so that they never pile up.
 const FORGOTTEN_PER_ENTRY: usize = 16;
@@ -44,6 +44,9 @@ impl Transaction<'_> {
                 return Ok(Err(blocker.into()));
             }
             self.wound(&prepared.part);
+            if self.flaw == Some(Flaw::AppendAtPrepare) {
+                self.append_all(&prepared.part.success, prepared.at)?;
+            }
             self.put_row(self.slot.prepared(tx), prepared.encode().into());
             self.ledger.prepare(tx, prepared.clone());
         }
@@ -59,7 +62,7 @@ impl Transaction<'_> {
         if let Some(before) = verdict.key.and_then(|key| self.ledger.of_key(key))
             && self.flaw != Some(Flaw::ForgetKeys)
         {
-            return Ok(Ok(TxAnswer::Repeated(before.decision)));
+            return Ok(Ok(TxAnswer::Repeated(before.decision, before.ends.clone())));
         }
         if self.now() > verdict.fence {
             return Ok(Err(Refusal::Aborted { tx }));
@@ -70,14 +73,17 @@ impl Transaction<'_> {
         let result = self.judge_part(&verdict.part)?;
         let succeeded = result.holds && verdict.others_hold;
         self.wound(&verdict.part);
-        self.write_branch(&verdict.part, succeeded)?;
+        self.write_branch(&verdict.part, succeeded, self.meta.clock)?;
         if succeeded {
             self.release_all(verdict.part.claim.as_ref());
         }
         let decision = Decision::Committed { succeeded, at: self.meta.clock };
         if !verdict.prepared.is_empty() || verdict.key.is_some() {
             let Verdict { fence, key, .. } = *verdict;
-            self.keep(tx, Decided { decision, fence, unresolved: verdict.prepared.clone(), key });
+            // Who asks again under the client's name is told the same offsets.
+            let ends = verdict.ends.iter().copied().chain(result.end.map(|end| (OWN, end)));
+            let ends = if key.is_some() { ends.collect() } else { Vec::new() };
+            self.keep(tx, Decided { decision, fence, unresolved: verdict.prepared.clone(), key, ends });
         }
         Ok(Ok(TxAnswer::Decided { decision, result: Some(result) }))
     }
@@ -89,9 +95,10 @@ impl Transaction<'_> {
         if self.now() > fence {
             return TxAnswer::Settled(None);
         }
-        if self.flaw != Some(Flaw::SettleUnwritten) {
+        // Who has yielded decides nothing any more, so that need not be written down.
+        if self.flaw != Some(Flaw::SettleUnwritten) && !self.meta.yielded {
             let decision = Decision::Aborted;
-            self.keep(tx, Decided { decision, fence, unresolved: Vec::new(), key: None });
+            self.keep(tx, Decided { decision, fence, unresolved: Vec::new(), key: None, ends: Vec::new() });
         }
         TxAnswer::Settled(Some(Decision::Aborted))
     }
@@ -101,7 +108,9 @@ impl Transaction<'_> {
             self.delete_row(self.slot.prepared(tx));
             self.unlocked = true;
             if let Decision::Committed { succeeded, at } = decision {
-                self.write_branch(&prepared.part, succeeded)?;
+                if self.flaw != Some(Flaw::AppendAtPrepare) || !prepared.part.appends() {
+                    self.write_branch(&prepared.part, succeeded, at)?;
+                }
                 self.happened_at(at);
                 if succeeded {
                     self.release_all(prepared.part.claim.as_ref());
@@ -113,19 +122,23 @@ impl Transaction<'_> {
 
     /// Forgets decisions that the log has passed.
     pub(crate) fn forget_decisions(&mut self) {
+        if self.meta.yielded {
+            // They are another's by now, who forgets them by its own log.
+            return;
+        }
         for _ in 0..FORGOTTEN_PER_ENTRY {
             let Some(tx) = self.ledger.pop_forgotten(self.now()) else { return };
             self.delete_row(self.slot.decided(tx));
         }
     }
 
-    fn keep(&mut self, tx: TxId, decided: Decided) {
+    pub(crate) fn keep(&mut self, tx: TxId, decided: Decided) {
         self.put_row(self.slot.decided(tx), decided.encode().into());
         self.ledger.decide(tx, decided);
     }
 
     /// The entry that is being applied.
-    fn now(&self) -> LogIndex {
+    pub(crate) fn now(&self) -> LogIndex {
         self.meta.applied.next()
     }
 
@@ -134,7 +147,8 @@ impl Transaction<'_> {
         let at = self.meta.clock;
         let lost = self.lost_of(part.claim.as_ref());
         let reads = Vec::with_capacity(part.reads.len());
-        let mut result = PartResult { holds: lost.is_none(), reads, at, lost };
+        let end = if part.appends() { Some(self.log_bounds()?.end) } else { None };
+        let mut result = PartResult { holds: lost.is_none(), reads, at, lost, end };
         for compare in &part.compares {
             if !eval::holds(self.source, self.slot, compare)? && self.flaw != Some(Flaw::IgnoreCompares) {
                 result.holds = false;
@@ -147,7 +161,8 @@ impl Transaction<'_> {
         Ok(result)
     }
 
-    fn write_branch(&mut self, part: &Part, succeeded: bool) -> Result<(), MachineError> {
+    /// `at` is when it was decided.
+    fn write_branch(&mut self, part: &Part, succeeded: bool, at: Timestamp) -> Result<(), MachineError> {
         for write in if succeeded { &part.success } else { &part.failure } {
             match write {
                 Write::Put { key, value } => {
@@ -158,13 +173,25 @@ impl Transaction<'_> {
                         self.delete(&key)?;
                     }
                 }
+                Write::Append(records) => self.append(records, at)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn append_all(&mut self, writes: &[Write], at: Timestamp) -> Result<(), MachineError> {
+        for write in writes {
+            if let Write::Append(records) = write {
+                self.append(records, at)?;
             }
         }
         Ok(())
     }
 
     fn blocker_of(&self, part: &Part) -> Option<Blocker> {
-        let locked = self.ledger.locks().blocker_of(part).filter(|_| self.flaw != Some(Flaw::IgnoreLocks));
+        let unlocked = self.flaw == Some(Flaw::EndUnlocked) && part.appends();
+        let ignored = unlocked || self.flaw == Some(Flaw::IgnoreLocks);
+        let locked = self.ledger.locks().blocker_of(part).filter(|_| !ignored);
         locked.or_else(|| if self.writes_nothing(part) { None } else { self.reserved_by_others(part) })
     }
 
@@ -179,6 +206,7 @@ impl Transaction<'_> {
                 let mut keys = self.leases.get(*id)?.keys.iter();
                 keys.find_map(|key| self.hindered(&KeyRange::single(key.clone()), Mode::Write))
             }
+            Command::Trim { .. } => self.hindered(&KeyRange::single(log::BOUNDS), Mode::Write),
             // What it will touch, nobody knows.
             Command::Call { .. } => self.hindered(&KeyRange::all(), Mode::Write),
             Command::LeaseGrant { .. }
@@ -186,6 +214,8 @@ impl Transaction<'_> {
             | Command::Across { .. }
             | Command::Split { .. }
             | Command::Wean { .. }
+            | Command::Yield { .. }
+            | Command::Absorb(_)
             | Command::Reserve { .. } => None,
         }
     }

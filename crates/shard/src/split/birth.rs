@@ -1,5 +1,6 @@
 //! What a child begins with, besides its keys: written down in the parent's rows by the entry that splits it off, and kept until it is weaned.
 
+use crate::merge::annex::Annex;
 use crate::meta::{Meta, OpenError};
 use crate::rows::{BIRTH, Slot};
 use crate::source::Source;
@@ -13,7 +14,9 @@ use std::collections::BTreeMap;
 const UNTIMED: u8 = 1;
 /// Of one with timestamps, of whose keys none is reserved.
 const UNRESERVED: u8 = 2;
-const VERSION: u8 = 3;
+/// Of one with timestamps, of whose keys none came from another shard.
+const UNMERGED: u8 = 3;
+const VERSION: u8 = 4;
 
 /// See the module. Equal on every replica of the parent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub struct Birth {
     pub since: Timestamp,
     /// What is reserved of its keys, as rows.
     pub(crate) reservations: Vec<(Bytes, Bytes)>,
+    /// Which of its keys came from other shards.
+    pub(crate) annexes: Vec<Annex>,
 }
 
 impl Birth {
@@ -71,6 +76,9 @@ impl Birth {
             closing: None,
             clock: self.clock,
             since: self.since,
+            yielded: false,
+            absorbing: None,
+            annexes: self.annexes.clone(),
         }
     }
 
@@ -78,8 +86,10 @@ impl Birth {
         let mut w = Writer::new();
         let timed = self.clock != Timestamp::ZERO;
         let reserved = !self.reservations.is_empty();
+        let merged = !self.annexes.is_empty();
         w.u8(match (timed, reserved) {
-            (_, true) => VERSION,
+            _ if merged => VERSION,
+            (_, true) => UNMERGED,
             (true, false) => UNRESERVED,
             (false, false) => UNTIMED,
         });
@@ -96,16 +106,19 @@ impl Birth {
             tx.encode(&mut w);
             w.bytes(row);
         }
-        if timed || reserved {
+        if timed || reserved || merged {
             w.u64(self.clock.0);
             w.u64(self.since.0);
         }
-        if reserved {
+        if reserved || merged {
             w.varint(self.reservations.len() as u64);
             for (key, row) in &self.reservations {
                 w.bytes(key);
                 w.bytes(row);
             }
+        }
+        if merged {
+            Annex::encode_all(&self.annexes, &mut w);
         }
         w.finish()
     }
@@ -130,6 +143,7 @@ impl Birth {
             clock: Timestamp::ZERO,
             since: Timestamp::ZERO,
             reservations: Vec::new(),
+            annexes: Vec::new(),
         };
         for _ in 0..r.count("decisions")? {
             birth.decisions.push((TxId::decode(&mut r)?, r.bytes("decision")?));
@@ -141,6 +155,9 @@ impl Birth {
             for _ in 0..r.count("reservations")? {
                 birth.reservations.push((r.bytes("reserved key")?, r.bytes("reservation")?));
             }
+        }
+        if version > UNMERGED {
+            birth.annexes = Annex::decode_all(&mut r)?;
         }
         r.end("birth")?;
         Ok(birth)
@@ -168,9 +185,12 @@ mod tests {
             clock: Timestamp(70),
             since: Timestamp(7),
             reservations: Vec::new(),
+            annexes: Vec::new(),
         };
+        let annex = Annex { range: unreserved.range.clone(), revision: Revision(70), since: Timestamp(60) };
+        let merged = Birth { annexes: vec![annex], ..unreserved.clone() };
         let reserved = Birth { reservations: vec![("n".into(), "row".into())], ..unreserved.clone() };
-        for birth in [unreserved, reserved] {
+        for birth in [unreserved, reserved, merged] {
             let row = Bytes::from(birth.encode());
             assert_eq!(Birth::decode(row.clone()), Ok(birth));
             for len in 0..row.len() {

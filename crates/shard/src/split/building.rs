@@ -52,10 +52,11 @@ impl Machine {
             source: Source::Frozen(store.snapshot()),
             parent,
             slot,
+            // Not when the parent's history begins by now: that may have been compacted since, and all replicas build the same.
+            history_begun: birth.compacted.is_none(),
             birth,
             phase,
             with_history: !self.has(Flaw::HistoryLeftInSplit),
-            history_begun: self.meta().compacted.is_none(),
         })
     }
 }

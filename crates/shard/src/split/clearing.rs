@@ -2,23 +2,20 @@
 //! that at its own pace.
 
 use crate::machine::{Machine, MachineError};
-use crate::rows::{CURRENT, HISTORY};
 use bytes::Bytes;
 use quorate_kv::RangeEnd;
 use quorate_storage::store::WriteBatch;
-use std::ops::Bound;
 
 impl Machine {
     /// Removes up to `rows_max` rows of keys outside the shard's range. Returns whether any are left.
     pub fn clear_outside(&mut self, rows_max: usize) -> Result<bool, MachineError> {
         let (store, source, slot, meta) = self.parts();
         let RangeEnd::Before(end) = &meta.range.end else { return Ok(false) };
-        if self.nurses() {
+        if self.nurses() || meta.yielded || meta.absorbing.is_some() {
             return Ok(false);
         }
         let mut batch = WriteBatch::new();
-        let behind = [(slot.current(end), CURRENT), (slot.history_from(end), HISTORY)];
-        let gone = behind.into_iter().flat_map(|(from, kind)| source.scan(Bound::Included(from), slot.kind_end(kind)));
+        let gone = slot.behind(end).into_iter().flat_map(|(from, to)| source.scan(from, to));
         let mut cleared = 0;
         for row in gone.take(rows_max) {
             let (key, _): (Bytes, Bytes) = row?;

@@ -15,7 +15,7 @@ mod clearing;
 pub(crate) mod weighing;
 
 use crate::flaw::Flaw;
-use crate::machine::{Output, Transaction};
+use crate::machine::{MachineError, Output, Transaction};
 use birth::Birth;
 use bytes::Bytes;
 use quorate_env::{ShardId, checksum};
@@ -24,8 +24,23 @@ use quorate_kv::reserve::ReserveStep;
 use quorate_kv::{Command, KeyRange, Op, Outcome, RangeEnd, Refusal, Txn};
 
 impl Transaction<'_> {
-    pub(crate) fn split(&mut self, at: &Bytes, child: ShardId) -> Result<Outcome, Refusal> {
+    pub(crate) fn split(
+        &mut self,
+        at: &Bytes,
+        child: ShardId,
+    ) -> Result<Result<Outcome, Refusal>, MachineError> {
+        if self.source.get(&self.slot.merged(child))?.is_some() {
+            // It was split off, and has come back: whoever asks for it has an old map.
+            return Ok(Ok(Outcome::Split));
+        }
+        Ok(self.split_off(at, child))
+    }
+
+    fn split_off(&mut self, at: &Bytes, child: ShardId) -> Result<Outcome, Refusal> {
         let range = KeyRange { start: at.clone(), end: self.meta.range.end.clone() };
+        if self.meta.yielded {
+            return Err(Refusal::Moved { key: at.clone() });
+        }
         if self.births.contains_key(&child) || !self.meta.range.contains(at) || *at == self.meta.range.start {
             // It was asked for twice.
             return Ok(Outcome::Split);
@@ -43,7 +58,7 @@ impl Transaction<'_> {
         let keep = self.flaw != Some(Flaw::ForgetKeysInSplit);
         let birth = Birth {
             child,
-            range,
+            range: range.clone(),
             index: self.meta.applied.next(),
             term: self.term,
             revision: self.meta.revision,
@@ -55,12 +70,15 @@ impl Transaction<'_> {
             clock: self.meta.clock,
             since: self.meta.since,
             reservations,
+            annexes: self.meta.annexes.iter().filter_map(|annex| annex.within(&range)).collect(),
         };
         self.put_row(self.slot.birth(child), birth.encode().into());
         if self.flaw != Some(Flaw::KeepSplitOff) {
             self.meta.range.end = RangeEnd::Before(at.clone());
         }
         self.meta.closing = None;
+        // What is behind is another's now, and so is what is behind that.
+        self.meta.absorbing = None;
         self.births.insert(child, birth);
         Ok(Outcome::Split)
     }
@@ -78,7 +96,8 @@ impl Transaction<'_> {
         if whole && self.meta.closing.is_none() || self.flaw == Some(Flaw::ServeMoved) {
             return None;
         }
-        let outside = |range: &KeyRange| !range.is_within(&self.meta.range);
+        let yielded = self.meta.yielded && self.flaw != Some(Flaw::ServeYielded);
+        let outside = |range: &KeyRange| yielded || !range.is_within(&self.meta.range);
         let key = match command {
             Command::Transact(txn) => key_of_txn(txn, &outside),
             Command::Across { step: TxStep::Decide(verdict), .. } => key_of_part(&verdict.part, &outside),
@@ -89,7 +108,7 @@ impl Transaction<'_> {
                 key_of_part(part, &|range| outside(range) || going(range))
             }
             Command::Reserve { step: ReserveStep::Reserve { keys, .. }, .. } => {
-                keys.iter().find(|key| !self.meta.range.contains(key)).cloned()
+                keys.iter().find(|key| yielded || !self.meta.range.contains(key)).cloned()
             }
             _ => None,
         };

@@ -1,7 +1,7 @@
 //! Steps of transactions over several shards, in stories.
 //!
 //! ```text
-//!   prepare TX [fence=100] TXN           TXN as elsewhere: its gets become reads, its puts and dels writes
+//!   prepare TX [fence=100] TXN           TXN as elsewhere: its gets become reads, its puts and dels writes; or append KEY VALUE {also append KEY VALUE}
 //!   decide TX [fence=100] [others=no] [prepared=N] [key=N] [after=T] TXN
 //!   settle TX [fence=100], resolve TX aborted|then|else [at=T], forget TX
 //!   ledger                               what is prepared and what is decided
@@ -13,6 +13,7 @@ use crate::Machine;
 use goldenscript::ArgumentConsumer;
 use quorate_env::{LogIndex, ShardId, Timestamp};
 use quorate_kv::across::{Decision, Part, PartResult, TxAnswer, TxId, TxStep, Verdict, Write};
+use quorate_kv::log::Record;
 use quorate_kv::{Command, Op, Txn};
 use std::error::Error;
 use std::fmt::Write as _;
@@ -34,7 +35,7 @@ pub(super) fn command(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Com
         "decide" => {
             let prepared = prepared.map(ShardId).into_iter().collect();
             let part = Part { claim, ..part(args)? };
-            TxStep::Decide(Box::new(Verdict { part, others_hold, after, prepared, fence, key }))
+            TxStep::Decide(Box::new(Verdict { part, others_hold, after, prepared, fence, key, ends: Vec::new() }))
         }
         "settle" => TxStep::Settle { fence },
         "resolve" => TxStep::Resolve(match args.next_pos() {
@@ -50,6 +51,15 @@ pub(super) fn command(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Com
 
 fn part(args: &mut ArgumentConsumer<'_>) -> Result<Part, Box<dyn Error>> {
     let mut words = Words::of(args);
+    let mut records = Vec::new();
+    while words.is("append") {
+        records.push(Record::of(words.word()?, words.word()?));
+        words.is("also");
+    }
+    if !records.is_empty() {
+        words.end()?;
+        return Ok(Part { success: vec![Write::Append(records)], ..Part::default() });
+    }
     let Txn { compares, success, failure } = words.txn()?;
     words.end()?;
     let mut part = Part { compares, ..Part::default() };
@@ -69,8 +79,9 @@ fn part(args: &mut ArgumentConsumer<'_>) -> Result<Part, Box<dyn Error>> {
 pub(super) fn answer(answer: &TxAnswer) -> String {
     let result = |result: &PartResult| {
         let reads: String = result.reads.iter().map(|read| format!("; {}", language::range_result(read))).collect();
+        let end = result.end.map_or(String::new(), |end| format!("; ends at {end}"));
         let lost = result.lost.iter().map(|key| format!("; {} is lost", key.escape_ascii())).collect::<String>();
-        format!("{}{lost}{reads}", if result.holds { "holds" } else { "does not hold" })
+        format!("{}{end}{lost}{reads}", if result.holds { "holds" } else { "does not hold" })
     };
     match answer {
         TxAnswer::Prepared(part) if part.at != Timestamp::ZERO => {
@@ -79,7 +90,10 @@ pub(super) fn answer(answer: &TxAnswer) -> String {
         TxAnswer::Prepared(part) => format!("prepared: {}", result(part)),
         TxAnswer::Decided { decision, result: Some(part) } => format!("{}: {}", of(*decision), result(part)),
         TxAnswer::Decided { decision, result: None } => format!("{} before", of(*decision)),
-        TxAnswer::Repeated(decision) => format!("{} before, as another", of(*decision)),
+        TxAnswer::Repeated(decision, ends) => {
+            let ends: String = ends.iter().map(|(shard, end)| format!("; {shard} ended at {end}")).collect();
+            format!("{} before, as another{ends}", of(*decision))
+        }
         TxAnswer::Settled(Some(decision)) => format!("settled: {}", of(*decision)),
         TxAnswer::Settled(None) => String::from("settled: nothing is known"),
         TxAnswer::Done => String::from("done"),

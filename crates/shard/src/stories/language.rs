@@ -44,7 +44,7 @@ impl Words {
         }
     }
 
-    fn is(&mut self, word: &str) -> bool {
+    pub fn is(&mut self, word: &str) -> bool {
         let found = self.words.front().is_some_and(|(front, value)| front == word && value.is_none());
         if found {
             self.words.pop_front();
@@ -52,7 +52,7 @@ impl Words {
         found
     }
 
-    fn word(&mut self) -> Read<String> {
+    pub fn word(&mut self) -> Read<String> {
         match self.words.pop_front() {
             Some((word, None)) => Ok(word),
             other => Err(format!("a word is missing before {other:?}").into()),

@@ -17,11 +17,14 @@
 //!   moment 100 get a z                  a read of what was there at a timestamp
 //!   state, hash [rev=4], rows
 //!   prepare, decide, settle, resolve, forget, ledger: see `across`
+//!   trim 3, log                         a log is cut off; where it begins and ends, and its records
 //!   split, wean, births, build, enter, clear: see `splits`
+//!   yield, absorb: see `merges`
 //! ```
 
 mod across;
 mod language;
+mod merges;
 mod reserving;
 mod splits;
 
@@ -32,6 +35,7 @@ use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Context};
 use language::Words;
 use quorate_env::{LogIndex, Term, Timestamp, WallMs};
+use quorate_kv::log::{Bounds, Entry};
 use quorate_kv::{
     Command, CommandId, Envelope, Event, EventKind, KeyRange, LeaseId, Level, Outcome, Revision, SessionId, WatchSpec,
 };
@@ -71,6 +75,8 @@ struct Teller {
     seq: u64,
     /// What the next entries are stamped with.
     clock: Timestamp,
+    /// The row behind which the rows were that another shard gave last.
+    absorbed_after: Bytes,
 }
 
 impl Teller {
@@ -88,6 +94,7 @@ impl Teller {
             next: None,
             seq: 0,
             clock: Timestamp::ZERO,
+            absorbed_after: Bytes::new(),
         }
     }
 
@@ -133,6 +140,7 @@ impl Teller {
                         Outcome::Transacted(result) => language::txn_result(result),
                         Outcome::Stepped(answer) => across::answer(answer),
                         Outcome::Reserved(reserved) => reserving::answer(reserved),
+                        Outcome::Trimmed(first) => format!("kept from {first} on"),
                         other => format!("{other:?}"),
                     };
                     format!("{}/{} at {}: {outcome}", id.session.0, id.seq, applied.header.revision.0)
@@ -317,6 +325,20 @@ impl goldenscript::Runner for Teller {
                 let more = self.machine.collect_garbage(option(&mut args, "max")?.unwrap_or(usize::MAX))?;
                 String::from(if more { "more is left" } else { "nothing is left" })
             }
+            "trim" => {
+                let before = number(&mut args)? as u64;
+                self.run_now(Command::Trim { before })?
+            }
+            "log" => {
+                let view = self.machine.view();
+                let Bounds { first, swept, end, bytes } = view.log_bounds()?;
+                let mut told = format!("first {first}, swept {swept}, end {end}, {bytes} bytes\n");
+                for Entry { offset, at, record } in view.log_entries(0, u64::MAX)? {
+                    let (key, value) = (record.key.escape_ascii(), record.value.escape_ascii());
+                    writeln!(told, "{offset} {key}={value} at {}", at.0)?;
+                }
+                told
+            }
             "watch" => return self.watch(&mut args),
             "unwatch" => {
                 let name = args.next_pos().ok_or("which watch?")?;
@@ -354,6 +376,7 @@ impl goldenscript::Runner for Teller {
                 self.run_now(command)?
             }
             name @ ("split" | "wean" | "births" | "build" | "enter" | "clear") => self.split(name, &mut args)?,
+            name @ ("yield" | "absorb") => self.merge(name, &mut args)?,
             other => return Err(format!("no such command: {other}").into()),
         };
         args.reject_next()?;

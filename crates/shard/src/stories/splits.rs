@@ -17,11 +17,11 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-fn child(args: &mut ArgumentConsumer<'_>) -> Result<ShardId, Box<dyn Error>> {
+pub(super) fn child(args: &mut ArgumentConsumer<'_>) -> Result<ShardId, Box<dyn Error>> {
     Ok(ShardId(args.next_pos().ok_or("which child?")?.parse()?))
 }
 
-fn slot_of(child: ShardId) -> Slot {
+pub(super) fn slot_of(child: ShardId) -> Slot {
     Slot(u32::try_from(child.0).expect("a story's numbers are small"))
 }
 

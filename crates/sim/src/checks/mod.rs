@@ -2,6 +2,7 @@
 
 pub(crate) mod dial;
 pub(crate) mod leases;
+pub(crate) mod logs;
 pub(crate) mod members;
 pub(crate) mod order;
 pub(crate) mod raft;

@@ -69,7 +69,9 @@ impl Chronicle {
             told.entry(key).or_default().push((*revision, *version));
         }
         for (key, versions) in self.versions.iter().filter(|(key, _)| map.shard_of(key) == shard) {
-            let kept: Vec<_> = versions.iter().filter(|(at, _)| **at > compacted).map(|(at, v)| (*at, *v)).collect();
+            let annexed = view.annexes().iter().filter(|annex| annex.range.contains(key)).map(|annex| annex.revision);
+            let forgotten = annexed.max().unwrap_or_default().max(compacted);
+            let kept: Vec<_> = versions.iter().filter(|(at, _)| **at > forgotten).map(|(at, v)| (*at, *v)).collect();
             let told = told.remove(key).unwrap_or_default();
             demand(told == kept, "history is whole", || {
                 format!("{shard}, compacted at {compacted:?}, says of {key:?} {told:?}, and there was {kept:?}")

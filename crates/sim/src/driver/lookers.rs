@@ -19,7 +19,7 @@ use std::time::Duration;
 /// For how long a keyspace keeps its history if nothing is said.
 const HISTORY_MS: u64 = 60 * 60 * 1_000;
 
-const LOOKERS: usize = 2;
+pub(super) const LOOKERS: usize = 2;
 
 /// Tokens that are handed on.
 const TOKENS_MAX: usize = 16;

@@ -94,7 +94,9 @@ impl World<'_> {
         let here = core.shards();
         let gone: Vec<ShardId> = self.nodes[node].opened.iter().filter(|it| !here.contains(it)).copied().collect();
         for shard in &gone {
-            let wanted = core.placements().of(*shard).is_none_or(|at| at.wanted.contains(&id_of(node)));
+            let placed = core.placements().of(*shard);
+            let is_there = !core.keyspaces().is_merged(*shard);
+            let wanted = is_there && placed.is_none_or(|at| at.wanted.contains(&id_of(node)));
             demand(!wanted, "replicas go when nobody wants them", || format!("{} of {shard}", id_of(node)))?;
         }
         for shard in gone {

@@ -7,7 +7,7 @@ use quorate_cluster::keyspaces::KeyspaceRow;
 use quorate_cluster::{Input, Request, RequestId, SplitLoad};
 use quorate_env::checksum::checksum;
 use quorate_env::{Rng, ShardId};
-use quorate_kv::{Command, Error, KeyRange, RangeEnd, Unavailable};
+use quorate_kv::{Command, Error, KeyRange, KeyspaceKind, RangeEnd, Unavailable};
 use quorate_shard::Birth;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +20,8 @@ pub(super) struct Splits {
     wanted: BTreeSet<ShardId>,
     /// Children that the shard map has, as some node knows.
     pub mapped: BTreeSet<ShardId>,
+    /// Those of them that were merged.
+    pub merged: BTreeSet<ShardId>,
     births: BTreeMap<ShardId, Birth>,
     weaned: BTreeSet<ShardId>,
     /// Since when each shard has the keys that it has, in true time, as far as the map says; `None` if it was made with them.
@@ -123,9 +125,19 @@ impl World<'_> {
         Ok(())
     }
 
+    /// What a node's map says of shards that are no more.
+    pub(super) fn look_at_merges(&mut self, row: &KeyspaceRow) {
+        for merged in row.heirs.keys() {
+            if self.splits.merged.insert(*merged) {
+                self.mark("shard merged");
+            }
+        }
+    }
+
     /// Whether the map has a shard that does not stand by itself yet.
     pub(super) fn is_splitting(&self) -> bool {
-        self.splits.mapped.len() > self.splits.weaned.len()
+        let alone = |child: &ShardId| self.splits.weaned.contains(child) || self.splits.merged.contains(child);
+        !self.splits.mapped.iter().all(alone)
     }
 
     /// An entry of a parent's log is committed.
@@ -148,6 +160,8 @@ impl World<'_> {
     /// In the end each shard has the keys that the map says.
     pub(super) fn judge_ranges(&self, ranges: &BTreeMap<ShardId, KeyRange>) -> Step {
         let rows = self.lasting().into_iter().flat_map(|node| self.rows_of(node));
+        // Those of other kinds have one shard for ever.
+        let rows = rows.filter(|row| row.keyspace.kind == KeyspaceKind::Ranged);
         let misfit = rows.filter_map(|row| misfit(&row, ranges)).next();
         demand(misfit.is_none(), "each key has one shard", || misfit.unwrap_or_default())
     }
@@ -175,7 +189,7 @@ fn misfit(row: &KeyspaceRow, ranges: &BTreeMap<ShardId, KeyRange>) -> Option<Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_kv::{Keyspace, KeyspaceId, KeyspaceKind, Policy};
+    use quorate_kv::{Keyspace, KeyspaceId, Policy};
 
     #[test]
     fn a_shard_with_other_keys_than_the_map_says_is_noticed() {
@@ -190,7 +204,7 @@ mod tests {
             shards,
             policy: Policy::OF_MADE,
         };
-        let row = KeyspaceRow { keyspace, founders: Vec::new(), parents };
+        let row = KeyspaceRow { keyspace, founders: Vec::new(), parents, heirs: BTreeMap::new() };
         let range = |start: &'static str, end: Option<&'static str>| KeyRange {
             start: start.into(),
             end: end.map_or(RangeEnd::Unbounded, |end| RangeEnd::Before(end.into())),

@@ -39,7 +39,6 @@ const NAMED_PATIENCE_US: (u64, u64) = (20_000, 1_000_000);
 /// told something asks again later.
 const CURIOUS_PER_MILLE: u64 = 60;
 const CURIOUS_US: (u64, u64) = (1, 6_000);
-const CURIOUS_AGAIN_US: u64 = 300_000;
 
 /// How often something is asked for, under one name.
 const ASKED_MAX: u32 = 4;
@@ -252,10 +251,16 @@ impl World<'_> {
 
     pub(super) fn teller_patience(&mut self, teller: usize, operation: u64, asked: u32) -> Step {
         let waits = |f: &TellerFlight| f.operation == operation && f.asked == asked;
-        if self.bank.tellers[teller].in_flight.as_ref().is_some_and(|(_, flight)| waits(flight)) {
-            return self.teller_gives_up(teller);
+        let Some((id, flight)) = self.bank.tellers[teller].in_flight.as_ref().filter(|(_, flight)| waits(flight)) else {
+            return Ok(());
+        };
+        // Some hang up, others only stop listening.
+        let (id, node) = (*id, flight.node);
+        if operation.is_multiple_of(2) {
+            self.mark("client hung up");
+            self.feed(node, Input::Abandon { id })?;
         }
-        Ok(())
+        self.teller_gives_up(teller)
     }
 
     /// Nobody tells what became of it.
@@ -315,6 +320,7 @@ impl World<'_> {
             || self.move_hears(request)
             || self.release_heard(request)
             || self.looker_hears(request, answer)?
+            || self.logs_hear(request, answer)?
         {
             return Ok(true);
         }
@@ -424,7 +430,7 @@ impl World<'_> {
     }
 
     fn teller_transacted(&mut self, teller: usize, operation: u64, deed: &Deed, result: &TransactionResult) -> Step {
-        let TransactionResult { succeeded, looks, repeated, at } = result;
+        let TransactionResult { succeeded, looks, repeated, at, .. } = result;
         self.note_told(operation, *at);
         if *repeated {
             self.mark("transaction repeated");
@@ -585,7 +591,8 @@ impl World<'_> {
             }),
             None => {
                 self.bank.told.insert(tx, *decision);
-                self.ask_what_became(home, tx, CURIOUS_AGAIN_US);
+                let wait = self.plan.bank.map_or(0, |bank| bank.wonders_again_us);
+                self.ask_what_became(home, tx, wait);
                 Ok(())
             }
         }
@@ -597,12 +604,11 @@ impl World<'_> {
             return Ok(());
         }
         let lasting = self.lasting();
-        // No shard ever goes, so the map with most of them is the latest.
-        let maps = lasting.iter().filter_map(|node| self.bank_of(*node));
-        let map = maps.max_by_key(|bank| bank.shards.len());
+        let reads = |node: &usize| self.nodes[*node].node.as_ref().map(|core| core.roster().revision);
+        let map = lasting.iter().max_by_key(|node| reads(node)).and_then(|node| self.bank_of(*node));
         let map = map.ok_or_else(|| Violation { rule: "keyspaces are what was asked for", detail: "none".into() })?;
         let shards: BTreeSet<ShardId> = map.shards.iter().map(|(_, shard)| *shard).collect();
-        let asked = self.bank.shards + self.splits.mapped.len() as u64;
+        let asked = self.bank.shards + (self.splits.mapped.len() - self.splits.merged.len()) as u64;
         demand(shards.len() as u64 == asked, "keyspaces are what was asked for", || format!("{shards:?}"))?;
         let mut ranges = BTreeMap::new();
         for shard in shards {
@@ -611,7 +617,7 @@ impl World<'_> {
             let view =
                 view.ok_or_else(|| Violation { rule: "replicas catch up", detail: format!("nobody has {shard}") })?;
             self.chronicle.note(shard, &view)?;
-            // A child has what its parent knew of its keys.
+            // A child has what its parent knew of its keys, and whoever takes another over what that one had not forgotten.
             self.chronicle.judge(shard, &view, &map)?;
             ranges.insert(shard, view.own_range().clone());
             let locked = view.blocker(&RangeOp::of(KeyRange::all()));
@@ -626,6 +632,7 @@ impl World<'_> {
         let writers: BTreeMap<Bytes, Vec<u64>> =
             versions.into_iter().map(|(key, all)| (key, all.iter().map(|version| version.writer).collect())).collect();
         self.lockers_close(&writers)?;
+        self.judge_logs(&writers)?;
         let explained = self.bank.check.finish(&writers)?;
         self.report.explained += explained;
         for teller in &self.bank.tellers {

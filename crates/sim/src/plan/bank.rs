@@ -54,6 +54,7 @@ pub(super) fn plan(seed: u64, storm_us: Option<u64>) -> Plan {
         zones: None,
         history_ms: Some((storm_us / 4_000).min(HISTORY_MAX_MS)),
         answers_lost_per_mille: 100,
+        wonders_again_us: super::WONDERS_AGAIN_US,
         // All accounts are much to look at.
         look_us: (50_000, 1_000_000),
         locks_per_mille: BankPlan::draw_locks(seed) / 4,

@@ -2,7 +2,7 @@
 
 use super::timed;
 use quorate_cluster::{
-    BootMember, Input, Node, NodeConfig, Outputs, PeerBody, PeerMessage, Request, RequestId, SplitLoad, Timing, bounds,
+    BootMember, Input, Node, NodeConfig, Outputs, PeerBody, PeerMessage, Request, RequestId, SplitLoad, Merges, Timing, bounds,
     wire,
 };
 use quorate_env::{ClusterId, Instant, NodeId, ShardId, WallMs};
@@ -312,6 +312,7 @@ fn boot(node: NodeId, members: &[BootMember], evict_after: Duration) -> Node {
         chunk_bytes: bounds::CHUNK_BYTES,
         split_bytes: u64::MAX,
         split_load: SplitLoad::NEVER,
+        merges: Merges::NEVER,
         sabotage: None,
     };
     let store = Arc::new(ModelStore::new());
