@@ -87,13 +87,13 @@ impl Landscape<'_> {
     pub fn next(&self, replicas: &dyn Fn(ShardId) -> usize) -> Option<(ShardId, BTreeSet<NodeId>)> {
         let under_way = self.placements.placed().filter(|(shard, _)| !self.placements.is_settled(*shard)).count();
         let settled = || self.placements.placed().filter(|(shard, _)| self.placements.is_settled(*shard));
-        if under_way >= MOVES_MAX {
-            return None;
-        }
+        let full = under_way >= MOVES_MAX;
         let loads = self.loads();
-        // Who goes, goes whatever else is on its way: the group may wait for just that.
-        let gone = self.placements.placed().find_map(|(shard, at)| Some((shard, self.without_gone(at, &loads)?)));
-        if gone.is_some() {
+        // Who goes, goes whatever else is on its way; and if that is as much as may be, it may all be waiting for just that.
+        let waits = |shard: ShardId| !full || !self.placements.is_settled(shard);
+        let waiting = self.placements.placed().filter(|(shard, _)| waits(*shard));
+        let gone = waiting.into_iter().find_map(|(shard, at)| Some((shard, self.without_gone(at, &loads)?)));
+        if gone.is_some() || full {
             return gone;
         }
         let handed = settled().find_map(|(shard, at)| Some((shard, self.handed_over(at, &loads)?)));
@@ -229,6 +229,27 @@ mod tests {
         let landscape = Landscape { nodes: &nodes, dead: &none, placements: &placements };
         rows.found(landscape.begin((0..shards).map(|n| ShardId(17 + n)), replicas));
         rows
+    }
+
+    #[test]
+    fn who_is_gone_is_not_waited_for_however_much_is_on_its_way_there() {
+        let mut rows = begun(&[1, 2, 3], &[], 2 * MOVES_MAX as u64, 2);
+        let shards: Vec<ShardId> = rows.read().placed().map(|(shard, _)| shard).collect();
+        // As many as may move at one time were to go to a node that is no more.
+        for shard in &shards[..MOVES_MAX] {
+            rows.place(*shard, &set(&[1, 9]));
+        }
+        let nodes = set(&[1, 2, 3]);
+        for _ in 0..MOVES_MAX {
+            let (none, placements) = (BTreeSet::new(), rows.read());
+            let landscape = Landscape { nodes: &nodes, dead: &none, placements: &placements };
+            let (shard, wanted) = landscape.next(&|_| 2).expect("nobody waits for it");
+            assert!(shards[..MOVES_MAX].contains(&shard) && !wanted.contains(&NodeId(9)), "{shard} to {wanted:?}");
+            rows.place(shard, &wanted);
+        }
+        let (none, placements) = (BTreeSet::new(), rows.read());
+        let landscape = Landscape { nodes: &nodes, dead: &none, placements: &placements };
+        assert_eq!(landscape.next(&|_| 2), None, "they are on their way");
     }
 
     #[test]

@@ -339,6 +339,7 @@ impl Plan {
                 // Whoever asks what was decided asks again when the shard that decided it may be no more.
                 bank.wonders_again_us = merges.between(second, 4 * second);
                 if merges.chance(400) {
+                    plan.nodes = plan.nodes.max(merges.between(4, 6) as usize);
                     bank.replicas = Some(3);
                     bank.move_every_us = Some(merges.between(second, 4 * second));
                 }
