@@ -3,8 +3,8 @@
 mod native;
 
 pub use native::{
-    CarefulArgs, ExplainArgs, KeyspaceArgs, KeyspaceVerb, Kind, KvArgs, KvVerb, LogArgs, LogVerb, RangeArgs, Replication,
-    ServerArgs, Switch,
+    CarefulArgs, ExplainArgs, KeyspaceArgs, KeyspaceVerb, Kind, KvArgs, KvVerb, LogArgs, LogVerb, RangeArgs,
+    Replication, ServerArgs, Switch,
 };
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};

@@ -22,7 +22,9 @@ use crate::load::Load;
 use crate::replica::Context;
 use quorate_consensus::{Group, Role};
 use quorate_env::{Instant, LogIndex, Timestamp};
-use quorate_kv::{Applied, Command, CommandId, Envelope, Error, Refusal, SessionId, Unavailable, limits};
+use quorate_kv::across::TxStep;
+use quorate_kv::reserve::ReserveStep;
+use quorate_kv::{Applied, Command, CommandId, Envelope, Error, Op, Refusal, SessionId, Unavailable, limits};
 use quorate_shard::encode_entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -382,6 +384,26 @@ impl Proposals {
             _ => why.into(),
         };
         self.complete(id).map(|request| (request, error))
+    }
+}
+
+/// Whether a command needs disk space that it will not give back.
+pub(crate) fn needs_space(command: &Command) -> bool {
+    match command {
+        Command::Transact(txn) => {
+            let writes = |op: &Op| matches!(op, Op::Put(_) | Op::Txn(_));
+            txn.success.iter().chain(&txn.failure).any(writes)
+        }
+        Command::LeaseGrant { .. } | Command::Call { .. } => true,
+        Command::Across { step, .. } => matches!(step, TxStep::Prepare { .. } | TxStep::Decide(_)),
+        Command::Reserve { step, .. } => matches!(step, ReserveStep::Reserve { .. }),
+        Command::Split { .. } | Command::Absorb(_) => true,
+        Command::LeaseRevoke { .. }
+        | Command::LeaseExpire { .. }
+        | Command::Compact { .. }
+        | Command::Trim { .. }
+        | Command::Wean { .. }
+        | Command::Yield { .. } => false,
     }
 }
 

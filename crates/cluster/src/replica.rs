@@ -29,7 +29,7 @@ use crate::config::{NodeConfig, Sabotage};
 use crate::input::{Inspection, Lost, Outputs, Reply, Request, RequestId, WatchOutput, WatchRequest};
 use crate::lease_clock::LeaseClock;
 use crate::load::Load;
-use crate::proposals::Proposals;
+use crate::proposals::{Proposals, needs_space};
 use crate::reads::Reads;
 use crate::slots::Slots;
 use crate::transfer::{self, Incoming, OutgoingSet};
@@ -48,8 +48,7 @@ use quorate_consensus::{
 };
 use quorate_env::checksum::checksum;
 use quorate_env::{Instant, LogIndex, NodeId, Reader, ReplicaId, Rng, ShardId, Term, Timestamp, WallMs, Writer};
-use quorate_kv::across::{TxId, TxStep};
-use quorate_kv::reserve::ReserveStep;
+use quorate_kv::across::TxId;
 use quorate_kv::{
     Command, CommandId, Consistency, Error, Event, Header, LeaseId, Read, Refusal, Revision, SessionId, Status,
     Unavailable,
@@ -1198,24 +1197,4 @@ pub fn membership_hash(membership: &Membership) -> u64 {
     let mut w = Writer::new();
     membership.encode(&mut w);
     checksum(0, w.as_slice())
-}
-
-/// Whether a command needs disk space that it will not give back.
-fn needs_space(command: &Command) -> bool {
-    match command {
-        Command::Transact(txn) => {
-            let writes = |op: &quorate_kv::Op| matches!(op, quorate_kv::Op::Put(_) | quorate_kv::Op::Txn(_));
-            txn.success.iter().chain(&txn.failure).any(writes)
-        }
-        Command::LeaseGrant { .. } | Command::Call { .. } => true,
-        Command::Across { step, .. } => matches!(step, TxStep::Prepare { .. } | TxStep::Decide(_)),
-        Command::Reserve { step, .. } => matches!(step, ReserveStep::Reserve { .. }),
-        Command::Split { .. } | Command::Absorb(_) => true,
-        Command::LeaseRevoke { .. }
-        | Command::LeaseExpire { .. }
-        | Command::Compact { .. }
-        | Command::Trim { .. }
-        | Command::Wean { .. }
-        | Command::Yield { .. } => false,
-    }
 }

@@ -116,8 +116,7 @@ pub(crate) async fn change(
     let [history, freshness, retain, retain_bytes, replication] =
         [history, freshness, retain, retain_bytes, replication].map(|words| words.as_deref());
     let commit_wait = *commit_wait;
-    let change =
-        policy::parse(policy::Words { history, freshness, retain, retain_bytes, replication, commit_wait })?;
+    let change = policy::parse(policy::Words { history, freshness, retain, retain_bytes, replication, commit_wait })?;
     let changed = db.change_policy(known(&name, &db).await?.id, change).await?;
     Ok(Json(placed(&*db, &changed)))
 }

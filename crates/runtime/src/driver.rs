@@ -16,8 +16,8 @@ use crate::net::{self, Peers};
 use crate::recording::{self, Eyes, Recorded, Recorder, TraceOptions};
 use crate::watch::Sink;
 use quorate_cluster::{
-    BootError, BootMember, Input, Lost, Mended, Node, NodeConfig, Outputs, Reply, Request, RequestId, SplitLoad, Merges,
-    Timing, WatchRequest, bounds,
+    BootError, BootMember, Input, Lost, Mended, Merges, Node, NodeConfig, Outputs, Reply, Request, RequestId,
+    SplitLoad, Timing, WatchRequest, bounds,
 };
 use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
 use quorate_kv::{Db, Error, Identity, Level, ShardCounts, Unavailable, limits};

@@ -198,11 +198,10 @@ impl Across {
     pub fn abandon(&mut self, request: RequestId, at: &Surroundings<'_>) {
         let spared = at.sabotage != Some(Sabotage::AbandonDecided);
         let deciding = |client: &Client| spared && client.attempt.as_ref().is_some_and(Attempt::is_deciding);
-        let abandoned = self.clients.extract_if(.., |_, client| client.request == request && !deciding(client));
-        for (_, client) in abandoned.collect::<Vec<_>>() {
-            if let Some(attempt) = client.attempt {
-                self.carry_out(&attempt, Decision::Aborted, at);
-            }
+        let abandoned = self.clients.iter().find(|(_, client)| client.request == request && !deciding(client));
+        let abandoned = abandoned.map(|(number, _)| *number).and_then(|number| self.clients.remove(&number));
+        if let Some(attempt) = abandoned.and_then(|client| client.attempt) {
+            self.carry_out(&attempt, Decision::Aborted, at);
         }
     }
 

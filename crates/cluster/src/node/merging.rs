@@ -70,8 +70,7 @@ impl Node {
             self.merging.left_alone.retain(|_, until| *until > now);
             match self.choose(now) {
                 Ok(chosen) => {
-                    self.merging.on =
-                        chosen.map(|shard| Merge { shard, step: Step::Ask, at: now, asked: false });
+                    self.merging.on = chosen.map(|shard| Merge { shard, step: Step::Ask, at: now, asked: false });
                 }
                 Err(e) => self.weighed_in_vain(&e),
             }
@@ -203,7 +202,10 @@ impl Node {
     /// Lets go of the replicas here of shards that were merged: all that they had is in others' logs.
     pub(super) fn let_merged_go(&mut self, now: Instant) -> Result<(), BootError> {
         let keyspaces = self.system.keyspaces.clone();
-        self.nursery.forget(|shard| keyspaces.is_merged(shard)).into_iter().for_each(|slot| self.shared.slots.abandon(slot));
+        self.nursery
+            .forget(|shard| keyspaces.is_merged(shard))
+            .into_iter()
+            .for_each(|slot| self.shared.slots.abandon(slot));
         let here = self.replicas.keys().chain(self.mending.keys()).copied();
         for shard in here.filter(|shard| keyspaces.is_merged(*shard)).collect::<Vec<_>>() {
             self.let_one_go(now, shard)?;

@@ -79,7 +79,10 @@ impl Nursery {
     pub fn forget(&mut self, gone: impl Fn(ShardId) -> bool) -> Vec<Slot> {
         self.unborn.retain(|child, _| !gone(*child));
         self.unflushed.retain(|child, _| !gone(*child));
-        self.building.extract_if(.., |child, _| gone(*child)).map(|(_, building)| building.slot()).collect()
+        let building = std::mem::take(&mut self.building).into_iter();
+        let (left, kept): (Vec<_>, _) = building.partition(|(child, _)| gone(*child));
+        self.building = kept.into_iter().collect();
+        left.into_iter().map(|(_, building)| building.slot()).collect()
     }
 }
 
@@ -205,8 +208,8 @@ impl Node {
             // What a child's log has committed behind its birth, a majority has; so it has the child.
             let weaned = births.iter().find(|(child, index)| {
                 // And what was merged since, another shard has.
-                let said = keyspaces.is_merged(*child)
-                    || placements.group(*child).is_some_and(|group| group.index > *index);
+                let said =
+                    keyspaces.is_merged(*child) || placements.group(*child).is_some_and(|group| group.index > *index);
                 early || said || self.replicas.get(child).is_some_and(|replica| replica.applied() > *index)
             });
             let weaned = weaned.map(|(child, _)| *child);

@@ -68,7 +68,7 @@ fn may_yield(
     if busy || !ledger.is_settled() || meta.range.start.is_empty() {
         return Ok(false);
     }
-    Ok(is_silent(source, slot, meta)?)
+    is_silent(source, slot, meta)
 }
 
 /// Whether no event is readable any more but those at which history ends.

@@ -24,11 +24,7 @@ use quorate_kv::reserve::ReserveStep;
 use quorate_kv::{Command, KeyRange, Op, Outcome, RangeEnd, Refusal, Txn};
 
 impl Transaction<'_> {
-    pub(crate) fn split(
-        &mut self,
-        at: &Bytes,
-        child: ShardId,
-    ) -> Result<Result<Outcome, Refusal>, MachineError> {
+    pub(crate) fn split(&mut self, at: &Bytes, child: ShardId) -> Result<Result<Outcome, Refusal>, MachineError> {
         if self.source.get(&self.slot.merged(child))?.is_some() {
             // It was split off, and has come back: whoever asks for it has an old map.
             return Ok(Ok(Outcome::Split));

@@ -251,7 +251,8 @@ impl World<'_> {
 
     pub(super) fn teller_patience(&mut self, teller: usize, operation: u64, asked: u32) -> Step {
         let waits = |f: &TellerFlight| f.operation == operation && f.asked == asked;
-        let Some((id, flight)) = self.bank.tellers[teller].in_flight.as_ref().filter(|(_, flight)| waits(flight)) else {
+        let Some((id, flight)) = self.bank.tellers[teller].in_flight.as_ref().filter(|(_, flight)| waits(flight))
+        else {
             return Ok(());
         };
         // Some hang up, others only stop listening.

@@ -2,8 +2,8 @@
 
 use super::timed;
 use quorate_cluster::{
-    BootMember, Input, Node, NodeConfig, Outputs, PeerBody, PeerMessage, Request, RequestId, SplitLoad, Merges, Timing, bounds,
-    wire,
+    BootMember, Input, Merges, Node, NodeConfig, Outputs, PeerBody, PeerMessage, Request, RequestId, SplitLoad, Timing,
+    bounds, wire,
 };
 use quorate_env::{ClusterId, Instant, NodeId, ShardId, WallMs};
 use quorate_kv::{Command, KeyspaceId, Level, Txn};
