@@ -110,7 +110,7 @@ impl KeyspaceRow {
         let kind = match r.u8("kind")? {
             1 => KeyspaceKind::Ordered,
             2 => KeyspaceKind::Ranged,
-            3 if version == VERSION => KeyspaceKind::Log,
+            3 if version == LOG => KeyspaceKind::Log,
             _ => return Err(r.error("kind")),
         };
         let (mut shards, mut founders) = (Vec::new(), Vec::new());
@@ -518,7 +518,9 @@ pub(crate) mod tests {
 
     fn with(before: &Keyspaces, txn: &Txn) -> Keyspaces {
         let rows = before.made().map(|row| (Bytes::from(row.key()), row.encode()));
-        let mut kvs: BTreeMap<Bytes, Bytes> = rows.collect();
+        let mut next = Writer::new();
+        next.u64(before.next_id);
+        let mut kvs: BTreeMap<Bytes, Bytes> = rows.chain([(NEXT_ID.into(), next.finish().into())]).collect();
         kvs.extend(kvs_of(txn).into_iter().map(|kv| (kv.key, kv.value)));
         let kv = |(key, value)| KeyValue {
             key,
@@ -555,6 +557,41 @@ pub(crate) mod tests {
         let keyspaces = with(&keyspaces, &txn);
         assert_eq!(keyspaces.next_split(children[1], &KeyRange::all(), &|_| false), Some((&"j".into(), last)));
         assert_eq!(keyspaces.next_split(children[0], &KeyRange::all(), &|_| false), None);
+    }
+
+    #[test]
+    fn a_log_survives_its_row() {
+        let none = Keyspaces::default();
+        let (log, txn) = none.create("feed", KeyspaceKind::Log, &[], vec![ReplicaId(1)]).expect("allowed");
+        let read = Keyspaces::read(kvs_of(&txn), Revision(2)).expect("readable");
+        assert_eq!(read.named("feed"), Some(&log));
+    }
+
+    #[test]
+    fn a_shard_that_is_merged_leaves_what_it_had_to_the_one_before_it() {
+        let (mut keyspaces, id) = made("orders", &["c"]);
+        let mut split = |keyspaces: &mut Keyspaces, at: &'static str| {
+            let (child, txn) = keyspaces.split(&Placements::default(), id, &at.into()).expect("allowed");
+            *keyspaces = with(keyspaces, &txn);
+            child
+        };
+        let (h, m, t) = (split(&mut keyspaces, "h"), split(&mut keyspaces, "m"), split(&mut keyspaces, "t"));
+        let (first, c) = (ShardId(17), ShardId(18));
+        assert_eq!([first, c, h, m].map(|shard| keyspaces.before(shard)), [None, None, Some(c), Some(h)]);
+        assert_eq!(keyspaces.merge(c), None, "it was made with the keyspace");
+        for (merged, heir) in [(m, h), (h, c)] {
+            assert!(!keyspaces.is_merged(merged));
+            let txn = keyspaces.merge(merged).expect("it was split off");
+            assert!(matches!(txn.success.first(), Some(op) if level_of(op) == Level::MERGED));
+            keyspaces = with(&keyspaces, &txn);
+            assert!(keyspaces.is_merged(merged));
+            assert_eq!(keyspaces.heir(merged), Some(heir));
+        }
+        assert_eq!(keyspaces.heir(m), Some(c), "who has what its heir had");
+        assert_eq!(keyspaces.before(t), Some(c));
+        let row = keyspaces.made().next().expect("made");
+        assert_eq!(row.parents, BTreeMap::from([(t, c)]));
+        assert!(![first, c, t, ShardId(99)].into_iter().any(|shard| keyspaces.is_merged(shard)));
     }
 
     #[test]
