@@ -570,7 +570,7 @@ pub(crate) mod tests {
     #[test]
     fn a_shard_that_is_merged_leaves_what_it_had_to_the_one_before_it() {
         let (mut keyspaces, id) = made("orders", &["c"]);
-        let mut split = |keyspaces: &mut Keyspaces, at: &'static str| {
+        let split = |keyspaces: &mut Keyspaces, at: &'static str| {
             let (child, txn) = keyspaces.split(&Placements::default(), id, &at.into()).expect("allowed");
             *keyspaces = with(keyspaces, &txn);
             child

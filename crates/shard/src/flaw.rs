@@ -71,8 +71,6 @@ pub enum Flaw {
     ServeYielded,
     /// What clients did under their keys is not known to the shard that has taken over another.
     ForgetKeysInMerge,
-    /// A shard that has taken over another goes on with its own clock, whatever the other's was.
-    MergeBackInTime,
     /// A moment takes no notice of which keys came from another shard, with revisions of that one.
     AnnexUnread,
 }

@@ -346,8 +346,6 @@ pub const PLANTED: &[Planted] = &[
         Flaw::ForgetKeysInMerge,
     )
     .on(Ground::Merges),
-    flaw("merge-back-in-time", "who takes a shard over goes on with its own clock", Flaw::MergeBackInTime)
-        .on(Ground::Merges),
     flaw("annex-unread", "moments take no notice of keys that came with another shard's revisions", Flaw::AnnexUnread)
         .on(Ground::Merges),
     bug(

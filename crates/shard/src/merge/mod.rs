@@ -143,9 +143,7 @@ impl Transaction<'_> {
         self.meta.range.end = page.range.end.clone();
         self.meta.revision = self.meta.revision.max(given.revision);
         self.meta.wall = self.meta.wall.max(given.wall);
-        if self.flaw != Some(Flaw::MergeBackInTime) {
-            self.meta.clock = self.meta.clock.max(given.clock.next());
-        }
+        self.meta.clock = self.meta.clock.max(given.clock.next());
         self.meta.annexes.push(Annex { range: page.range.clone(), revision: given.revision, since: given.since });
         self.meta.absorbing = None;
         self.put_row(self.slot.merged(page.from), Bytes::new());
