@@ -189,7 +189,7 @@ mod tests {
     fn what_older_releases_can_read_they_are_given_and_nothing_else() {
         let all = Policy { replication: Replication::All, ..Policy::OF_MADE };
         assert_eq!(Policy::OF_MADE.encode(), [1, 0x80, 0xdd, 0xdb, 0x01, 0], "as ever");
-        assert_eq!(all.encode(), [2, 0x80, 0xdd, 0xdb, 0x01, 0, 1, 0]);
+        assert_eq!(all.encode(), [3, 0x80, 0xdd, 0xdb, 0x01, 0, 0, 0, 1, 0], "a log's words, too");
         assert_eq!(Policy::level_of(&Policy::OF_MADE.encode()), Level::FIRST);
         assert_eq!(Policy::level_of(&all.encode()), Level::REPLICATION);
     }
