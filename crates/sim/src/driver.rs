@@ -503,10 +503,10 @@ impl World<'_> {
                 return Ok(());
             }
             if at.0 > end
-                && (self.is_splitting() || self.is_moving())
+                && (self.is_splitting() || self.is_moving() || self.churn.is_under_way())
                 && end < self.plan.storm_us + 4 * self.plan.calm_us
             {
-                // A shard has just turned out to be too large, or to live elsewhere.
+                // A shard has just turned out to be too large, or to live elsewhere; or whoever was to go could not before its shards had moved.
                 end = at.0 + 500_000;
             }
             if at.0 > end {

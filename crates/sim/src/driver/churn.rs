@@ -78,6 +78,11 @@ impl Churn {
         Self { rng, pending: None, retired: BTreeSet::new(), came: 0, led: false, relief }
     }
 
+    /// Whether members are not yet those that were asked for.
+    pub fn is_under_way(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Whether a node is gone for good.
     pub fn is_retired(&self, node: usize) -> bool {
         self.retired.contains(&node)
