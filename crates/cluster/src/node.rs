@@ -937,6 +937,12 @@ impl Node {
         self.replicas.get(&shard).map_or(0, |replica| replica.reserved().len())
     }
 
+    /// How many decisions a replica knows of that some shard has yet to carry out, for checkers.
+    #[must_use]
+    pub fn unresolved(&self, shard: ShardId) -> usize {
+        self.replicas.get(&shard).map_or(0, |replica| replica.machine().unresolved().count())
+    }
+
     /// A replica, for status pages and checkers.
     #[must_use]
     pub fn inspect(&self, shard: ShardId) -> Option<Inspection> {

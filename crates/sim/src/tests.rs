@@ -58,7 +58,7 @@ const REGRESSIONS: [(Ground, &[u64]); 8] = [
     (Ground::Upgrades, &[4, 37]),
     (Ground::Splits, &[1, 15, 32, 42, 65]),
     (Ground::Moves, &[17, 19, 55, 62, 88]),
-    (Ground::Merges, &[14, 16, 30, 32]),
+    (Ground::Merges, &[10, 14, 16, 30, 32]),
 ];
 
 /// The plan of the long run, for less than an hour.

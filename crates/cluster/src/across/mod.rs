@@ -446,7 +446,19 @@ impl Across {
     }
 
     /// Has a decision carried out, and then forgotten.
-    fn resolve(&mut self, tx: TxId, home: ShardId, decision: Decision, shards: Vec<ShardId>, at: &Surroundings<'_>) {
+    fn resolve(
+        &mut self,
+        tx: TxId,
+        home: ShardId,
+        decision: Decision,
+        mut shards: Vec<ShardId>,
+        at: &Surroundings<'_>,
+    ) {
+        // Who was merged had nothing prepared any more: it had carried it out, and its home did not hear of it.
+        shards.retain(|shard| !at.keyspaces.is_merged(*shard));
+        if shards.is_empty() {
+            return self.ask(home, tx, TxStep::Forget, at.now + ACROSS_STEP_TIMEOUT, Purpose::Nothing);
+        }
         let job = self.recovery.begin(shards.len());
         for shard in shards {
             let purpose = Purpose::Resolved { job, tx, home };

@@ -18,12 +18,15 @@ use quorate_env::{Instant, ShardId, Timestamp, WallMs};
 use quorate_kv::merge::Page;
 use quorate_kv::{Command, Error, KeyspaceKind, Level, Outcome};
 use quorate_shard::MachineError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
 
 /// See the top of this file.
 #[derive(Default)]
 pub(super) struct Merging {
     on: Option<Merge>,
+    /// The last that was.
+    last: ShardId,
     look_again: Option<Instant>,
     /// Shards that could not be merged, each until when it is left alone.
     left_alone: BTreeMap<ShardId, Instant>,
@@ -70,6 +73,7 @@ impl Node {
             self.merging.left_alone.retain(|_, until| *until > now);
             match self.choose(now) {
                 Ok(chosen) => {
+                    self.merging.last = chosen.unwrap_or(self.merging.last);
                     self.merging.on = chosen.map(|shard| Merge { shard, step: Step::Ask, at: now, asked: false });
                 }
                 Err(e) => self.weighed_in_vain(&e),
@@ -84,9 +88,12 @@ impl Node {
 
     /// A shard that has yielded and is not gone yet; or else one that may.
     fn choose(&mut self, now: Instant) -> Result<Option<ShardId>, MachineError> {
-        let yielded = self.awake().find(|(_, replica)| replica.leads() && replica.machine().meta().yielded);
-        if let Some((shard, _)) = yielded {
-            return Ok(Some(shard));
+        // In turn: one that has yielded may wait for another that has.
+        let yielded = self.awake().filter(|(_, replica)| replica.leads() && replica.machine().meta().yielded);
+        let yielded: BTreeSet<ShardId> = yielded.map(|(shard, _)| shard).collect();
+        let behind = yielded.range((Excluded(self.merging.last), Unbounded)).next();
+        if let Some(shard) = behind.or_else(|| yielded.first()) {
+            return Ok(Some(*shard));
         }
         let Merges { bytes, rest, .. } = self.shared.config.merges;
         let keyspaces = self.system.keyspaces.clone();
@@ -190,9 +197,10 @@ impl Node {
             (_, Ok(Outcome::Absorbed(Some(at)))) if yielded => Step::Give(at),
             (_, Ok(Outcome::Absorbed(Some(_)))) => Step::Yield { proposed: false },
             (_, Ok(Outcome::Absorbed(None))) if yielded => Step::Tell,
+            // What has yielded is gone on with when it is its turn.
+            _ if yielded => return,
             _ => {
-                let patience = if yielded { RETRY } else { self.shared.config.merges.rest.min(MERGE_PATIENCE) };
-                self.merging.left_alone.insert(merge.shard, now + patience);
+                self.merging.left_alone.insert(merge.shard, now + self.shared.config.merges.rest.min(MERGE_PATIENCE));
                 return;
             }
         };

@@ -623,6 +623,11 @@ impl World<'_> {
             ranges.insert(shard, view.own_range().clone());
             let locked = view.blocker(&RangeOp::of(KeyRange::all()));
             demand(locked.is_none(), "transactions end", || format!("{shard} holds a lock: {locked:?}"))?;
+            let unresolved = lasting.iter().filter_map(|node| Some(self.nodes[*node].node.as_ref()?.unresolved(shard)));
+            let unresolved = unresolved.max().unwrap_or_default();
+            demand(unresolved == 0, "transactions end", || {
+                format!("{unresolved} decisions of {shard} are not carried out everywhere")
+            })?;
             let reserved = self.reserved_in(shard, &lasting);
             demand(reserved == 0, "reservations end", || format!("{reserved} are left in {shard}"))?;
         }
