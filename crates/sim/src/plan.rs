@@ -259,6 +259,13 @@ impl Plan {
                 plan.rot_per_mille = rng.between(600, 950);
                 plan.damage_per_mille = rng.between(100, 600);
                 plan.chunk_bytes = plan.chunk_bytes.min(1_024);
+                let mut rows = Rng::new(seed).split(121);
+                if rows.chance(400) {
+                    // What a store lacks is more often no longer in any log, and has to come as rows.
+                    plan.log_keep_bytes = plan.log_keep_bytes.min(1 << 10);
+                    plan.rot_per_mille /= 4;
+                    plan.damage_per_mille = rows.between(500, 900);
+                }
             }
             Ground::Forgetfulness if plan.real_store => {}
             Ground::Forgetfulness => often(&[Fault::OldImage, Fault::LyingDisk]),

@@ -2,8 +2,8 @@
 //!
 //! The operator writes the members' rows like any client, through some node, and again until it is certain; the nodes do the rest. Who comes
 //! is a node more, with an id that nobody had: also who comes back after its disk was wiped. Who is gone never starts again. At most one
-//! member at a time is without its disk, and none while another's log has rotted: more than that no cluster can survive. Who finds that its disk
-//! has lost promises comes back in the same way.
+//! member at a time is without its disk, and none while another's log has rotted, or while what the last one had is not yet in three places again:
+//! more than that no cluster can survive. Who finds that its disk has lost promises comes back in the same way.
 
 use super::{Event, SHARDS, SimNode, Step, StoreKind, World, id_of, looks};
 use crate::client::SHARD;
@@ -28,6 +28,9 @@ const PATIENCE_US: u64 = 2_500_000;
 
 /// Voters beyond which nobody is added, and below which nobody is removed.
 const MEMBERS: (usize, usize) = (3, 6);
+
+/// Of so many replicas one may be lost for good.
+const PLACES: usize = 3;
 
 /// What the operator is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,7 +162,11 @@ impl World<'_> {
                 self.churn.led = leads(&node);
                 Doing::Remove { node }
             }
-            _ if self.churn.came < self.plan.comers_max && self.wounds.is_none() && !self.is_rotten() => {
+            _ if self.churn.came < self.plan.comers_max
+                && self.wounds.is_none()
+                && !self.is_rotten()
+                && self.is_in_three_places() =>
+            {
                 self.mark("disk wiped");
                 if self.driver_bug() == Some(DriverBug::ReturnAsOld) {
                     self.crash(chosen, "disk wiped");
@@ -185,6 +192,17 @@ impl World<'_> {
         self.nodes.iter().any(mends)
     }
 
+    /// Whether every shard that lives on some nodes has three voters that are still there, and is to have as many.
+    fn is_in_three_places(&self) -> bool {
+        let told = self.nodes.iter().filter_map(|node| node.node.as_ref()).max_by_key(|node| node.roster().revision);
+        let gone = |node: &NodeId| self.churn.retired.iter().any(|retired| id_of(*retired) == *node);
+        told.map(Node::placements).is_some_and(|placements| {
+            let left =
+                |shard| placements.group(shard).map_or(0, |group| group.voters.iter().filter(|v| !gone(v)).count());
+            placements.placed().all(|(shard, placement)| left(shard).min(placement.wanted.len()) >= PLACES)
+        })
+    }
+
     /// A machine more; it is not started yet.
     fn come(&mut self) -> usize {
         self.churn.came += 1;
@@ -207,9 +225,12 @@ impl World<'_> {
         (this.disk, this.store, this.twin) = (Disk::default(), StoreKind::new(&self.plan), None);
     }
 
-    /// Whether nothing else is about to change, so that a node may be replaced by another.
+    /// Whether nothing else is about to change, and enough is left without it, so that a node may be replaced by another.
     pub(super) fn may_come_back_as_another(&self, node: usize) -> bool {
-        self.churn.pending.is_none() && self.churn.came < self.plan.comers_max && !self.churn.is_retired(node)
+        self.churn.pending.is_none()
+            && self.churn.came < self.plan.comers_max
+            && !self.churn.is_retired(node)
+            && self.is_in_three_places()
     }
 
     /// What a node has promised is lost. It puts its disk aside and joins anew, as a server does by itself.
