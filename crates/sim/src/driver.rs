@@ -506,8 +506,9 @@ impl World<'_> {
                 && (self.is_splitting() || self.is_moving() || self.churn.is_under_way())
                 && end < self.plan.storm_us + 4 * self.plan.calm_us
             {
-                // A shard has just turned out to be too large, or to live elsewhere; or whoever was to go could not before its shards had moved.
-                end = at.0 + 500_000;
+                // A shard has just turned out to be too large, or to live elsewhere; or whoever was to go could not before its shards had moved. And whoever leads since then
+                // has counted from then on how long keys are reserved.
+                end = at.0 + self.plan.settled_us();
             }
             if at.0 > end {
                 break;

@@ -209,6 +209,12 @@ impl Plan {
         self.comers_max > COMERS_MAX
     }
 
+    /// How long a run goes on when everything has found its place: then what is reserved has lapsed, too.
+    pub fn settled_us(&self) -> u64 {
+        let reserves = self.bank.is_some_and(|bank| bank.locks_per_mille > 0);
+        if reserves { LOCKS_CALM_US } else { 500_000 }
+    }
+
     /// How far clocks may be from true time, if anybody relies on it.
     pub fn clock_bound_ms(&self) -> Option<u64> {
         self.bank.and_then(|bank| bank.clock_bound_ms)
