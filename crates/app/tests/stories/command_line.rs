@@ -85,6 +85,42 @@ async fn keys_and_keyspaces_from_the_command_line() {
     assert_eq!(run_with(at, &["kv", "tx", "-"], b"{").code, 64);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_from_the_command_line() {
+    let cluster = Cluster::start(1).await;
+    let at = &cluster.endpoints()[0];
+    done(at, &["keyspace", "create", "feed", "--kind", "log"]);
+    assert_eq!(done(at, &["log", "append", "feed", "apples sold", "--key", "apples"]), "0\n");
+    let piped = run_with(at, &["log", "append", "feed", "-"], b"from a pipe");
+    assert_eq!((piped.code, piped.out.as_str()), (0, "1\n"), "{piped:?}");
+    for _ in 0..2 {
+        assert_eq!(done(at, &["log", "append", "feed", "once", "--idempotency-key", "order-17"]), "2\n");
+    }
+    assert_eq!(done(at, &["log", "fetch", "feed"]), "0\tapples\tapples sold\n1\t\tfrom a pipe\n2\t\tonce\n");
+    assert_eq!(done(at, &["log", "fetch", "feed", "--from", "1", "--max", "1"]), "1\t\tfrom a pipe\n");
+    assert!(done(at, &["log", "fetch", "feed", "--from", "2", "--json"]).contains(r#""value":"once""#));
+    assert_eq!(done(at, &["log", "fetch", "feed", "--from", "end"]), "");
+
+    // A follower waits for what is not there yet.
+    let follow = ["log", "fetch", "feed", "--from", "3", "--follow", "--max", "1"];
+    let mut follows = Ended(command(at, &follow).spawn().expect("started"));
+    let mut out = BufReader::new(follows.0.stdout.take().expect("piped"));
+    assert_eq!(done(at, &["log", "append", "feed", "next"]), "3\n");
+    let mut line = String::new();
+    out.read_line(&mut line).expect("a line");
+    assert_eq!(line, "3\t\tnext\n");
+    assert!(follows.0.wait().expect("it ends when it has as many as it wants").success());
+
+    assert_eq!(done(at, &["log", "trim", "feed", "--before", "2"]), "2\n");
+    let gone = run(at, &["log", "fetch", "feed", "--from", "0"]);
+    assert!(gone.code == 1 && gone.err.contains("--from 2"), "{gone:?}");
+    assert_eq!(done(at, &["log", "fetch", "feed", "--max", "1"]), "2\t\tonce\n", "from the first that is kept");
+    let wrong = run(at, &["kv", "--keyspace", "feed", "put", "k", "v"]);
+    assert!(wrong.code == 64 && wrong.err.contains("log"), "{wrong:?}");
+    let nowhere = run(at, &["log", "append", "nowhere", "x"]);
+    assert!(nowhere.code == 64 && nowhere.err.contains("quorate keyspace create"), "{nowhere:?}");
+}
+
 struct Ended(Child);
 
 impl Drop for Ended {
