@@ -37,11 +37,11 @@ struct Pending {
     /// How often it was sent and no answer came back yet.
     under_way: u32,
     /// It met a lock, this was the answer, and it waits to be sent again.
-    postponed: Option<Refusal>,
+    postponed: Option<Box<Refusal>>,
     /// What must be true besides before its client is told that it was done.
     wait: AckWait,
     /// It was done, and that is not true yet.
-    done: Option<Done>,
+    done: Option<Box<Done>>,
 }
 
 /// What a client is about to be told.
@@ -243,7 +243,7 @@ impl Proposals {
                 pending.bytes += bytes;
                 self.pending_bytes += bytes;
                 pending.postponed = None;
-                pending.done = Some(Done { applied, index, at });
+                pending.done = Some(Box::new(Done { applied, index, at }));
                 match pending.wait.everywhere {
                     true => self.for_all.insert((index, id.seq)),
                     false => self.for_clocks.insert((at, id.seq)),
@@ -315,7 +315,7 @@ impl Proposals {
             |pending: &&mut Pending| !matches!(pending.command, Command::Across { .. }) && pending.done.is_none();
         let Some(pending) = pending.filter(again) else { return false };
         pending.under_way = pending.under_way.saturating_sub(1);
-        pending.postponed = Some(refusal.clone());
+        pending.postponed = Some(Box::new(refusal.clone()));
         true
     }
 
@@ -379,7 +379,7 @@ impl Proposals {
         let error = match &pending.postponed {
             // It was done, and may not be as safe as was asked for.
             _ if pending.done.is_some() => Error::UnknownOutcome(id),
-            Some(refusal) if pending.under_way == 0 => Error::Refused(refusal.clone()),
+            Some(refusal) if pending.under_way == 0 => Error::Refused(Refusal::clone(refusal)),
             _ if pending.sent.is_some() && !lie => Error::UnknownOutcome(id),
             _ => why.into(),
         };

@@ -206,7 +206,7 @@ pub enum TxStep {
         /// See [`Verdict::fence`].
         fence: LogIndex,
         /// What it does here.
-        part: Part,
+        part: Box<Part>,
     },
     /// Decide.
     Decide(Box<Verdict>),
@@ -484,7 +484,7 @@ impl TxStep {
                 let (home, fence) = (ShardId(r.u64("home")?), LogIndex(r.varint("fence")?));
                 let part = Part::decode(r)?;
                 let claim = if tag == PREPARE { None } else { Some(Claim::decode(r)?) };
-                Self::Prepare { home, fence, part: Part { claim, ..part } }
+                Self::Prepare { home, fence, part: Box::new(Part { claim, ..part }) }
             }
             tag @ (DECIDE | DECIDE_CLAIMING) => {
                 let mut verdict = Verdict::decode(r)?;

@@ -373,11 +373,11 @@ mod tests {
         let appending = Part { success: vec![Write::Append(records)], ..claiming.clone() };
         let ends = vec![(home, 1 << 40), (ShardId(8), 0)];
         [
-            TxStep::Prepare { home, fence, part: appending.clone() },
+            TxStep::Prepare { home, fence, part: Box::new(appending.clone()) },
             TxStep::Decide(Box::new(Verdict { part: appending, ends, ..verdict.clone() })),
-            TxStep::Prepare { home, fence, part: claiming.clone() },
+            TxStep::Prepare { home, fence, part: Box::new(claiming.clone()) },
             TxStep::Decide(Box::new(Verdict { part: claiming, ..verdict.clone() })),
-            TxStep::Prepare { home, fence, part },
+            TxStep::Prepare { home, fence, part: Box::new(part) },
             TxStep::Decide(Box::new(verdict)),
             TxStep::Settle { fence },
             TxStep::Resolve(Decision::Aborted),

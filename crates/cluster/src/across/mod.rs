@@ -270,7 +270,7 @@ impl Across {
             // What is prepared is kept wherever it is to be, before anybody decides: then the decision is all that is still to be kept.
             let wait =
                 AckWait { everywhere: !part.only_reads() && at.keyspaces.ack_wait(shard).everywhere, over: false };
-            let command = Command::Across { tx, step: TxStep::Prepare { home, fence, part } };
+            let command = Command::Across { tx, step: TxStep::Prepare { home, fence, part: Box::new(part) } };
             self.ask_for(shard, (command, wait), deadline, Purpose::Prepare { client: number, tx, shard });
         }
     }
@@ -473,7 +473,7 @@ impl Across {
             let Some(attempt) = &client.attempt else { continue };
             for shard in std::mem::take(&mut client.refused) {
                 let part = client.plan.parts[&shard].clone();
-                let step = TxStep::Prepare { home: attempt.home, fence: attempt.fence, part };
+                let step = TxStep::Prepare { home: attempt.home, fence: attempt.fence, part: Box::new(part) };
                 asks.push((*number, attempt.tx, shard, step, client.deadline));
             }
         }

@@ -22,7 +22,7 @@ impl Transaction<'_> {
     pub(crate) fn step_across(&mut self, tx: TxId, step: &TxStep) -> Stepped {
         match step {
             TxStep::Prepare { home, fence, part } => {
-                self.prepare(tx, Prepared { home: *home, fence: *fence, part: part.clone(), at: self.meta.clock })
+                self.prepare(tx, Prepared { home: *home, fence: *fence, part: Part::clone(part), at: self.meta.clock })
             }
             TxStep::Decide(verdict) => self.decide_across(tx, verdict),
             TxStep::Settle { fence } => Ok(Ok(self.settle(tx, *fence))),

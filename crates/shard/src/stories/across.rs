@@ -31,7 +31,7 @@ pub(super) fn command(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Com
     let (after, at) = (option(args, "after")?.unwrap_or(0), option(args, "at")?.unwrap_or(0));
     let (after, at) = (Timestamp(after), Timestamp(at));
     let step = match name {
-        "prepare" => TxStep::Prepare { home: HOME, fence, part: Part { claim, ..part(args)? } },
+        "prepare" => TxStep::Prepare { home: HOME, fence, part: Box::new(Part { claim, ..part(args)? }) },
         "decide" => {
             let prepared = prepared.map(ShardId).into_iter().collect();
             let part = Part { claim, ..part(args)? };
