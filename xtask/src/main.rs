@@ -7,7 +7,7 @@ mod tidy;
 use std::process::{Command, ExitCode};
 
 /// Verbs that `quorate-lab` knows.
-const EXPERIMENTS: &[&str] = &["differential", "clients", "transactions", "idle"];
+const EXPERIMENTS: &[&str] = &["differential", "clients", "transactions", "idle", "adding"];
 
 /// Where `crash-states` lives: beside the log, whose insides it looks at.
 const CRASH_STATES: &[&str] = &["quorate-storage", "--features", "enumerate", "--example", "crash_states"];
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Some(verb) if EXPERIMENTS.contains(&verb) => run(&["quorate-lab"], &args),
         _ => {
             eprintln!(
-                "usage: cargo xtask tidy | crash-states [--states N] [--seed S] | differential [--seeds N] [--ops M] [--seed S] | clients | transactions | idle [--shards N] [--nodes N] \
+                "usage: cargo xtask tidy | crash-states [--states N] [--seed S] | differential [--seeds N] [--ops M] [--seed S] | clients | transactions | idle [--shards N] [--nodes N] | adding [--rate N] \
                  | chaos list|all|bank|NAME [--seconds N | --times N] [--seed S] [--binary PATH]"
             );
             ExitCode::from(64)

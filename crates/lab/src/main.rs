@@ -1,10 +1,11 @@
 //! Looks at Quorate from outside, as its users do: real processes, real sockets, and beside them what Quorate is measured against.
 //!
 //! `cargo xtask differential` sends one stream of random requests to Quorate and to etcd and compares the answers; `cargo xtask clients`
-//! lets clients that others wrote work against clusters; `cargo xtask transactions` measures what transactions over shards cost, and
-//! `cargo xtask idle` what shards cost that nobody uses. None knows anything of
+//! lets clients that others wrote work against clusters; `cargo xtask transactions` measures what transactions over shards cost,
+//! `cargo xtask idle` what shards cost that nobody uses, and `cargo xtask adding` what writers notice of a node that is added. None knows anything of
 //! Quorate but its port and its command line.
 
+mod adding;
 mod clients;
 mod differential;
 mod failure;
@@ -27,6 +28,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Measure writes while a node is added and gets its share of the shards.
+    Adding(adding::Args),
     /// Send the same random requests to Quorate and to etcd, and compare the answers.
     Differential(differential::Args),
     /// Let clients that others wrote work against clusters of three.
@@ -40,6 +43,7 @@ enum Verb {
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
+        Verb::Adding(args) => adding::run(&args).await,
         Verb::Differential(args) => differential::run(&args).await,
         Verb::Clients => clients::run().await,
         Verb::Idle(args) => idle::run(&args).await,

@@ -69,6 +69,19 @@ impl Server {
         Ok(server)
     }
 
+    /// One node that others can join, or that joins another by its peer address; and its own peer address.
+    pub async fn node(binary: &Path, name: &'static str, join: Option<&str>) -> Result<(Self, String), Failure> {
+        let dir = TempDir::new()?;
+        let [client, peer] = free_ports()?.map(|port| format!("127.0.0.1:{port}"));
+        let mut command = Command::new(binary);
+        command.args(["start", "--name", name, "--listen-client", &client, "--listen-peer", &peer, "--data-dir"]);
+        command.arg(dir.path().join("data")).args(join.iter().flat_map(|peer| ["--join", peer]));
+        let mut server = Self::start(name, &mut command, dir)?;
+        server.endpoints.push(client);
+        server.ready(Instant::now() + READY_WITHIN).await?;
+        Ok((server, peer))
+    }
+
     /// One node of etcd.
     pub async fn etcd(binary: &Path) -> Result<Self, Failure> {
         let dir = TempDir::new()?;
