@@ -111,11 +111,19 @@ async fn replicas(client: &mut Client, enough: impl Fn(&[u64]) -> bool) -> Resul
     }
 }
 
+/// What one client saw.
+#[derive(Default)]
+struct Seen {
+    times: Vec<Duration>,
+    /// Answers that do not say what became of a write.
+    unknown: u64,
+}
+
 /// Clients that write at a pace.
 struct Load {
     stop: Arc<AtomicBool>,
     began: Instant,
-    clients: Vec<tokio::task::JoinHandle<Result<(Vec<Duration>, u64), Failure>>>,
+    clients: Vec<tokio::task::JoinHandle<Result<Seen, Failure>>>,
 }
 
 impl Load {
@@ -129,23 +137,23 @@ impl Load {
             // A step that visits all keys, far from each other, and each client's own.
             let (stride, mut n) = (keys / 2 + 1, number * keys / args.clients);
             clients.push(tokio::spawn(async move {
-                let (mut times, mut unknown, mut due) = (Vec::new(), 0, Instant::now());
+                let (mut seen, mut due) = (Seen::default(), Instant::now());
                 while !stop.load(Ordering::Relaxed) {
                     let asked = Instant::now();
                     match client.done("POST", "/v1/tx", &json!({ "write": [put(n)] })).await {
                         Ok(_) => {}
                         // Whoever gives what it wants a name asks again.
-                        Err(Failure::Http(why)) if why.contains("\"outcome\":\"unknown\"") => unknown += 1,
+                        Err(Failure::Http(why)) if why.contains("\"outcome\":\"unknown\"") => seen.unknown += 1,
                         Err(failure) => return Err(failure),
                     }
                     if asked >= began {
-                        times.push(asked.elapsed());
+                        seen.times.push(asked.elapsed());
                     }
                     n = (n + stride) % keys;
                     due = (due + every).max(Instant::now() - every);
                     tokio::time::sleep_until(due.into()).await;
                 }
-                Ok((times, unknown))
+                Ok(seen)
             }));
         }
         Ok(Self { stop, began, clients })
@@ -156,18 +164,15 @@ impl Load {
         let seconds = self.began.elapsed().as_secs_f64();
         let (mut times, mut unknown) = (Vec::new(), 0);
         for client in self.clients {
-            let (took, without_outcome) = client.await.expect("a client does not panic")?;
-            times.extend(took);
-            unknown += without_outcome;
+            let seen = client.await.expect("a client does not panic")?;
+            times.extend(seen.times);
+            unknown += seen.unknown;
         }
         times.sort();
         let at = |per_mille: usize| times[(times.len() - 1) * per_mille / 1_000].as_secs_f64() * 1_000.0;
-        let per_second = times.len() as f64 / seconds;
+        let (per_second, [p50, p99, most]) = (times.len() as f64 / seconds, [500, 990, 1_000].map(at));
         Ok(format!(
-            "{per_second:.0} per second, p50 {:.2} ms, p99 {:.2} ms, at most {:.0} ms",
-            at(500),
-            at(990),
-            at(1_000)
+            "{per_second:.0} per second, p50 {p50:.2} ms, p99 {p99:.2} ms, at most {most:.0} ms, {unknown} unknown outcomes"
         ))
     }
 }
