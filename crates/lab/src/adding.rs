@@ -169,7 +169,8 @@ impl Load {
             unknown += seen.unknown;
         }
         times.sort();
-        let at = |per_mille: usize| times[(times.len() - 1) * per_mille / 1_000].as_secs_f64() * 1_000.0;
+        let Some(last) = times.len().checked_sub(1) else { return Err(Failure::Http("nothing was written".into())) };
+        let at = |per_mille: usize| times[last * per_mille / 1_000].as_secs_f64() * 1_000.0;
         let (per_second, [p50, p99, most]) = (times.len() as f64 / seconds, [500, 990, 1_000].map(at));
         Ok(format!(
             "{per_second:.0} per second, p50 {p50:.2} ms, p99 {p99:.2} ms, at most {most:.0} ms, {unknown} unknown outcomes"
