@@ -21,6 +21,7 @@ mod files;
 mod heal;
 mod lsm;
 mod model;
+mod overlay;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ pub use files::{Checked, TableCheck};
 pub use heal::Healed;
 pub use lsm::{LsmOptions, LsmStore};
 pub use model::ModelStore;
+pub use overlay::Overlay;
 
 use bytes::Bytes;
 use std::io;

@@ -2,6 +2,7 @@
 
 mod crash;
 mod heal;
+mod overlay;
 
 use super::*;
 use quorate_env::Rng;
