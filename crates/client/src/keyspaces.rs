@@ -29,6 +29,8 @@ pub enum Replication {
     Majority,
     /// Those of all voters: while one is away, the outcome of a write is unknown.
     All,
+    /// That of the leader, which the others follow: what it acknowledged last is lost if it fails.
+    Leader,
 }
 
 /// What is to be different about a keyspace; what is not named stays.
@@ -84,8 +86,20 @@ pub struct Keyspace {
     /// Whether a write is acknowledged only when its timestamp is over on every clock within the nodes' bound.
     #[serde(default)]
     pub commit_wait: bool,
+    /// What was acknowledged and lost with a leader, where the leader's disk is enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Loss>,
     /// Its shards, ascending.
     pub shards: Vec<Shard>,
+}
+
+/// What was acknowledged of a keyspace and lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Loss {
+    /// Clients were told at most so often that something was done which was not, in the end.
+    pub answers: u64,
+    /// When that was last found, in milliseconds since 1970 by the clock of the node that found it.
+    pub found_ms: u64,
 }
 
 /// A shard of a keyspace: the keys from one on, up to where the next begins.

@@ -60,7 +60,7 @@ pub use client::Client;
 pub use error::{Error, Reason};
 pub use freshness::{Freshness, NoFreshness, Seen, Token};
 pub use keys::{Condition, Deleted, KeyValue, Written};
-pub use keyspaces::{Keyspace, KeyspaceChange, Kind, Replication, Shard};
+pub use keyspaces::{Keyspace, KeyspaceChange, Kind, Loss, Replication, Shard};
 pub use logs::{Appended, Fetched, LogEntry, Record, Start};
 pub use nodes::Node;
 pub use options::Options;

@@ -1,4 +1,4 @@
-//! What must be true, besides that a majority has a write, before its client is told that it was done (docs/design/consistency.md).
+//! What must be true of a write before its client is told that it was done, besides that a majority has it, or instead (docs/design/consistency.md).
 //!
 //! ```text
 //!   applied ──> on the disks of all voters? ──> its timestamp over on every clock? ──> the client is told
@@ -23,17 +23,31 @@ pub(crate) struct AckWait {
     pub everywhere: bool,
     /// Its timestamp is over on every clock that keeps the bound.
     pub over: bool,
+    /// It is enough that the leader has it on its disk, where nothing more is wanted.
+    pub early: bool,
 }
 
 impl AckWait {
     /// What a keyspace wants.
     pub fn of(policy: &Policy) -> Self {
-        Self { everywhere: policy.replication == Replication::All, over: policy.commit_wait }
+        let is = |replication| policy.replication == replication;
+        Self { everywhere: is(Replication::All), over: policy.commit_wait, early: is(Replication::Leader) }
     }
 
     /// What either wants.
     pub fn and(self, other: Self) -> Self {
-        Self { everywhere: self.everywhere || other.everywhere, over: self.over || other.over }
+        let everywhere = self.everywhere || other.everywhere;
+        Self { everywhere, over: self.over || other.over, early: self.early || other.early }
+    }
+
+    /// Whether a majority is not just what is asked for.
+    pub fn is_for_anything(self) -> bool {
+        self != Self::default()
+    }
+
+    /// Whether a majority is more than is asked for.
+    pub fn is_for_less(self) -> bool {
+        self.early && !self.is_for_more()
     }
 
     /// Whether a majority is not enough.
@@ -52,6 +66,16 @@ pub(crate) fn claims_done(applied: &Applied) -> bool {
                 | TxAnswer::Repeated(Decision::Aborted, _)
         )
     )
+}
+
+/// Whether it may be said before a majority has it. That something was *not* done may not: should this leader be deposed and the same command be on its way to the
+/// next one, it may be done yet.
+pub(crate) fn may_be_early(applied: &Applied) -> bool {
+    match &applied.outcome {
+        Outcome::Transacted(result) => result.succeeded,
+        Outcome::Stepped(TxAnswer::Decided { decision: Decision::Committed { succeeded, .. }, .. }) => *succeeded,
+        _ => false,
+    }
 }
 
 /// When a transaction happened, as the answer says that decided it. Of what does not say so, nobody knows that it is over.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Entries that a leader has proposed and not yet seen committed. While these are on their way, arriving commands gather into
-/// the next entry: that is the group commit of consensus. Two keep the disk and the network busy at once.
+/// Entries that a leader has proposed and not yet seen committed; or not yet on its disk, where that is enough for clients. While these are on their way,
+/// arriving commands gather into the next entry: that is the group commit of consensus. Two keep the disk and the network busy at once.
 pub const ENTRIES_IN_FLIGHT_MAX: u64 = 2;
 
 /// Commands of this node's clients that wait for their outcome, per shard. Beyond it new ones are refused as overload.
@@ -193,6 +193,18 @@ pub const EVICT_AFTER: Duration = Duration::from_secs(300);
 
 /// The largest bound on clocks that an operator may vouch for: writers who wait for clocks wait for twice as long and are given up after some seconds.
 pub const CLOCK_BOUND_MAX: Duration = Duration::from_secs(1);
+
+/// Where clients are told what is on their leader's disk alone: entries that may wait for a majority while others are told of more, and for how long the first of them may.
+/// No more than that is lost with a leader.
+pub const EARLY_ENTRIES_MAX: u64 = 1_000;
+/// See [`EARLY_ENTRIES_MAX`].
+pub const EARLY_FOR: Duration = Duration::from_secs(1);
+
+/// Bytes of entries that a leader has proposed and that no majority has yet; beyond it, there is one such entry at a time.
+pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+
+/// For so long a leader keeps a copy of its state that is ahead, though nothing is.
+pub const EARLY_IDLE: Duration = Duration::from_secs(1);
 
 /// Ticks between two times that a replica asks to lead a shard that was just split off: the others may not have it yet.
 pub const SEEK_TICKS: u32 = 5;

@@ -208,6 +208,14 @@ pub enum Sabotage {
     RetainNothing,
     /// Say that all voters have what a majority has.
     AckAtMajority,
+    /// Answer strict reads without what clients were told early.
+    ReadUntold,
+    /// Tell clients early however much waits for a majority.
+    TellUnbounded,
+    /// Tell clients early of what is not on the leader's disk yet.
+    TellUnwritten,
+    /// Do not count what clients were told early and that is lost.
+    ForgetLosses,
     /// Give a vote to who lacks what all voters were said to have.
     VoteWithout,
     /// Take a timestamp for over as soon as the clock here has passed it.
@@ -259,6 +267,8 @@ pub struct NodeConfig {
     pub split_load: SplitLoad,
     /// Which shards of such keyspaces are merged.
     pub merges: Merges,
+    /// Entries of a shard's log that clients may be told of before a majority has them; see [`crate::bounds::EARLY_ENTRIES_MAX`].
+    pub early_entries: u64,
     /// Nothing, outside the simulator.
     pub sabotage: Option<Sabotage>,
 }

@@ -3,6 +3,7 @@
 use crate::keyspaces::Keyspaces;
 use crate::levels::Levels;
 use crate::looking::{Observation, Observed};
+use crate::losses::Losses;
 use crate::members::Roster;
 use crate::placement::Placements;
 use crate::wire::PeerMessage;
@@ -352,6 +353,8 @@ pub struct Outputs {
     pub keyspaces: Option<Arc<Keyspaces>>,
     /// Where shards live, when that may have changed.
     pub placements: Option<Arc<Placements>>,
+    /// What was acknowledged and lost, when that may have changed.
+    pub losses: Option<Arc<Losses>>,
     /// The levels, when they may have changed.
     pub levels: Option<Arc<Levels>>,
     /// To whom leaderships are offered, because this node's disk is far slower than theirs.

@@ -241,7 +241,7 @@ impl Keyspaces {
     pub(crate) fn ack_wait(&self, shard: ShardId) -> AckWait {
         let default = (shard.0 == KeyspaceId::DEFAULT.0).then_some(&self.default);
         let wanted = || self.of_shard(shard).or(default).map(|keyspace| AckWait::of(&keyspace.policy));
-        self.wait.is_for_more().then(wanted).flatten().unwrap_or_default()
+        self.wait.is_for_anything().then(wanted).flatten().unwrap_or_default()
     }
 
     /// The same, of whoever has written anywhere.

@@ -38,6 +38,7 @@ mod lease_clock;
 pub mod levels;
 mod load;
 mod looking;
+pub mod losses;
 pub mod members;
 mod mending;
 mod node;
@@ -65,5 +66,5 @@ pub use input::{
 pub use looking::{Observation, Observed};
 pub use node::{FIRST_SHARDS, Node};
 pub use recall::Sighting;
-pub use replica::{membership_hash, turn_of};
+pub use replica::{AtRisk, membership_hash, turn_of};
 pub use wire::{Answer, EntryCopy, PeerBody, PeerMessage};

@@ -36,7 +36,7 @@ use crate::config::Sabotage;
 use crate::fetch::Fetch;
 use crate::input::{Inspection, Mended, WatchRequest};
 use crate::members::Roster;
-use crate::replica::{Context, Left, membership_hash};
+use crate::replica::{Context, Left, LostAnswers, membership_hash};
 use crate::wire::{EntryCopy, PeerBody, PeerMessage, node_of};
 use quorate_consensus::{Entry, EntryKind, Membership, Restored, Role, SnapshotPoint};
 use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, ShardId, Term};
@@ -174,7 +174,7 @@ impl Mending {
         let Self { shard, id, restored, rotted, watches, .. } = self;
         let log = boot::log_of(shard, id, restored.hard_state, restored.start, restored.entries, rotted);
         let watchers = watches.into_iter().map(|(key, _)| key).collect();
-        Left { log, proposals: None, watchers, unanswered: Vec::new() }
+        Left { log, proposals: None, watchers, unanswered: Vec::new(), lost: LostAnswers::default() }
     }
 
     /// A watch is attached when there is something to attach it to.
@@ -228,6 +228,7 @@ impl Mending {
             | PeerBody::CloseAsk { .. }
             | PeerBody::EverywhereAsk { .. }
             | PeerBody::Everywhere { .. }
+            | PeerBody::Early { .. }
             | PeerBody::Sleep { .. }
             | PeerBody::Rouse
             | PeerBody::Beat

@@ -3,6 +3,7 @@
 mod forgetting;
 mod heating;
 mod looking;
+mod losing;
 mod merging;
 mod outposts;
 mod placing;
@@ -16,7 +17,9 @@ mod weighing;
 use crate::ack_wait::{AckWait, over_before};
 use crate::across::{Across, Ask, OWN_REQUESTS, Surroundings};
 use crate::boot::{self, BootError};
-use crate::bounds::{DEAD_ROWS_PER_TICK, PENDING_READS_MAX, RETRY, SHARDS_LOOK, SHARDS_PER_LOOK};
+use crate::bounds::{
+    DEAD_ROWS_PER_TICK, PENDING_READS_MAX, RETRY, SHARDS_LOOK, SHARDS_PER_LOOK, UNCOMMITTED_BYTES_MAX,
+};
 use crate::config::{NodeConfig, Sabotage};
 use crate::input::{
     FlushTask, Input, Inspection, Lost, Mended, Outputs, Persist, Request, RequestId, WatchOutput, WatchRequest,
@@ -24,15 +27,17 @@ use crate::input::{
 use crate::keyspaces::Keyspaces;
 use crate::levels::{self, Levels};
 use crate::looking::Looking;
+use crate::losses::Losses;
 use crate::members::{Roster, Wanted};
 use crate::mending::Mending;
 use crate::placement::Placements;
 use crate::recall::{Opened, Recall, Witness};
-use crate::replica::{self, Context, Replica, SystemRows};
+use crate::replica::{self, AtRisk, Context, Replica, SystemRows};
 use crate::slots::Slots;
 use crate::wire::{PeerBody, PeerMessage, node_of};
 use forgetting::Forgetting;
 use heating::Heat;
+use losing::Losing;
 use merging::Merging;
 use outposts::Outposts;
 use placing::{Goodbye, Landmarks, Sayings};
@@ -76,6 +81,8 @@ const RETAINED: RequestId = RequestId::MAX - 4;
 
 /// The request that takes the next step towards merging a shard.
 const MERGED: RequestId = RequestId::MAX - 5;
+/// The request that writes down what was lost.
+const LOST: RequestId = RequestId::MAX - 6;
 
 /// Append messages in flight to one follower.
 const APPENDS_IN_FLIGHT_MAX: usize = 64;
@@ -109,6 +116,7 @@ pub struct Node {
     scales: Scales,
     heat: Heat,
     forgetting: Forgetting,
+    losing: Losing,
     merging: Merging,
     retaining: Retaining,
     outposts: Outposts,
@@ -227,6 +235,7 @@ impl Node {
             scales: Scales::default(),
             heat: Heat::default(),
             forgetting: Forgetting::default(),
+            losing: Losing::default(),
             merging: Merging::default(),
             retaining: Retaining::default(),
             outposts: Outposts::default(),
@@ -352,6 +361,7 @@ impl Node {
                 self.heat(now);
                 self.forget_history(now);
                 self.merge(now);
+                self.tell_losses(now);
                 self.cut_logs(now);
                 self.try_to(now, Self::let_go);
                 self.say_groups(now);
@@ -556,7 +566,7 @@ impl Node {
     /// Takes answers to the steps of transactions, and asks for the next steps.
     fn move_across(&mut self, now: Instant) {
         let asked = self.scales.asked || self.forgetting.asked > 0 || self.retaining.asked > 0;
-        let asked = asked || self.merging.is_asking();
+        let asked = asked || self.merging.is_asking() || self.losing.is_asking();
         let said = self.tell_again.is_some() || asked || self.sayings.are_under_way();
         if self.across.is_asking() || said {
             let answers = self.shared.out.replies.extract_if(.., |(id, _)| *id >= OWN_REQUESTS);
@@ -564,11 +574,11 @@ impl Node {
                 self.scales.asked &= id != WEIGHED;
                 self.forgetting.asked = self.forgetting.asked.saturating_sub(u64::from(id == FORGOTTEN));
                 self.retaining.asked = self.retaining.asked.saturating_sub(u64::from(id == RETAINED));
-                if id == MERGED {
-                    self.merge_hears(now, answer);
-                    continue;
+                match id {
+                    MERGED => self.merge_hears(now, answer),
+                    LOST => self.losses_told(answer),
+                    _ => self.with_across(now, |across, at| across.answered(id, answer, at)),
                 }
-                self.with_across(now, |across, at| across.answered(id, answer, at));
             }
         }
         for Ask { id, shard, command, wait, deadline } in self.across.take_asks() {
@@ -603,8 +613,11 @@ impl Node {
             let last = shard == FIRST_SHARDS[0] && self.shared.config.sabotage != Some(Sabotage::LeaveSystemFirst);
             let stays = |id: ReplicaId| last && needed(id);
             let wishes = placements.wishes(shard, &roster);
-            let everywhere = keyspaces.ack_wait(shard).everywhere;
-            self.one(now, shard, |replica, cx| replica.reshape((&wishes, everywhere), &stays, cx));
+            let wait = keyspaces.ack_wait(shard);
+            self.one(now, shard, |replica, cx| {
+                replica.want_early(wait.is_for_less());
+                replica.reshape((&wishes, wait.everywhere), &stays, cx);
+            });
         }
         self.move_on(now);
     }
@@ -682,6 +695,7 @@ impl Node {
         shared.out.roster = Some(rows.roster.clone());
         shared.out.keyspaces = Some(rows.keyspaces.clone());
         shared.out.placements = Some(rows.placements.clone());
+        shared.out.losses = Some(rows.losses.clone());
         shared.out.levels = Some(rows.levels.clone());
     }
 
@@ -779,6 +793,7 @@ impl Node {
                 self.hear_everywhere(now, shard, *index);
                 return !self.is_here(shard);
             }
+            PeerBody::Early { answers } if !self.is_served_here(shard) => self.hear_early(shard, answers.clone()),
             PeerBody::Petition(_) | PeerBody::LookAsk { .. } | PeerBody::EverywhereAsk { .. }
                 if !self.replicas.contains_key(&shard) =>
             {
@@ -937,6 +952,18 @@ impl Node {
         self.replicas.get(&shard).map_or(0, |replica| replica.reserved().len())
     }
 
+    /// What would be lost of a shard with this node, if it leads that.
+    #[must_use]
+    pub fn at_risk(&self, shard: ShardId) -> Option<AtRisk> {
+        self.replicas.get(&shard)?.at_risk()
+    }
+
+    /// What was lost, as this node knows it.
+    #[must_use]
+    pub fn losses(&self) -> &Losses {
+        &self.system.losses
+    }
+
     /// How many decisions a replica knows of that some shard has yet to carry out, for checkers.
     #[must_use]
     pub fn unresolved(&self, shard: ShardId) -> usize {
@@ -974,7 +1001,7 @@ fn start_replica(
         heartbeat_ticks: config.timing.heartbeat_ticks,
         append_bytes_max: APPEND_BYTES_MAX,
         inflight_max: APPENDS_IN_FLIGHT_MAX,
-        uncommitted_bytes_max: u64::MAX,
+        uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
     };
     let mut group = Group::new(&group_config, restored);
     if restored.membership.all_voters() == [id] {

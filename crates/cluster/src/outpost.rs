@@ -174,6 +174,11 @@ impl Outpost {
         told.map(|(request, applied)| (request, Ok(Reply::Applied(applied)))).collect()
     }
 
+    /// The leader says what will come of commands.
+    pub fn hear_early(&mut self, answers: Vec<(CommandId, Answer)>) -> Vec<Told> {
+        self.proposals.hear_early(answers)
+    }
+
     /// A replica answers.
     pub fn hear(
         &mut self,
@@ -320,7 +325,7 @@ mod tests {
     fn who_waits_for_all_voters_is_told_when_they_have_it() {
         let mut post = Outpost::new(Proposals::new(SessionId(7)), None, at(0));
         let put = Command::Transact(Txn::just(Op::Put(PutOp::of("k", "v"))));
-        let everywhere = AckWait { everywhere: true, over: false };
+        let everywhere = AckWait { everywhere: true, ..AckWait::default() };
         post.submit(1, (put, everywhere), at(5_000), at(0)).expect("room");
         asked(&mut post, at(0));
         assert_eq!(post.question(at(0), &HOSTS), None, "nothing was done yet");

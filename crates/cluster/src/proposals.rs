@@ -17,9 +17,11 @@
 use crate::RequestId;
 use crate::Sabotage;
 use crate::ack_wait::{AckWait, claims_done};
-use crate::bounds::{ENTRIES_IN_FLIGHT_MAX, PENDING_BYTES_MAX, PENDING_COMMANDS_MAX, QUEUE_BYTES_MAX, RETRY};
+use crate::bounds::{PENDING_BYTES_MAX, PENDING_COMMANDS_MAX, QUEUE_BYTES_MAX, RETRY};
+use crate::input::Reply;
 use crate::load::Load;
 use crate::replica::Context;
+use crate::wire::Answer;
 use quorate_consensus::{Group, Role};
 use quorate_env::{Instant, LogIndex, Timestamp};
 use quorate_kv::across::TxStep;
@@ -155,12 +157,13 @@ impl Proposals {
         taken
     }
 
-    /// Proposes what waits, as few entries as the bounds allow, if this replica leads. Where time `must` pass, there is an entry even if nothing waits. Returns
-    /// whether there was one.
+    /// Proposes what waits, as few entries as the bounds allow and none beyond `end`, if this replica leads. Where time `must` pass, there is an entry even if
+    /// nothing waits. Returns whether there was one.
     pub fn propose(
         &mut self,
         cx: &Context<'_>,
         (at, must): (Timestamp, bool),
+        end: LogIndex,
         group: &mut Group,
         load: &mut Load,
     ) -> bool {
@@ -172,9 +175,7 @@ impl Proposals {
             let own = self.take_unsent(now, usize::MAX);
             self.enqueue(own);
         }
-        while !(self.queue.is_empty() && (proposed || !must))
-            && group.last_index().0 < group.committed().0 + ENTRIES_IN_FLIGHT_MAX
-        {
+        while !(self.queue.is_empty() && (proposed || !must)) && group.last_index() < end {
             let (mut count, mut bytes) = (0, 0);
             for envelope in &self.queue {
                 let size = envelope.size_estimate();
@@ -252,6 +253,24 @@ impl Proposals {
             }
             result => self.complete(id).map(|request| (request, result)),
         }
+    }
+
+    /// It is known what will come of a command, though no majority has it yet: returns whom to tell, if that is soon enough for its client.
+    pub fn tell_early(&mut self, id: CommandId) -> Option<RequestId> {
+        let pending = self.pending.get(&id.seq).filter(|_| id.session == self.session)?;
+        let told = pending.wait.is_for_less() && pending.done.is_none();
+        told.then(|| self.complete(id)).flatten()
+    }
+
+    /// The same, as a leader elsewhere says.
+    pub fn hear_early(&mut self, answers: Vec<(CommandId, Answer)>) -> Vec<(RequestId, Result<Reply, Error>)> {
+        let mut told = Vec::new();
+        for (id, answer) in answers {
+            if let Answer::Given(Ok(applied)) = answer {
+                told.extend(self.tell_early(id).map(|request| (request, Ok(Reply::Applied(applied)))));
+            }
+        }
+        told
     }
 
     /// All voters must have everything up to here before everybody is told who waits for that.
@@ -492,7 +511,8 @@ mod tests {
     #[test]
     fn what_was_done_is_told_when_all_have_it_and_is_unknown_until_then() {
         let mut proposals = Proposals::new(SessionId(7));
-        let (everywhere, later) = (AckWait { everywhere: true, over: false }, Instant(0) + Duration::from_secs(60));
+        let (everywhere, later) =
+            (AckWait { everywhere: true, ..AckWait::default() }, Instant(0) + Duration::from_secs(60));
         for request in 1..=3 {
             proposals.submit(request, put(), everywhere, later).expect("room");
         }
@@ -515,7 +535,7 @@ mod tests {
     #[test]
     fn who_waits_for_clocks_is_told_when_they_are_past_it() {
         let mut proposals = Proposals::new(SessionId(7));
-        let over = AckWait { everywhere: false, over: true };
+        let over = AckWait { over: true, ..AckWait::default() };
         proposals.submit(1, put(), over, Instant(0) + Duration::from_secs(60)).expect("room");
         let id = proposals.forward(Instant(0))[0].id;
         assert_eq!(proposals.outcome(id, Ok(done()), (LogIndex(5), Timestamp(70))), None);
@@ -527,7 +547,7 @@ mod tests {
     #[test]
     fn a_refusal_waits_for_nothing() {
         let mut proposals = Proposals::new(SessionId(7));
-        let all = AckWait { everywhere: true, over: true };
+        let all = AckWait { everywhere: true, over: true, ..AckWait::default() };
         proposals.submit(1, put(), all, Instant(0) + Duration::from_secs(60)).expect("room");
         let id = proposals.forward(Instant(0))[0].id;
         let refused = proposals.outcome(id, Err(Refusal::EmptyKey), (LogIndex(5), Timestamp(70)));

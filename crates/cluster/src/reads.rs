@@ -33,6 +33,12 @@ pub(crate) struct Reads<T> {
     fresh: VecDeque<(LogIndex, Instant)>,
 }
 
+/// The context of a round as a leader sends it back whose clients were told of more than is committed. The index of consensus' own message cannot say that: it is taken
+/// for one that is committed.
+pub(crate) fn not_before(context: &[u8], later: LogIndex) -> Vec<u8> {
+    [context, &later.0.to_be_bytes()].concat()
+}
+
 impl<T> Reads<T> {
     /// `session` makes contexts unique in the cluster.
     pub fn new(session: SessionId) -> Self {
@@ -62,12 +68,17 @@ impl<T> Reads<T> {
         self.rounds.push_back(Round { context, started: now, items: std::mem::take(&mut self.waiting) });
     }
 
-    /// A round was confirmed: its reads, and those of earlier rounds, may be served at `index`.
+    /// A round was confirmed: its reads, and those of earlier rounds, may be served at `index`, or later, if it is [`not_before`] another.
     pub fn confirm(&mut self, context: &[u8], index: LogIndex) {
-        let Some((session, context)) = context.split_at_checked(8) else { return };
-        let Ok(context) = context.try_into().map(u64::from_be_bytes) else { return };
+        let (words, []) = context.as_chunks() else { return };
+        let (session, context, index) = match words.iter().map(|word| u64::from_be_bytes(*word)).collect::<Vec<_>>()[..]
+        {
+            [session, context] => (session, context, index),
+            [session, context, later] => (session, context, index.max(LogIndex(later))),
+            _ => return,
+        };
         let round = self.rounds.iter().find(|round| round.context == context);
-        let Some(round) = round.filter(|_| session == self.session.0.to_be_bytes()) else { return };
+        let Some(round) = round.filter(|_| session == self.session.0) else { return };
         if self.fresh.len() == FRESH_KEPT {
             self.fresh.pop_front();
         }
@@ -110,8 +121,13 @@ impl<T> Reads<T> {
         items
     }
 
-    /// The leader changed: rounds in flight may never be answered.
+    /// The leader changed: rounds in flight may never be answered, and what a leader had told its clients of may never come.
     pub fn restart(&mut self) {
+        self.begin_again();
+        self.waiting.extend(std::mem::take(&mut self.confirmed).into_iter().flat_map(|(_, items)| items));
+    }
+
+    fn begin_again(&mut self) {
         for round in self.rounds.drain(..).rev() {
             self.waiting.splice(0..0, round.items);
         }
@@ -120,14 +136,13 @@ impl<T> Reads<T> {
     /// Nothing is read here any more.
     pub fn take_all(&mut self) -> Vec<T> {
         self.restart();
-        let confirmed = std::mem::take(&mut self.confirmed).into_iter().flat_map(|(_, items)| items);
-        std::mem::take(&mut self.waiting).into_iter().chain(confirmed).collect()
+        std::mem::take(&mut self.waiting)
     }
 
     /// Starts over rounds that got no answer, and removes what `expired` says.
     pub fn tick(&mut self, now: Instant, mut expired: impl FnMut(&T) -> bool) -> Vec<T> {
         if self.rounds.front().is_some_and(|round| now.since(round.started) >= RETRY) {
-            self.restart();
+            self.begin_again();
         }
         let mut gone = Vec::new();
         let mut sift = |items: &mut Vec<T>| gone.extend(items.extract_if(.., |item| expired(item)));

@@ -5,9 +5,11 @@
 //! replace.
 
 mod catching;
+mod early;
 mod everywhere;
 mod guests;
 mod handing;
+mod installing;
 mod leasing;
 mod looking;
 mod moving;
@@ -30,11 +32,14 @@ use crate::input::{Inspection, Lost, Outputs, Reply, Request, RequestId, WatchOu
 use crate::lease_clock::LeaseClock;
 use crate::load::Load;
 use crate::proposals::{Proposals, needs_space};
-use crate::reads::Reads;
+use crate::reads::{self, Reads};
 use crate::slots::Slots;
 use crate::transfer::{self, Incoming, OutgoingSet};
 use crate::wire::{EntryCopy, PeerBody, PeerMessage, node_of};
 use catching::Catching;
+pub use early::AtRisk;
+use early::Early;
+pub(crate) use early::LostAnswers;
 use everywhere::Spread;
 use guests::Guests;
 use handing::Handing;
@@ -50,10 +55,10 @@ use quorate_env::checksum::checksum;
 use quorate_env::{Instant, LogIndex, NodeId, Reader, ReplicaId, Rng, ShardId, Term, Timestamp, WallMs, Writer};
 use quorate_kv::across::TxId;
 use quorate_kv::{
-    Command, CommandId, Consistency, Error, Event, Header, LeaseId, Read, Refusal, Revision, SessionId, Status,
-    Unavailable,
+    Command, CommandId, Consistency, Envelope, Error, Event, Header, LeaseId, Read, Refusal, Revision, SessionId,
+    Status, Unavailable,
 };
-use quorate_shard::{Attach, Chunk, Grant, Import, Machine, MachineError, Procedures, View, WatchHub, WatcherKey};
+use quorate_shard::{Attach, Grant, Machine, MachineError, Procedures, View, WatchHub, WatcherKey};
 use quorate_storage::store::Store;
 use quorate_storage::wal::{self, LogRecord};
 use reshaping::Reshaping;
@@ -146,6 +151,8 @@ struct Awaiting {
     /// The term that is durable with it, and the commit index.
     term: Term,
     commit: LogIndex,
+    /// Where the log ends that is.
+    last: LogIndex,
     messages: Vec<Message>,
 }
 
@@ -168,6 +175,7 @@ pub(crate) struct Replica {
     proposals: Proposals,
     everywhere: Everywhere,
     spread: Spread,
+    early: Early,
     guests: Guests,
     reads: Reads<Waiting>,
     closing: Closing,
@@ -221,6 +229,7 @@ impl Replica {
         let seen = (group.role(), group.term(), group.leader());
         let own = CommandId { session: SessionId(rng.next_u64()), seq: 0 };
         let next_ask = rng.next_u64() >> 16;
+        let early = Early::new(&group, now);
         Self {
             shard,
             id,
@@ -231,6 +240,7 @@ impl Replica {
             proposals: Proposals::new(session),
             everywhere: Everywhere::default(),
             spread: Spread::default(),
+            early,
             guests: Guests::default(),
             reads: Reads::new(session),
             closing: Closing::default(),
@@ -388,6 +398,7 @@ impl Replica {
             number = Some(awaiting.number);
             self.durable_term = awaiting.term;
             self.moving.learn(awaiting.commit);
+            self.early.persisted(awaiting.last);
             self.send_raft(awaiting.messages, cx);
         }
         if let Some(number) = number {
@@ -401,6 +412,7 @@ impl Replica {
             PeerBody::Raft(message) => self.receive_raft(message, from, cx),
             PeerBody::Forward(envelopes) => {
                 if self.group.role() == Role::Leader {
+                    self.early.asked(from, &envelopes);
                     self.proposals.enqueue(envelopes);
                 }
             }
@@ -448,6 +460,7 @@ impl Replica {
                 self.want_everywhere(from, index, cx);
             }
             PeerBody::Everywhere { index } => self.everywhere.hear(index),
+            PeerBody::Early { answers } => self.hear_early(answers, cx),
             // To a former life, whose log had rotted, or to this one before it took part; the node itself says what it saw, and hears what it is told
             // of shards that it has no replicas of.
             PeerBody::EntryAnswer { .. }
@@ -648,6 +661,7 @@ impl Replica {
                 // Consensus found it stale.
                 self.abandon_incoming(cx);
             }
+            self.look_ahead(cx);
             self.release_reads(cx);
             self.tend_answers(cx);
             self.watch_pace(cx);
@@ -677,6 +691,7 @@ impl Replica {
             }
             if was_leader || now.0 == Role::Leader {
                 self.spread = Spread::anew(self.group.last_index());
+                self.early.restart();
             }
             self.leader_changes += u64::from(now.2.is_some() && now.2 != leader);
             self.answer_moves(cx);
@@ -714,7 +729,8 @@ impl Replica {
                     true => self.closing.stamp(Timestamp::of(cx.wall), clock, term),
                     false => (Timestamp::ZERO, false),
                 };
-                if self.proposals.propose(cx, stamp, &mut self.group, &mut self.load) {
+                let end = self.end_of_proposals(cx);
+                if self.proposals.propose(cx, stamp, end, &mut self.group, &mut self.load) {
                     self.closing.proposed(term, stamp.0);
                 }
                 if self.group.last_index() > last {
@@ -759,11 +775,14 @@ impl Replica {
             };
             let messages = ready.messages_after_persist;
             let (term, commit) = (self.group.term(), self.group.written_commit());
-            self.awaiting.push_back(Awaiting { ticket, number: ready.number, term, commit, messages });
+            let before = || self.awaiting.back().map_or(self.early.durable(), |last| last.last);
+            let last = ready.entries.last().map_or_else(before, |entry| entry.index);
+            self.awaiting.push_back(Awaiting { ticket, number: ready.number, term, commit, last, messages });
         }
         self.apply(ready.committed, cx);
+        let told = self.told_up_to(cx);
         for (context, index) in ready.reads {
-            self.reads.confirm(&context, index);
+            self.reads.confirm(&context, index.max(told));
         }
     }
 
@@ -803,7 +822,7 @@ impl Replica {
                 continue;
             }
             let (own, guests) = (self.proposals.session(), &self.guests);
-            let awaited = |session: SessionId| session == own || guests.knows(session);
+            let awaited = |asked: &Envelope| asked.id.session == own || guests.knows(asked.id.session);
             let output = match self.machine.apply(entry.index, entry.term, &entry.data, &awaited) {
                 Ok(output) => output,
                 Err(e) => return self.fail(&e),
@@ -823,6 +842,7 @@ impl Replica {
                     cx.out.replies.push((request, result.map(Reply::Applied).map_err(Error::Refused)));
                 }
             }
+            self.judge_told(entry.index, entry.term, cx);
             self.splitting.judged(output.splits);
             if output.unlocked {
                 self.proposals.resend_postponed();
@@ -871,140 +891,6 @@ impl Replica {
                     }
                 }
                 Waiting::Expire(grants) => self.expire(&grants),
-            }
-        }
-    }
-
-    // ---- snapshots
-
-    fn begin_incoming(&mut self, message: Message, cx: &mut Context<'_>) {
-        let (Some(transfer), from) = (transfer::transfer_of(&message), node_of(message.from)) else { return };
-        match &self.incoming {
-            Some(i) if i.from == from && i.transfer == transfer => return,
-            Some(i) if i.message.term > message.term => return,
-            Some(_) => self.abandon_incoming(cx),
-            None => {}
-        }
-        let slot = match cx.slots.allocate() {
-            Ok(slot) => slot,
-            Err(e) => return self.fail(&e.into()),
-        };
-        let import = Import::new(cx.store.clone(), slot);
-        self.incoming = Some(Incoming { message, from, transfer, import, progressed: cx.now, asked: cx.now });
-        self.ask_chunk(cx);
-    }
-
-    fn ask_chunk(&mut self, cx: &mut Context<'_>) {
-        if self.overwhelmed(cx) {
-            // Asked again at a later tick.
-            return;
-        }
-        if let Some(incoming) = &self.incoming {
-            let body = PeerBody::ChunkAsk { transfer: incoming.transfer, cursor: incoming.import.cursor().clone() };
-            let to = incoming.message.from;
-            self.send(to, body, cx);
-        }
-    }
-
-    fn accept_chunk(
-        &mut self,
-        from: ReplicaId,
-        transfer: u64,
-        cursor: &bytes::Bytes,
-        chunk: &Chunk,
-        cx: &mut Context<'_>,
-    ) {
-        let Some(incoming) = &mut self.incoming else { return };
-        if incoming.transfer != transfer || incoming.message.from != from || cursor != incoming.import.cursor() {
-            return;
-        }
-        match incoming.import.accept(cursor, chunk) {
-            Ok(()) => {
-                (incoming.progressed, incoming.asked) = (cx.now, cx.now);
-                if incoming.import.is_done() {
-                    let message = incoming.message.clone();
-                    let _ = self.group.step(&message);
-                } else {
-                    self.ask_chunk(cx);
-                }
-            }
-            Err(quorate_shard::ImportError::Damaged) => self.abandon_incoming(cx),
-            Err(quorate_shard::ImportError::Machine(e)) => self.fail(&e),
-        }
-    }
-
-    fn abandon_incoming(&mut self, cx: &mut Context<'_>) {
-        if let Some(incoming) = self.incoming.take() {
-            cx.slots.abandon(incoming.import.slot());
-        }
-    }
-
-    /// Sends the rows from `cursor` on, or only what they hash to.
-    fn send_chunk(&mut self, to: ReplicaId, transfer: u64, cursor: &bytes::Bytes, digest: bool, cx: &mut Context<'_>) {
-        let Some(outgoing) = self.outgoing.find(to, transfer) else {
-            return self.send(to, PeerBody::TransferGone { transfer }, cx);
-        };
-        outgoing.used = cx.now;
-        let bytes_max = cx.config.chunk_bytes;
-        let bodies = if digest {
-            outgoing.export.chunk(cursor, bytes_max).map(|chunk| {
-                let Chunk { next, hash, .. } = chunk?;
-                Some(vec![PeerBody::Digest { transfer, cursor: cursor.clone(), next, hash }])
-            })
-        } else {
-            let body = |(cursor, chunk)| PeerBody::Chunk { transfer, cursor, chunk };
-            outgoing.asked(cx.now, cursor, bytes_max).map(|chunks| Some(chunks?.into_iter().map(body).collect()))
-        };
-        match bodies {
-            Ok(Some(bodies)) => {
-                self.catching.fetches(to, cx.now);
-                bodies.into_iter().for_each(|body| self.send(to, body, cx));
-            }
-            Ok(None) => self.send(to, PeerBody::TransferGone { transfer }, cx),
-            Err(e) => self.fail(&e),
-        }
-    }
-
-    /// Consensus has accepted the snapshot whose rows are here: from now on this replica is what they say.
-    fn install(&mut self, snapshot: &Snapshot, cx: &mut Context<'_>) {
-        let Some(incoming) = self.incoming.take().filter(|i| i.import.is_done()) else {
-            self.fatal.get_or_insert(format!("a snapshot at {} without its rows", snapshot.index));
-            return;
-        };
-        let slot = incoming.import.slot();
-        let machine = match Machine::open(cx.store.clone(), slot, cx.procedures.clone()) {
-            Ok(machine) if machine.meta().applied == snapshot.index => machine,
-            Ok(machine) => {
-                let applied = machine.meta().applied;
-                self.fatal.get_or_insert(format!("a snapshot at {} holds rows of {applied}", snapshot.index));
-                return;
-            }
-            Err(e) => {
-                self.fatal.get_or_insert(format!("an installed snapshot cannot be opened: {e}"));
-                return;
-            }
-        };
-        if let Err(e) = cx.slots.switch(self.shard, slot) {
-            return self.fail(&e.into());
-        }
-        self.machine = machine;
-        self.news.forget();
-        self.moving.changed(snapshot.index);
-        self.garbage = true;
-        if !cx.sabotaged(Sabotage::InstallUnflushed) {
-            self.hold.get_or_insert_default().flush = None;
-        }
-        self.hashes.clear();
-        self.remember_hash(snapshot.index);
-        for key in self.hub.reset(self.machine.meta().revision) {
-            cx.out.watch.push((key, WatchOutput::Detached));
-        }
-        // Commands that the snapshot covers were applied, but their results are not in it.
-        for id in self.proposals.outstanding() {
-            if self.machine.outcome_of(id).is_some()
-                && let Some(request) = self.proposals.complete(id)
-            {
-                cx.out.replies.push((request, Err(Error::UnknownOutcome(id))));
             }
         }
     }
@@ -1088,7 +974,11 @@ impl Replica {
     }
 
     fn send_raft(&mut self, messages: Vec<Message>, cx: &mut Context<'_>) {
+        let told = self.told_up_to(cx);
         for mut message in messages {
+            if message.kind == MessageKind::ReadIndexResponse && told > message.index {
+                message.entries.iter_mut().for_each(|asked| asked.data = reads::not_before(&asked.data, told).into());
+            }
             if let Some(snapshot) = &mut message.snapshot {
                 // The rows are those of now, which is at or after what the engine had in mind.
                 let meta = self.machine.meta();

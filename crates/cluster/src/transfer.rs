@@ -170,7 +170,7 @@ mod tests {
             let command = Command::Transact(Txn::just(Op::Put(PutOp::of(format!("k/{n:02}"), "value"))));
             let envelope = Envelope { id: CommandId { session: SessionId(1), seq: n }, answered_below: n, command };
             let entry = encode_entry(WallMs(0), Timestamp::ZERO, [&envelope].into_iter()).into();
-            machine.apply(LogIndex(n), Term(1), &entry, &|session| session == SessionId(1)).expect("applied");
+            machine.apply(LogIndex(n), Term(1), &entry, &|asked| asked.id.session == SessionId(1)).expect("applied");
         }
         machine.view()
     }

@@ -222,6 +222,11 @@ pub enum PeerBody {
         /// The entry.
         index: LogIndex,
     },
+    /// What will come of commands that are on the leader's disk, and perhaps on no other: for clients to whom that is enough.
+    Early {
+        /// The commands.
+        answers: Vec<(CommandId, Answer)>,
+    },
 }
 
 /// What became of a command of a petition.
@@ -263,7 +268,9 @@ impl PeerBody {
             Self::Raft(message) => message.entries.iter().map(|entry| entry.data.len() + 32).sum(),
             Self::Forward(envelopes) | Self::Petition(envelopes) => envelopes.iter().map(Envelope::size_estimate).sum(),
             Self::Chunk { chunk, .. } => chunk.rows.iter().map(|(key, value)| key.len() + value.len() + 16).sum(),
-            Self::Answers { answers, .. } => answers.iter().map(|(_, answer)| 24 + answer.size_estimate()).sum(),
+            Self::Answers { answers, .. } | Self::Early { answers } => {
+                answers.iter().map(|(_, answer)| 24 + answer.size_estimate()).sum()
+            }
             Self::EntryAnswer { copy: EntryCopy::Held { payload, .. }, .. } => payload.len(),
             Self::LookAsk { reads, .. } => reads.iter().map(|read| read.range.size_estimate() + 64).sum(),
             Self::LookAnswer { sight: Ok(sight), .. } => sight.size_estimate(),
@@ -396,15 +403,7 @@ impl PeerMessage {
                 w.u8(20);
                 w.varint(leader.map_or(0, |leader| leader.0));
                 w.varint(applied.0);
-                w.varint(answers.len() as u64);
-                for (CommandId { session, seq }, answer) in answers {
-                    w.u64(session.0);
-                    w.varint(*seq);
-                    w.bool(matches!(answer, Answer::Given(_)));
-                    if let Answer::Given(given) = answer {
-                        encode_answer(given, w);
-                    }
-                }
+                encode_answers(answers, w);
             }
             PeerBody::NotHere => w.u8(21),
             PeerBody::LeaveAsk { index } => {
@@ -441,6 +440,10 @@ impl PeerMessage {
             PeerBody::Everywhere { index } => {
                 w.u8(33);
                 w.varint(index.0);
+            }
+            PeerBody::Early { answers } => {
+                w.u8(34);
+                encode_answers(answers, w);
             }
             PeerBody::LeaveAnswer { index } => {
                 w.u8(23);
@@ -514,13 +517,8 @@ impl PeerMessage {
             19 => PeerBody::Petition(decode_envelopes(r)?),
             20 => {
                 let leader = Some(r.varint("leader")?).filter(|leader| *leader != 0).map(ReplicaId);
-                let (applied, mut answers) = (LogIndex(r.varint("applied")?), Vec::new());
-                for _ in 0..r.count("answers")? {
-                    let id = CommandId { session: SessionId(r.u64("session")?), seq: r.varint("number")? };
-                    let given = r.bool("given")?;
-                    answers.push((id, if given { Answer::Given(decode_answer(r)?) } else { Answer::Forgotten }));
-                }
-                PeerBody::Answers { leader, applied, answers }
+                let applied = LogIndex(r.varint("applied")?);
+                PeerBody::Answers { leader, applied, answers: decode_answers(r)? }
             }
             21 => PeerBody::NotHere,
             22 => PeerBody::LeaveAsk { index: LogIndex(r.varint("index")?) },
@@ -540,6 +538,7 @@ impl PeerMessage {
             29 => PeerBody::Beat,
             32 => PeerBody::EverywhereAsk { index: LogIndex(r.varint("index")?) },
             33 => PeerBody::Everywhere { index: LogIndex(r.varint("index")?) },
+            34 => PeerBody::Early { answers: decode_answers(r)? },
             _ => return Err(r.error("message body")),
         };
         Ok(Self { shard, from, to, body })
@@ -605,6 +604,28 @@ fn decode_envelopes(r: &mut Reader) -> Result<Vec<Envelope>, DecodeError> {
         envelopes.push(Envelope::decode(r)?);
     }
     Ok(envelopes)
+}
+
+fn encode_answers(answers: &[(CommandId, Answer)], w: &mut Writer) {
+    w.varint(answers.len() as u64);
+    for (CommandId { session, seq }, answer) in answers {
+        w.u64(session.0);
+        w.varint(*seq);
+        w.bool(matches!(answer, Answer::Given(_)));
+        if let Answer::Given(given) = answer {
+            encode_answer(given, w);
+        }
+    }
+}
+
+fn decode_answers(r: &mut Reader) -> Result<Vec<(CommandId, Answer)>, DecodeError> {
+    let mut answers = Vec::new();
+    for _ in 0..r.count("answers")? {
+        let id = CommandId { session: SessionId(r.u64("session")?), seq: r.varint("number")? };
+        let given = r.bool("given")?;
+        answers.push((id, if given { Answer::Given(decode_answer(r)?) } else { Answer::Forgotten }));
+    }
+    Ok(answers)
 }
 
 fn encode_copy(copy: &EntryCopy, w: &mut Writer) {
@@ -689,6 +710,7 @@ mod tests {
             PeerBody::Forward(vec![envelope.clone()]),
             PeerBody::Petition(vec![envelope]),
             PeerBody::Petition(Vec::new()),
+            PeerBody::Early { answers: answers.clone() },
             PeerBody::Answers { leader: Some(ReplicaId(3)), applied: LogIndex(300), answers },
             PeerBody::Answers { leader: None, applied: LogIndex(0), answers: Vec::new() },
             PeerBody::NotHere,

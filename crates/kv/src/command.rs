@@ -177,6 +177,18 @@ const TRIM: u8 = 11;
 const YIELD: u8 = 12;
 const ABSORB: u8 = 13;
 
+impl Command {
+    /// Whether all that a client wants is in it, and no other shard has a part of it.
+    #[must_use]
+    pub fn is_whole_wish(&self) -> bool {
+        match self {
+            Self::Transact(_) => true,
+            Self::Across { step: TxStep::Decide(verdict), .. } => verdict.prepared.is_empty(),
+            _ => false,
+        }
+    }
+}
+
 impl Envelope {
     /// Appends the encoding (docs/design/wire-format.md).
     pub fn encode(&self, w: &mut Writer) {

@@ -6,7 +6,7 @@ use crate::{
     Command, CommandId, Error, Freshness, Keyspace, KeyspaceId, KeyspaceKind, LeaseId, Level, Looked, Outcome,
     PolicyChange, RangeOp, RangeResult, Revision, WatchControl, WatchEvents,
 };
-use quorate_env::{ClusterId, LogIndex, NodeId, ShardId, Term};
+use quorate_env::{ClusterId, LogIndex, NodeId, ShardId, Term, WallMs};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -162,6 +162,15 @@ pub struct ShardCounts {
     pub asleep: u64,
 }
 
+/// What was acknowledged of a keyspace and lost, where a leader's disk was enough ([`crate::Replication::Leader`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// Clients were told at most so often that something was done which was not, in the end.
+    pub answers: u64,
+    /// When that was last found, by the clock of who found it.
+    pub found: WallMs,
+}
+
 /// Where a shard lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardHomes {
@@ -287,6 +296,9 @@ pub trait Db: Send + Sync + 'static {
 
     /// How many replicas each shard of a keyspace is to have, as this node knows; `None` if one on every member.
     fn replicas(&self, keyspace: KeyspaceId) -> Option<usize>;
+
+    /// What was acknowledged of a keyspace and lost, as this node knows; `None` if nothing was.
+    fn losses(&self, keyspace: KeyspaceId) -> Option<Loss>;
 
     /// The members and what they have, as this node knows: it needs no other to say so.
     fn nodes(&self) -> Vec<NodeInfo>;

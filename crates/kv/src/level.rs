@@ -29,8 +29,10 @@ impl Level {
     pub const REPLICATION: Self = Self(9);
     /// Shards that are merged.
     pub const MERGED: Self = Self(10);
+    /// Keyspaces whose writers are told when the leader has it.
+    pub const EARLY: Self = Self(11);
     /// What this release knows.
-    pub const LATEST: Self = Self::MERGED;
+    pub const LATEST: Self = Self::EARLY;
 }
 
 impl fmt::Display for Level {

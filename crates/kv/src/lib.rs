@@ -32,8 +32,8 @@ mod watch;
 pub use answer::{decode_answer, decode_sight, encode_answer, encode_sight};
 pub use command::{Command, CommandId, Envelope, LeaseId, Outcome, ProcedureId, SessionId};
 pub use db::{
-    Applied, BoxFuture, Consistency, Db, Header, Identity, KeyspaceHash, LeaseInfo, Member, MemberChange, NodeInfo,
-    Read, Repairs, ShardCounts, ShardHomes, Status, WatchSession,
+    Applied, BoxFuture, Consistency, Db, Header, Identity, KeyspaceHash, LeaseInfo, Loss, Member, MemberChange,
+    NodeInfo, Read, Repairs, ShardCounts, ShardHomes, Status, WatchSession,
 };
 pub use error::{Error, MemberRefusal, MoveRefusal, Refusal, Unavailable};
 pub use keys::{KeyRange, RangeEnd};

@@ -13,6 +13,8 @@ pub enum Replication {
     Majority,
     /// Those of all voters: while one is away, nobody is told that a write is done.
     All,
+    /// That of the leader, and the others follow: if it fails, what it has acknowledged last may be lost.
+    Leader,
 }
 
 /// See the top of this file.
@@ -55,10 +57,13 @@ const KEYS: u8 = 1;
 /// Of a log that does not keep everything.
 const LOG: u8 = 2;
 /// Of a keyspace whose writers wait for more than a majority.
-const VERSION: u8 = 3;
+const MORE: u8 = 3;
+/// Of one whose writers wait for less.
+const VERSION: u8 = 4;
 
 const MAJORITY: u8 = 0;
 const ALL: u8 = 1;
+const LEADER: u8 = 2;
 
 impl Policy {
     /// Of keyspaces that somebody makes: some time for readers of old moments and for watches that were away, and no more than a disk holds of an
@@ -100,7 +105,8 @@ impl Policy {
         match row.first() {
             Some(&KEYS) => Level::FIRST,
             Some(&LOG) => Level::LOGS,
-            _ => Level::REPLICATION,
+            Some(&MORE) => Level::REPLICATION,
+            _ => Level::EARLY,
         }
     }
 
@@ -110,10 +116,11 @@ impl Policy {
         let mut w = Writer::new();
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let waits = self.replication != Replication::Majority || self.commit_wait;
-        w.u8(match (waits, self.retains()) {
-            (true, _) => VERSION,
-            (false, true) => LOG,
-            (false, false) => KEYS,
+        w.u8(match (self.replication, waits, self.retains()) {
+            (Replication::Leader, ..) => VERSION,
+            (_, true, _) => MORE,
+            (_, false, true) => LOG,
+            (_, false, false) => KEYS,
         });
         w.varint(self.history.map_or(0, ms));
         self.freshness.encode(&mut w);
@@ -125,6 +132,7 @@ impl Policy {
             w.u8(match self.replication {
                 Replication::Majority => MAJORITY,
                 Replication::All => ALL,
+                Replication::Leader => LEADER,
             });
             w.bool(self.commit_wait);
         }
@@ -151,6 +159,7 @@ impl Policy {
             policy.replication = match r.u8("replication")? {
                 MAJORITY => Replication::Majority,
                 ALL => Replication::All,
+                LEADER if version == VERSION => Replication::Leader,
                 _ => return Err(r.error("replication")),
             };
             policy.commit_wait = r.bool("commit wait")?;
@@ -172,14 +181,15 @@ mod tests {
         let small = PolicyChange { retain_bytes: Some(Some(1 << 30)), ..PolicyChange::default() };
         let ledger = PolicyChange { replication: Some(Replication::All), ..PolicyChange::default() };
         let orders = PolicyChange { commit_wait: Some(true), ..PolicyChange::default() };
-        let changes = [dashboard, audit, short, small, ledger, orders];
+        let clicks = PolicyChange { replication: Some(Replication::Leader), ..PolicyChange::default() };
+        let changes = [dashboard, audit, short, small, ledger, orders, clicks];
         let changed = changes.map(|change| Policy::OF_MADE.with(change));
-        assert_eq!(changed.map(|policy| Policy::level_of(&policy.encode()).0), [1, 1, 8, 8, 9, 9]);
+        assert_eq!(changed.map(|policy| Policy::level_of(&policy.encode()).0), [1, 1, 8, 8, 9, 9, 11]);
         let both = changed[2].with(orders);
         for policy in [Policy::OF_MADE, Policy::OF_DEFAULT, both].into_iter().chain(changed) {
             assert_eq!(Policy::decode(policy.encode().into()), Ok(policy));
         }
-        assert!(Policy::decode(vec![4, 0, 0].into()).is_err());
+        assert!(Policy::decode(vec![5, 0, 0].into()).is_err());
         assert!(Policy::decode(vec![2, 0, 0].into()).is_err());
         assert!(Policy::decode(vec![3, 0, 0, 0, 0, 2, 0].into()).is_err());
         assert!(Policy::decode(vec![1, 0, 0, 0].into()).is_err());

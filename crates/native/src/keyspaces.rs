@@ -9,7 +9,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use bytes::Bytes;
-use quorate_kv::{Db, Error, Keyspace, KeyspaceKind, Member, Refusal, ShardHomes, limits};
+use quorate_kv::{Db, Error, Keyspace, KeyspaceKind, Loss, Member, Refusal, ShardHomes, limits};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -77,9 +77,13 @@ fn told(keyspace: &Keyspace, homes: &[ShardHomes], replicas: Option<usize>) -> V
     told
 }
 
-/// With where it lives, as this node knows.
+/// With where it lives and what was lost of it, as this node knows.
 fn placed(db: &dyn Db, keyspace: &Keyspace) -> Value {
-    told(keyspace, &db.homes(keyspace.id), db.replicas(keyspace.id))
+    let mut told = told(keyspace, &db.homes(keyspace.id), db.replicas(keyspace.id));
+    if let Some(Loss { answers, found }) = db.losses(keyspace.id) {
+        told["lost"] = json!({ "answers": answers, "found_ms": found.0 });
+    }
+    told
 }
 
 /// As a majority knows them; with `stale=true` as this node does, which it can say without a leader.

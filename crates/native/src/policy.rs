@@ -19,7 +19,8 @@ const UNITS: [(&str, u64); 4] = [("d", 24 * 60 * 60), ("h", 60 * 60), ("m", 60),
 
 const SIZES: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-const REPLICATIONS: [(&str, Replication); 2] = [("majority", Replication::Majority), ("all", Replication::All)];
+const REPLICATIONS: [(&str, Replication); 3] =
+    [("majority", Replication::Majority), ("all", Replication::All), ("leader", Replication::Leader)];
 
 /// What is to be different, in words.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,7 +60,7 @@ pub(crate) fn parse(words: Words<'_>) -> Result<PolicyChange, Failure> {
 
 fn replication(words: &str) -> Result<Replication, Failure> {
     let read = REPLICATIONS.iter().find(|(name, _)| *name == words).map(|(_, replication)| *replication);
-    read.ok_or_else(|| Failure::Bad(format!("a keyspace's replication is majority or all, not {words:?}")))
+    read.ok_or_else(|| Failure::Bad(format!("a keyspace's replication is majority, all or leader, not {words:?}")))
 }
 
 /// The words for whose disks a write must be on, which [`parse`] reads.
@@ -132,7 +133,7 @@ mod tests {
         }
         let change = parse(Words { freshness: Some("within:2s"), ..Words::default() }).expect("words");
         assert_eq!((change.history, change.freshness), (None, Some(Freshness::Within(Duration::from_secs(2)))));
-        for words in ["all", "majority"] {
+        for words in ["all", "majority", "leader"] {
             let wanted = Words { replication: Some(words), commit_wait: Some(true), ..Words::default() };
             let policy = Policy::OF_MADE.with(parse(wanted).expect("words"));
             assert_eq!((replication_words(&policy), policy.commit_wait), (words, true));

@@ -10,6 +10,7 @@ use crate::watch;
 use crate::{admin, keyspaces, replacing};
 use bytes::Bytes;
 use quorate_cluster::keyspaces::Keyspaces;
+use quorate_cluster::losses::Losses;
 use quorate_cluster::placement::Placements;
 use quorate_cluster::{BootMember, FIRST_SHARDS, Reply, Request, Standings};
 use quorate_env::{LogIndex, NodeId, ShardId, Term};
@@ -17,7 +18,7 @@ use quorate_kv::across::{Decision, Look, Transaction, TransactionResult, TxId};
 use quorate_kv::reserve::{Granted, Wish};
 use quorate_kv::{
     Applied, BoxFuture, Command, CommandId, Consistency, Db, Error, Freshness, Identity, KeyRange, KeyValue, Keyspace,
-    KeyspaceHash, KeyspaceId, KeyspaceKind, LeaseId, LeaseInfo, Level, Looked, Member, MemberChange, MoveRefusal,
+    KeyspaceHash, KeyspaceId, KeyspaceKind, LeaseId, LeaseInfo, Level, Looked, Loss, Member, MemberChange, MoveRefusal,
     NodeInfo, Op, PolicyChange, RangeOp, RangeResult, Read, Refusal, Repairs, Revision, ShardCounts, ShardHomes,
     Status, Txn, Unavailable, WatchSession, limits,
 };
@@ -38,6 +39,7 @@ const LOCK_WAIT: (Duration, Duration) = (Duration::from_millis(1), Duration::fro
 pub(crate) struct Map {
     pub keyspaces: Arc<Keyspaces>,
     pub placements: Arc<Placements>,
+    pub losses: Arc<Losses>,
 }
 
 pub(crate) type SharedMap = Arc<RwLock<Map>>;
@@ -397,7 +399,7 @@ impl Db for RuntimeDb {
     }
 
     fn homes(&self, keyspace: KeyspaceId) -> Vec<ShardHomes> {
-        let (Map { keyspaces, placements }, members) = (self.map(), self.members.all());
+        let (Map { keyspaces, placements, .. }, members) = (self.map(), self.members.all());
         let voters: BTreeSet<NodeId> =
             members.iter().filter(|member| !member.learner).map(|member| member.id).collect();
         let of = |ids: &BTreeSet<NodeId>| members.iter().filter(|member| ids.contains(&member.id)).cloned().collect();
@@ -418,9 +420,13 @@ impl Db for RuntimeDb {
     }
 
     fn replicas(&self, keyspace: KeyspaceId) -> Option<usize> {
-        let Map { keyspaces, placements } = self.map();
+        let Map { keyspaces, placements, .. } = self.map();
         let mut shards = keyspaces.get(keyspace)?.shards.iter();
         shards.any(|(_, shard)| placements.of(*shard).is_some()).then(|| placements.replicas_of(keyspace))
+    }
+
+    fn losses(&self, keyspace: KeyspaceId) -> Option<Loss> {
+        self.map().losses.of(keyspace)
     }
 
     fn nodes(&self) -> Vec<NodeInfo> {

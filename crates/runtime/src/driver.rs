@@ -180,6 +180,7 @@ impl Runtime {
             split_bytes: options.split_bytes,
             split_load: SplitLoad::beyond(options.split_ops),
             merges: Merges::below(options.merge_bytes),
+            early_entries: bounds::EARLY_ENTRIES_MAX,
             unflushed_bytes_max: bounds::UNFLUSHED_BYTES_MAX,
             log_keep_bytes: bounds::LOG_KEEP_BYTES,
             log_hold_bytes: bounds::LOG_HOLD_BYTES,
@@ -516,8 +517,10 @@ impl Lane {
             }
         }
         // Whoever is in a row is known before anything is said to it.
-        if let (Some(keyspaces), Some(placements)) = (outputs.keyspaces, outputs.placements) {
-            *self.map.write().unwrap_or_else(PoisonError::into_inner) = Map { keyspaces, placements };
+        if let (Some(keyspaces), Some(placements), Some(losses)) =
+            (outputs.keyspaces, outputs.placements, outputs.losses)
+        {
+            *self.map.write().unwrap_or_else(PoisonError::into_inner) = Map { keyspaces, placements, losses };
         }
         if let Some(levels) = outputs.levels {
             self.stats.level.store(levels.cluster().0.into(), Ordering::Relaxed);

@@ -14,6 +14,7 @@
 //! The shard does not know that there is a network, a disk, a clock or another shard.
 
 mod across;
+mod ahead;
 mod entry;
 mod eval;
 mod flaw;
@@ -39,6 +40,7 @@ mod watch;
 
 pub use across::ledger::{Decided, Prepared};
 pub use across::locks::Blocker;
+pub use ahead::Ahead;
 pub use entry::{EntryPayload, encode_entry};
 pub use flaw::Flaw;
 pub use machine::{Grant, Machine, MachineError, Output, Procedure, Procedures, Transaction};

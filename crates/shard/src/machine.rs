@@ -173,6 +173,16 @@ impl Machine {
         Ok(Self { store, source, slot, meta, leases, sessions, ledger, births, procedures, flaw: None })
     }
 
+    /// A machine that stands where this one does, on other rows that are the same.
+    pub(crate) fn reopened(&self, store: Arc<dyn Store>) -> Result<Self, OpenError> {
+        let reopened = Self::open(store, self.slot, self.procedures.clone())?;
+        Ok(Self { flaw: self.flaw, ..reopened })
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
     /// Where it stands.
     #[must_use]
     pub fn meta(&self) -> &Meta {
@@ -289,7 +299,7 @@ impl Machine {
         )
     }
 
-    /// Applies the entry at `index`. Results are collected for commands of sessions that are `awaited`.
+    /// Applies the entry at `index`. Results are collected for commands that are `awaited`.
     ///
     /// # Panics
     /// If `index` does not follow the last one applied: the caller has lost an entry.
@@ -298,7 +308,7 @@ impl Machine {
         index: LogIndex,
         term: Term,
         data: &Bytes,
-        awaited: &dyn Fn(SessionId) -> bool,
+        awaited: &dyn Fn(&Envelope) -> bool,
     ) -> Result<Output, MachineError> {
         assert_eq!(index, self.meta.applied.next(), "entry out of order");
         let mut output = Output::default();
@@ -310,7 +320,7 @@ impl Machine {
             tx.tell_time(&payload);
             let mut touched = BTreeSet::new();
             for envelope in &payload.commands {
-                let (id, wanted) = (envelope.id, awaited(envelope.id.session));
+                let (id, wanted) = (envelope.id, awaited(envelope));
                 output.splits += u32::from(matches!(envelope.command, Command::Split { .. }));
                 match tx.sessions.seen(id) {
                     Seen::New => {}

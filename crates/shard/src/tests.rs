@@ -33,8 +33,10 @@ impl Fixture {
         let id = CommandId { session: SESSION, seq: self.seq };
         let envelope = Envelope { id, answered_below: self.seq, command };
         let entry = encode_entry(WallMs(0), Timestamp::ZERO, [&envelope].into_iter()).into();
-        let mut output =
-            self.machine.apply(LogIndex(self.seq), Term(1), &entry, &|session| session == SESSION).expect("applied");
+        let mut output = self
+            .machine
+            .apply(LogIndex(self.seq), Term(1), &entry, &|asked| asked.id.session == SESSION)
+            .expect("applied");
         (output.results.remove(0).1, output.events)
     }
 

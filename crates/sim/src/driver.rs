@@ -742,6 +742,11 @@ impl World<'_> {
             split_bytes: self.plan.split_bytes,
             split_load: self.plan.split_load,
             merges: self.plan.merges,
+            early_entries: self
+                .plan
+                .bank
+                .and_then(|bank| bank.early_entries)
+                .unwrap_or(quorate_cluster::bounds::EARLY_ENTRIES_MAX),
             known: (0..self.nodes.len()).map(id_of).collect(),
             sabotage: self.sabotage(node),
         }
@@ -891,6 +896,7 @@ impl World<'_> {
         self.look_at_births(node)?;
         self.look_at_the_gone(node)?;
         self.look_at_the_relieved(node)?;
+        self.look_at_risks(node)?;
         for (shard, look) in &looks {
             if !self.nodes[node].opened.contains(shard) {
                 self.came_up(node, *shard, look)?;

@@ -30,6 +30,8 @@ pub enum Ground {
     Logs,
     /// Writers who wait for all voters, or for clocks.
     Replication,
+    /// Writers who are told when the leader has it, and leaders that fail.
+    Early,
     /// A bank of a thousand accounts over many shards, with some of everything, for as long as is asked for.
     Bank,
 }
@@ -67,7 +69,7 @@ impl Count {
 
 impl Ground {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Anywhere,
         Self::StaleLeaders,
         Self::Rot,
@@ -80,6 +82,7 @@ impl Ground {
         Self::Reservations,
         Self::Logs,
         Self::Replication,
+        Self::Early,
         Self::Bank,
     ];
 
@@ -99,6 +102,7 @@ impl Ground {
             Self::Reservations => "reservations",
             Self::Logs => "logs",
             Self::Replication => "replication",
+            Self::Early => "early",
             Self::Bank => "bank",
         }
     }

@@ -115,6 +115,8 @@ pub(crate) struct BankPlan {
     pub everywhere: bool,
     /// If who writes is told only when its timestamp is over: how far clocks may be from true time.
     pub clock_bound_ms: Option<u64>,
+    /// If who writes is told when the leader has it: of how many entries that no majority has.
+    pub early_entries: Option<u64>,
 }
 
 /// See [`Plan::comers_max`] and [`BankPlan`], where nothing else is said.
@@ -149,6 +151,7 @@ impl BankPlan {
             locks_per_mille: Self::draw_locks(seed),
             everywhere: false,
             clock_bound_ms: None,
+            early_entries: None,
         }
     }
 
@@ -402,6 +405,38 @@ impl Plan {
                     retain_bytes: logs.chance(400).then(|| logs.between(100, 1_000)),
                     answers_lost_per_mille: logs.between(0, 400),
                 });
+            }
+            Ground::Early => {
+                let mut early = Rng::new(seed).split(130);
+                plan.faults.insert(Fault::Crash, early.between(2 * second, 6 * second));
+                plan.faults.insert(Fault::Cut, early.between(second / 2, 3 * second));
+                // What a disk had it has still: what is lost with one nobody can count.
+                plan.faults.retain(|fault, _| !fault.needs_twin());
+                (plan.rot_per_mille, plan.damage_per_mille, plan.promise_rot_per_mille) = (0, 0, 0);
+                plan.think_us = (1_000, 10_000);
+                plan.old_release = None;
+                plan.churn_every_us = None;
+                // Disks are near and nodes are far from each other: there is something to be told early.
+                plan.nodes = plan.nodes.min(5);
+                plan.sync_us = (100, early.between(500, 3_000));
+                plan.weather.delay_us = (early.between(1_000, 10_000), early.between(10_000, 40_000));
+                plan.weather.drop_per_mille = plan.weather.drop_per_mille.min(50);
+                plan.weather.straggler_per_mille = plan.weather.straggler_per_mille.min(20);
+                // So much is written that who lacks it must get it in larger pieces.
+                plan.chunk_bytes = plan.chunk_bytes.max(4 << 10);
+                plan.unflushed_bytes_max = plan.unflushed_bytes_max.max(128 << 10);
+                let mut bank = BankPlan { early_entries: Some(early.between(1, 12)), ..BankPlan::draw(seed) };
+                // What is written in one shard alone is told early.
+                (bank.shards, bank.tellers) = (early.between(1, 2), early.between(6, 12));
+                bank.locks_per_mille = 0;
+                bank.split_every_us = bank.split_every_us.filter(|_| early.chance(300));
+                bank.answers_lost_per_mille = early.between(0, 300);
+                if early.chance(400) {
+                    plan.nodes = plan.nodes.max(4);
+                    bank.replicas = Some(3);
+                    bank.move_every_us = Some(early.between(second, 4 * second));
+                }
+                plan.bank = Some(bank);
             }
             Ground::Replication => {
                 let mut acks = Rng::new(seed).split(110);

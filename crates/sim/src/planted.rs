@@ -292,6 +292,14 @@ pub const PLANTED: &[Planted] = &[
     // What writers wait for.
     bug("ack-at-majority", "all voters are said to have what a majority has", Node(Sabotage::AckAtMajority))
         .on(Ground::Replication),
+    bug("read-untold", "who reads strictly does not wait for what others were told early", Node(Sabotage::ReadUntold))
+        .on(Ground::Early),
+    bug("tell-unbounded", "clients are told early however much waits for a majority", Node(Sabotage::TellUnbounded))
+        .on(Ground::Early),
+    bug("tell-unwritten", "clients are told of what is not on the leader's disk", Node(Sabotage::TellUnwritten))
+        .on(Ground::Early),
+    bug("forget-losses", "what clients were told early and is lost is not counted", Node(Sabotage::ForgetLosses))
+        .on(Ground::Early),
     bug("vote-without", "who lacks what all voters are said to have gets a vote", Node(Sabotage::VoteWithout))
         .on(Ground::Replication),
     bug("no-commit-wait", "writers do not wait for clocks", Node(Sabotage::NoCommitWait)).on(Ground::Replication),

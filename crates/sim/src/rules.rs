@@ -190,6 +190,18 @@ const RULES: &[(&str, &str)] = &[
         "Where a keyspace is replicated by all, whoever is told that a write is done can lose all nodes but any one of its shards' voters: it is on the disk of each.",
     ),
     (
+        "told early is on the leader's disk",
+        "Where a leader's disk is enough, whoever is told that a write is done finds it there: no client is told of what is only in a leader's memory.",
+    ),
+    (
+        "no more is at risk than may be",
+        "Where a leader's disk is enough, no leader tells clients of more entries than it may that no majority has: so many are lost with it at most.",
+    ),
+    (
+        "what is lost is reported",
+        "Where a leader's disk is enough, it is written down how many answers were lost with leaders: never fewer than were, but for those of which only a node knew that failed before it could write them down.",
+    ),
+    (
         "who votes has what was acknowledged",
         "Where a keyspace is replicated by all, nobody gets a vote who lacks what clients were told of: else it would not be on all voters' disks any more.",
     ),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Seeds that every build runs, by their grounds. Together they see every mark, most of them many times: a change of the core changes what each of
 /// them sees.
-const FIXED: [(Ground, &[u64]); 12] = [
+const FIXED: [(Ground, &[u64]); 13] = [
     (Ground::Anywhere, &[1, 2, 3, 4, 5, 6, 7, 8, 15, 51, 63, 87, 90, 108, 124]),
     (Ground::StaleLeaders, &[1, 2, 20]),
     (Ground::Rot, &[1, 2, 16, 21, 24, 29, 37]),
@@ -19,6 +19,7 @@ const FIXED: [(Ground, &[u64]); 12] = [
     (Ground::Logs, &[1, 2, 7]),
     (Ground::Merges, &[1, 2, 5]),
     (Ground::Replication, &[1, 2, 3]),
+    (Ground::Early, &[1, 2, 18]),
 ];
 
 /// Seeds within which each planted bug must be found.

@@ -50,6 +50,7 @@ pub fn said(body: &PeerBody) -> Said {
         ),
         PeerBody::CloseAsk { at } => other("CloseAsk", format!("{at}")),
         PeerBody::EverywhereAsk { index } => other("EverywhereAsk", format!("{index}")),
+        PeerBody::Early { answers } => other("Early", format!("{} answers", answers.len())),
         PeerBody::Everywhere { index } => other("Everywhere", format!("{index}")),
         PeerBody::Sleep { term, end } => other("Sleep", format!("behind {end} of {term}")),
         PeerBody::Rouse => other("Rouse", String::new()),

@@ -210,6 +210,8 @@ pub enum Replication {
     Majority,
     /// Those of all voters.
     All,
+    /// That of the leader, which the others follow: what it acknowledged last is lost if it fails.
+    Leader,
 }
 
 /// Whether something is so.

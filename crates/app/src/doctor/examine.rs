@@ -9,7 +9,7 @@
 //! A keyspace survives what all its shards survive. Where a shard moves, those who vote now are what counts, not those who will.
 
 use super::group::{Group, Voter, names};
-use quorate_client::{Keyspace, Node, Shard};
+use quorate_client::{Keyspace, Node, Replication, Shard};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -249,7 +249,24 @@ impl Clinic<'_> {
         if zones.is_empty() {
             proof.any_one_zone = Verdict::NoZones;
         }
+        if keyspace.replicas.unwrap_or(self.hosts()) > 1 {
+            self.writers(keyspace);
+        }
         proof
+    }
+
+    /// A keyspace that survives a loss may have writers who notice it.
+    fn writers(&mut self, keyspace: &Keyspace) {
+        let lost = keyspace.lost.map(|lost| format!("; so far that were at most {} writes", lost.answers));
+        let wrong = match keyspace.replication {
+            Replication::All => "no write is acknowledged while any one voter of its shard is away".into(),
+            Replication::Leader if !keyspace.commit_wait => {
+                format!("what was acknowledged last is lost with a leader{}", lost.unwrap_or_default())
+            }
+            Replication::Majority | Replication::Leader => return,
+        };
+        let advice = format!("if that may not be: quorate keyspace set {} --replication majority", keyspace.name);
+        self.find(Weight::Hint, (Some(&keyspace.name), None), wrong, advice);
     }
 
     fn shard(&mut self, keyspace: &Keyspace, replicas: usize, shard: &Shard, group: &Group) {
@@ -346,7 +363,7 @@ fn apart(replicas: usize, zones: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_client::Kind;
+    use quorate_client::{Kind, Loss};
 
     /// "n1@a n2! n3": names, zones, and `!` behind who is silent; `~` before a learner.
     fn cluster(text: &str) -> (Vec<Node>, BTreeSet<String>) {
@@ -383,7 +400,7 @@ mod tests {
         let shards = shards.collect();
         let (name, history, freshness) = ("bank".into(), "1h".into(), "strict".into());
         let (id, kind, replicas, commit_wait) = (16, Kind::Ranged, Some(replicas), false);
-        let replication = quorate_client::Replication::Majority;
+        let replication = Replication::Majority;
         let (retain, retain_bytes) = (None, None);
         Keyspace {
             name,
@@ -395,6 +412,7 @@ mod tests {
             retain,
             retain_bytes,
             replication,
+            lost: None,
             commit_wait,
             shards,
         }
@@ -411,6 +429,26 @@ mod tests {
             Verdict::No { because } => because,
             Verdict::NoZones => "-",
         }
+    }
+
+    #[test]
+    fn what_writers_notice_of_a_loss_is_a_hint() {
+        let told = |replicas, change: fn(&mut Keyspace)| {
+            let ((nodes, answering), mut keyspace) = (cluster("n1 n2 n3"), keyspace(replicas, &["n1 n2 n3"]));
+            change(&mut keyspace);
+            let report = examine(&nodes, &[keyspace], &answering);
+            assert_eq!(report.weight(), Weight::Hint);
+            report.findings.into_iter().map(|finding| finding.wrong).collect::<Vec<_>>()
+        };
+        assert!(told(3, |_| ()).is_empty());
+        let all = told(3, |keyspace| keyspace.replication = Replication::All);
+        assert_eq!(all, ["no write is acknowledged while any one voter of its shard is away"]);
+        let lost = told(3, |keyspace| {
+            (keyspace.replication, keyspace.lost) = (Replication::Leader, Some(Loss { answers: 7, found_ms: 1 }));
+        });
+        assert_eq!(lost, ["what was acknowledged last is lost with a leader; so far that were at most 7 writes"]);
+        let waits = told(3, |keyspace| (keyspace.replication, keyspace.commit_wait) = (Replication::Leader, true));
+        assert!(waits.is_empty(), "{waits:?}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::native::client::client;
 use measure::{Measured, measure};
 use promises::{PROMISES, Promise, Writers};
-use quorate_client::{Client, Error, Keyspace, Node, Replication};
+use quorate_client::{Client, Error, Keyspace, Node};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -46,7 +46,7 @@ async fn find(client: &Client, name: &str) -> Result<Keyspace, Failure> {
 
 /// What each way of asking keeps and gives up in a keyspace.
 fn promises_of(keyspace: &Keyspace) -> Vec<Promise> {
-    let writers = Writers { all: keyspace.replication == Replication::All, clocks: keyspace.commit_wait };
+    let writers = Writers { whose: keyspace.replication, clocks: keyspace.commit_wait };
     std::iter::once(Promise::of_writers(writers)).chain(PROMISES.into_iter().skip(1)).collect()
 }
 
@@ -64,5 +64,5 @@ fn told(keyspace: &Keyspace, measured: &[Measured]) -> Value {
             })
         })
         .collect();
-    json!({ "keyspace": keyspace, "pacelc": show::PACELC, "promises": promises })
+    json!({ "keyspace": keyspace, "pacelc": show::pacelc(keyspace), "promises": promises })
 }

@@ -1,5 +1,7 @@
 //! What each way of asking keeps and gives up: the table behind `quorate explain` (docs/design/consistency.md).
 
+use quorate_client::Replication;
+
 /// What a node does that reaches no majority of a shard's replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CutOff {
@@ -34,11 +36,11 @@ pub struct Promise {
     pub cut_off: CutOff,
 }
 
-/// What there is to say of writers, by whether they wait for all voters and for clocks.
+/// What there is to say of writers, by whose disks they wait for, and whether for clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Writers {
-    /// For all voters.
-    pub all: bool,
+    /// Whose disks.
+    pub whose: Replication,
     /// For clocks.
     pub clocks: bool,
 }
@@ -46,19 +48,24 @@ pub struct Writers {
 impl Promise {
     /// A write, where they wait for that.
     pub fn of_writers(writers: Writers) -> Self {
-        let (keeps, gives_up) = match (writers.all, writers.clocks) {
-            (false, false) => (PROMISES[0].keeps, PROMISES[0].gives_up),
-            (true, false) => (
+        let (keeps, gives_up) = match (writers.whose, writers.clocks) {
+            (Replication::Majority, false) => (PROMISES[0].keeps, PROMISES[0].gives_up),
+            (Replication::Leader, false) => (
+                "on the leader's disk before it is acknowledged, and on those of a majority soon after; those that are not lost are strictly serializable; on those of a majority \
+                 at once where several shards are written",
+                "what was acknowledged last, if the leader fails: at most what 1,000 entries of a shard's log or one second hold; not for longer than that without a majority",
+            ),
+            (Replication::All, false) => (
                 "on the disks of all voters before it is acknowledged; strictly serializable over all keyspaces",
                 "a round to the slowest voter, two where several shards are written; no acknowledgement while any voter is away: it may be done, and its \
                  client hears unknown",
             ),
-            (false, true) => (
+            (Replication::Majority | Replication::Leader, true) => (
                 "on the disks of a majority before it is acknowledged; strictly serializable, and timestamps are in the order of what was done, as long as clocks \
                  keep the nodes' bound",
                 "a round to a majority, two where several shards are written, and twice the bound on clocks; not without a majority",
             ),
-            (true, true) => (
+            (Replication::All, true) => (
                 "on the disks of all voters before it is acknowledged; strictly serializable, and timestamps are in the order of what was done, as long as clocks \
                  keep the nodes' bound",
                 "a round to the slowest voter, two where several shards are written, and twice the bound on clocks; no acknowledgement while any voter is away: it \

@@ -2,10 +2,18 @@
 
 use super::measure::{AGE, Measured};
 use super::promises_of;
-use quorate_client::{Keyspace, Replication};
+use quorate_client::{Keyspace, Loss, Replication};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The whole of it, in the words of the theorem.
-pub const PACELC: &str = "PC/EC for writes and strict reads; reads may choose PA/EL";
+pub fn pacelc(keyspace: &Keyspace) -> &'static str {
+    match keyspace.replication {
+        Replication::Leader if !keyspace.commit_wait => {
+            "PC/EL for writes, which may be lost with a leader; PC/EC for strict reads; reads may choose PA/EL"
+        }
+        _ => "PC/EC for writes and strict reads; reads may choose PA/EL",
+    }
+}
 
 pub fn lines(keyspace: &Keyspace, nodes: usize, measured: &[Measured]) -> Vec<String> {
     let shards = match keyspace.shards.len() {
@@ -14,14 +22,15 @@ pub fn lines(keyspace: &Keyspace, nodes: usize, measured: &[Measured]) -> Vec<St
     };
     let replicas = keyspace.replicas.unwrap_or(nodes);
     let mut lines = vec![
-        format!("{}: {shards}, replicas: {replicas}, {nodes} nodes. {PACELC}.", keyspace.name),
+        format!("{}: {shards}, replicas: {replicas}, {nodes} nodes. {}.", keyspace.name, pacelc(keyspace)),
         format!(
             "A shard goes on where {} of its {replicas} replicas reach each other; elsewhere a node is cut off from it.",
             replicas / 2 + 1
         ),
         writers(keyspace),
-        format!("Reads that do not say are {}. History: {}.", keyspace.freshness, keyspace.history),
     ];
+    lines.extend(lost(keyspace));
+    lines.push(format!("Reads that do not say are {}. History: {}.", keyspace.freshness, keyspace.history));
     for promise in &promises_of(keyspace) {
         let way = match promise.way {
             "at" | "after" => format!("{}:TOKEN", promise.way),
@@ -44,10 +53,29 @@ fn writers(keyspace: &Keyspace) -> String {
     let whose = match keyspace.replication {
         Replication::Majority => "of a majority of the voters",
         Replication::All => "of all voters",
+        Replication::Leader if keyspace.commit_wait => "of a majority of the voters",
+        Replication::Leader => "of the leader",
     };
     let clocks = if keyspace.commit_wait { ", and its timestamp is over on every clock" } else { "" };
-    let away = if keyspace.replication == Replication::All { "; while a voter is away, none is" } else { "" };
+    let away = match keyspace.replication {
+        Replication::Majority => "",
+        Replication::All => "; while a voter is away, none is",
+        Replication::Leader if keyspace.commit_wait => " (commit-wait waits for longer than the leader's disk)",
+        Replication::Leader => {
+            "; if that fails, what it acknowledged last is lost: at most 1,000 entries, and one second"
+        }
+    };
     format!("A write is acknowledged when it is on the disks {whose}{clocks}{away}.")
+}
+
+/// What has become of that so far.
+fn lost(keyspace: &Keyspace) -> Option<String> {
+    let Loss { answers, found_ms } = keyspace.lost?;
+    let found = UNIX_EPOCH + Duration::from_millis(found_ms);
+    let ago = SystemTime::now().duration_since(found).unwrap_or_default().as_secs();
+    Some(format!(
+        "At most {answers} writes were acknowledged and lost since it was made; some were last found {ago} s ago."
+    ))
 }
 
 fn now(measured: &Measured) -> String {

@@ -38,6 +38,7 @@ pub async fn run(args: KeyspaceArgs) -> Result<(), Failure> {
             let replication = replication.map(|replication| match replication {
                 Replication::Majority => quorate_client::Replication::Majority,
                 Replication::All => quorate_client::Replication::All,
+                Replication::Leader => quorate_client::Replication::Leader,
             });
             let freshness = freshness.map(|freshness| freshness.to_string());
             let commit_wait = commit_wait.map(|switch| switch == Switch::On);

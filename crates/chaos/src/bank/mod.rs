@@ -94,7 +94,7 @@ pub async fn run(binary: &Path, seconds: u64, patience: Duration, seed: u64) -> 
     let places = cluster::loopback(NODES, folder.path())?;
     let mut cluster = Cluster::with_founders(binary, places, FOUNDERS)?;
     let said = cluster.keep_outputs();
-    let outcome = campaign(cluster, binary, seconds, patience, seed).await;
+    let outcome = Box::pin(campaign(cluster, binary, seconds, patience, seed)).await;
     match &outcome {
         Ok(_) => std::fs::remove_dir_all(said)?,
         Err(_) => {

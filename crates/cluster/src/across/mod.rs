@@ -268,8 +268,10 @@ impl Across {
         }
         for (shard, part) in prepares {
             // What is prepared is kept wherever it is to be, before anybody decides: then the decision is all that is still to be kept.
-            let wait =
-                AckWait { everywhere: !part.only_reads() && at.keyspaces.ack_wait(shard).everywhere, over: false };
+            let wait = AckWait {
+                everywhere: !part.only_reads() && at.keyspaces.ack_wait(shard).everywhere,
+                ..AckWait::default()
+            };
             let command = Command::Across { tx, step: TxStep::Prepare { home, fence, part: Box::new(part) } };
             self.ask_for(shard, (command, wait), deadline, Purpose::Prepare { client: number, tx, shard });
         }

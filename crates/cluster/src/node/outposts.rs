@@ -130,6 +130,13 @@ impl Node {
         self.release_answers(now);
     }
 
+    /// A leader elsewhere says what will come of commands.
+    pub(super) fn hear_early(&mut self, shard: ShardId, answers: Vec<(CommandId, Answer)>) {
+        if let Some(post) = self.outposts.posts.get_mut(&shard) {
+            self.shared.out.replies.extend(post.hear_early(answers));
+        }
+    }
+
     /// A node is gone: what it was asked, another is.
     pub(super) fn outposts_lose(&mut self, now: Instant, node: NodeId) {
         self.outposts.posts.values_mut().for_each(|post| post.not_there(node, now));

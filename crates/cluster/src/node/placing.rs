@@ -112,6 +112,7 @@ impl Node {
             (None, Some(mending)) => mending.leave_for_good(&mut cx),
             (None, None) => return Ok(()),
         };
+        self.lose(shard, left.lost);
         self.goodbyes.remove(&shard);
         self.sleepers.forget(shard);
         self.logs.insert(shard, left.log);

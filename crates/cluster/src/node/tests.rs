@@ -34,6 +34,7 @@ fn fresh() -> Node {
         split_bytes: u64::MAX,
         split_load: crate::SplitLoad::NEVER,
         merges: crate::Merges::NEVER,
+        early_entries: crate::bounds::EARLY_ENTRIES_MAX,
         batch_bytes: 1 << 20,
         chunk_bytes: 1 << 10,
         sabotage: None,

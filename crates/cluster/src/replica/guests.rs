@@ -35,6 +35,11 @@ impl Guests {
         self.sessions.contains_key(&session)
     }
 
+    /// Where answers to a session go.
+    pub fn home_of(&self, session: SessionId) -> Option<ReplicaId> {
+        self.sessions.get(&session).map(|guest| guest.from)
+    }
+
     /// A guest's command was applied. What met a lock comes again, and may be answered otherwise then.
     pub fn answer(&mut self, id: CommandId, result: Result<Applied, Refusal>) {
         let Some(guest) = self.sessions.get_mut(&id.session) else { return };
@@ -138,7 +143,7 @@ impl Replica {
 }
 
 /// As many together as one message may hold; at least one message, which says how far the log is.
-fn in_messages(answers: Vec<(CommandId, Answer)>) -> Vec<Vec<(CommandId, Answer)>> {
+pub(super) fn in_messages(answers: Vec<(CommandId, Answer)>) -> Vec<Vec<(CommandId, Answer)>> {
     let (mut messages, mut bytes) = (vec![Vec::new()], 0);
     for (id, answer) in answers {
         let size = answer.size_estimate();

@@ -8,7 +8,7 @@
 //! before it promised, and what one has acknowledged and not applied stays acknowledged. (Reusing the id of a replica that was wiped is the bug known from raft-rs's
 //! and etcd's issue lists: a candidate that was cut off since before the changes may collect votes that were never to be given again.)
 
-use super::{Asker, Context, Replica, Waiting};
+use super::{Asker, Context, LostAnswers, Replica, Waiting};
 use crate::boot;
 use crate::bounds::PLACE_LOOK;
 use crate::config::Sabotage;
@@ -57,6 +57,8 @@ pub(crate) struct Left {
     pub watchers: Vec<WatcherKey>,
     /// Those who waited for something that only a replica can answer.
     pub unanswered: Vec<RequestId>,
+    /// So many answers that it gave, or may have given, were lost, as far as can be known without it.
+    pub lost: LostAnswers,
 }
 
 impl Replica {
@@ -104,7 +106,8 @@ impl Replica {
         };
         self.proposals.drop_queue();
         let watchers = self.hub.reset(self.machine.meta().revision);
-        Left { log, proposals: Some((self.proposals, applied)), watchers, unanswered }
+        let lost = self.early.give_up();
+        Left { log, proposals: Some((self.proposals, applied)), watchers, unanswered, lost }
     }
 
     /// Requests that wait for what this replica cannot say any more.

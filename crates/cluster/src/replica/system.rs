@@ -3,6 +3,7 @@
 use super::Replica;
 use crate::keyspaces::Keyspaces;
 use crate::levels::Levels;
+use crate::losses::Losses;
 use crate::members::Roster;
 use crate::placement::Placements;
 use quorate_env::ShardId;
@@ -18,6 +19,7 @@ pub(crate) struct SystemRows {
     pub keyspaces: Arc<Keyspaces>,
     pub levels: Arc<Levels>,
     pub placements: Arc<Placements>,
+    pub losses: Arc<Losses>,
     /// The shards that the last change was about; `None` if it was about more.
     pub touched: Option<BTreeSet<ShardId>>,
 }
@@ -30,8 +32,10 @@ impl SystemRows {
         let keyspaces = Keyspaces::read(rows(&view, Keyspaces::ranges())?, revision).map_err(|e| e.to_string())?;
         let levels = Levels::read(rows(&view, Levels::ranges())?, revision).map_err(|e| e.to_string())?;
         let placements = Placements::read(rows(&view, Placements::ranges())?).map_err(|e| e.to_string())?;
-        let (roster, keyspaces) = (Arc::new(roster), Arc::new(keyspaces));
-        Ok(Self { roster, keyspaces, levels: Arc::new(levels), placements: Arc::new(placements), touched: None })
+        let losses = Losses::read(rows(&view, Losses::ranges())?).map_err(|e| e.to_string())?;
+        let (roster, keyspaces, losses) = (Arc::new(roster), Arc::new(keyspaces), Arc::new(losses));
+        let (levels, placements) = (Arc::new(levels), Arc::new(placements));
+        Ok(Self { roster, keyspaces, levels, placements, losses, touched: None })
     }
 
     /// What the rows say after some events, which lead to what the machine holds now. Only what the events are about is read; there may be very many rows.
@@ -41,7 +45,8 @@ impl SystemRows {
         self.touched = events.iter().map(|event| Placements::shard_of(&event.kv.key)).collect();
         let roster = Roster::read(rows(&view, Roster::ranges())?, revision).map_err(|e| e.to_string())?;
         let levels = Levels::read(rows(&view, Levels::ranges())?, revision).map_err(|e| e.to_string())?;
-        (self.roster, self.levels) = (Arc::new(roster), Arc::new(levels));
+        let losses = Losses::read(rows(&view, Losses::ranges())?).map_err(|e| e.to_string())?;
+        (self.roster, self.levels, self.losses) = (Arc::new(roster), Arc::new(levels), Arc::new(losses));
         if events.iter().any(|event| Keyspaces::has(&event.kv.key)) {
             let keyspaces = Keyspaces::read(rows(&view, Keyspaces::ranges())?, revision).map_err(|e| e.to_string())?;
             self.keyspaces = Arc::new(keyspaces);

@@ -178,6 +178,7 @@ pub(super) fn keyspace(keyspace: &Keyspace, db: &dyn Db) -> proto::Keyspace {
         retain_bytes: of_log(policy::retain_bytes_words),
         replication: policy::replication_words(&keyspace.policy).into(),
         commit_wait: keyspace.policy.commit_wait,
+        lost: db.losses(keyspace.id).map(|loss| proto::Loss { answers: loss.answers, found_ms: loss.found.0 }),
     }
 }
 

@@ -119,7 +119,7 @@ impl Teller {
         assert!(commands.is_empty() || decoded.expect("own encoding").commands == commands);
         let index = self.machine.meta().applied.next();
         let own = commands.first().map_or(OWN, |envelope| envelope.id.session);
-        let output = self.machine.apply(index, Term(1), &data.into(), &|session| session == own)?;
+        let output = self.machine.apply(index, Term(1), &data.into(), &|asked| asked.id.session == own)?;
         let mut told = self.tell(&output);
         for (key, events) in self.hub.publish(output.events) {
             writeln!(told, "{} sees {}", self.watchers[&key], language::events(&events))?;

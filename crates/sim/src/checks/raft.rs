@@ -181,6 +181,11 @@ impl RaftCheck {
         self.members.at(shard, last).all_voters().into_iter().collect()
     }
 
+    /// The term of an entry that is committed.
+    pub fn term_of(&self, shard: ShardId, index: LogIndex) -> Option<Term> {
+        self.committed.get(&shard).and_then(|all| all.get(index.0 as usize - 1)).map(|(term, ..)| *term)
+    }
+
     /// Those of them whose disks do not have an entry that is committed.
     pub fn lacking(&self, shard: ShardId, index: LogIndex) -> BTreeSet<ReplicaId> {
         let held = self.committed.get(&shard).and_then(|all| all.get(index.0 as usize - 1));

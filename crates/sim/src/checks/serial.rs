@@ -33,9 +33,27 @@ pub(crate) struct SerialCheck {
     pub done: BTreeMap<u64, Done>,
     /// Operations that were answered as not done.
     pub refused: BTreeSet<u64>,
+    /// Those that were answered as done before a majority had them: they may be lost.
+    pub early: BTreeSet<u64>,
 }
 
 impl SerialCheck {
+    /// What was answered as done and is not there, where that may be; and what read of it.
+    pub fn lost(&self, versions: &BTreeMap<Bytes, Vec<u64>>) -> BTreeSet<u64> {
+        let found: BTreeSet<u64> = versions.values().flatten().copied().collect();
+        let writers = self.early.iter().filter(|early| !found.contains(early));
+        let wrote = |operation: &&u64| self.done.get(operation).is_some_and(|done| !done.wrote.is_empty());
+        let mut lost: BTreeSet<u64> = writers.filter(wrote).copied().collect();
+        let readers =
+            self.done.iter().filter(|(operation, done)| self.early.contains(operation) && done.wrote.is_empty());
+        let readers: Vec<u64> = readers
+            .filter(|(_, done)| done.saw.values().any(|writer| lost.contains(writer)))
+            .map(|(n, _)| *n)
+            .collect();
+        lost.extend(readers);
+        lost
+    }
+
     /// Judges, given who wrote the versions of each key, oldest first. Returns how many operations are explained.
     pub fn finish(&self, versions: &BTreeMap<Bytes, Vec<u64>>) -> Result<u64, Violation> {
         let happened = self.all_or_nothing(versions)?;
@@ -104,8 +122,8 @@ impl SerialCheck {
             })?;
             demand(self.done.contains_key(writer), "nobody else writes", || format!("operation {writer}"))?;
         }
-        let mut happened = BTreeSet::new();
-        for (operation, done) in &self.done {
+        let (mut happened, lost) = (BTreeSet::new(), self.lost(versions));
+        for (operation, done) in self.done.iter().filter(|(operation, _)| !lost.contains(operation)) {
             let none = BTreeMap::new();
             let written = found.get(operation).unwrap_or(&none);
             let whole = done.wrote.iter().all(|key| written.contains_key(key));
@@ -244,7 +262,8 @@ mod tests {
     }
 
     fn judge(done: Vec<Done>, versions: &[(&'static str, &[u64])]) -> Result<u64, &'static str> {
-        let check = SerialCheck { done: (1..).zip(done).collect(), refused: BTreeSet::from([99]) };
+        let (refused, early) = (BTreeSet::from([99]), BTreeSet::new());
+        let check = SerialCheck { done: (1..).zip(done).collect(), refused, early };
         let versions = versions.iter().map(|(key, writers)| (Bytes::from(*key), writers.to_vec())).collect();
         check.finish(&versions).map_err(|violation| violation.rule)
     }

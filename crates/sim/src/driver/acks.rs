@@ -1,17 +1,29 @@
-//! Writers who are told only when all voters have what they wrote, or when its timestamp is over; and whether that was so.
+//! Writers who are told only when all voters have what they wrote, or when its timestamp is over, or already when the leader has it; and whether that was so.
 
-use super::{Step, World};
+use super::{Step, World, id_of};
 use crate::checks::dial::{Version, in_order};
-use crate::history::demand;
+use crate::history::{Violation, demand};
 use crate::teller::parse;
 use bytes::Bytes;
-use quorate_env::{LogIndex, ReplicaId, Rng, ShardId, Timestamp, WallMs};
+use quorate_cluster::Node;
+use quorate_env::{LogIndex, ReplicaId, Rng, ShardId, Term, Timestamp, WallMs};
 use quorate_kv::across::{Part, TxId, TxStep, Write};
 use quorate_kv::{Command, Op};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Of a thousand operations of an onlooker, those that read what its own clock says is now, where writers wait for clocks.
 const CLOCKED_PER_MILLE: u64 = 250;
+
+/// The last entry of each shard that a leader told of, by its term.
+type Heights = BTreeMap<(ShardId, Term), LogIndex>;
+
+/// How things stood when somebody was told that something is done.
+struct Then {
+    /// What leaders had told.
+    told: Heights,
+    /// Entries that tried to do it and were committed.
+    committed: Vec<(ShardId, LogIndex)>,
+}
 
 /// The entries of one attempt at something.
 #[derive(Clone, Debug, Default)]
@@ -30,11 +42,28 @@ pub(super) struct Acks {
     /// The last entry of each shard that somebody was told of.
     told: BTreeMap<ShardId, LogIndex>,
     voters: BTreeMap<ShardId, BTreeSet<ReplicaId>>,
+    /// The last entry of each shard that a leader's clients were told of early, by its term.
+    told_early: Heights,
+    /// What was told where a leader's disk is enough.
+    early: BTreeMap<u64, Then>,
+    /// Losses that nodes knew of and could not write down before they failed.
+    unsaid: u64,
 }
 
 impl Acks {
     pub fn new(rng: Rng) -> Self {
         Self { rng: Some(rng), ..Self::default() }
+    }
+
+    /// A node fails.
+    pub fn forget_losses(&mut self, core: &Node) {
+        self.unsaid += core.unsaid_losses();
+    }
+
+    /// The committed entries of attempts at it that decided something.
+    fn decided_by(&self, operation: u64) -> Vec<(ShardId, LogIndex)> {
+        let attempts = self.attempts.get(&operation).into_iter().flat_map(BTreeMap::values);
+        attempts.filter(|attempt| attempt.decided).flat_map(|attempt| attempt.entries.iter().copied()).collect()
     }
 
     fn note(&mut self, value: &Bytes, name: (TxId, Option<LogIndex>), at: (ShardId, LogIndex), decides: bool) {
@@ -59,6 +88,10 @@ impl World<'_> {
         self.plan.bank.is_some_and(|bank| bank.everywhere)
     }
 
+    fn early_entries(&self) -> Option<u64> {
+        self.plan.bank.and_then(|bank| bank.early_entries)
+    }
+
     /// What an onlooker's own clock says is now, which is as good as those of the nodes, if it is to read that.
     pub(super) fn now_by_own_clock(&mut self) -> Option<Timestamp> {
         let bound_ms = self.plan.clock_bound_ms()?;
@@ -69,7 +102,7 @@ impl World<'_> {
 
     /// An entry of one of the bank's shards is committed: whose writes are in it?
     pub(super) fn note_writers(&mut self, at: (ShardId, LogIndex), command: &Command) {
-        if !self.waits_for_all() {
+        if !self.waits_for_all() && self.early_entries().is_none() {
             return;
         }
         match command {
@@ -92,6 +125,10 @@ impl World<'_> {
 
     /// Somebody was told that it is done.
     pub(super) fn judge_told(&mut self, operation: u64) -> Step {
+        if self.early_entries().is_some() {
+            self.note_early(operation);
+            return Ok(());
+        }
         if !self.waits_for_all() || !self.wrote_something(operation) {
             return Ok(());
         }
@@ -113,6 +150,94 @@ impl World<'_> {
         }
         self.mark("told when all voters had it");
         Ok(())
+    }
+
+    /// A node has taken a step: of what has it told clients early? Is that on its disk, and not too far ahead of what a majority has?
+    pub(super) fn look_at_risks(&mut self, node: usize) -> Step {
+        let (Some(entries), Some(core)) = (self.early_entries(), self.nodes[node].node.as_ref()) else { return Ok(()) };
+        let mut early = false;
+        for shard in core.shards() {
+            let Some(risk) = core.at_risk(shard) else { continue };
+            let (index, term) = risk.last;
+            let told = self.acks.told_early.entry((shard, term)).or_default();
+            if *told >= index {
+                continue;
+            }
+            *told = index;
+            if self.raft.term_of(shard, index).is_none() {
+                early = true;
+            }
+            demand(self.raft.holds_durably(node, shard, index, term), "told early is on the leader's disk", || {
+                format!("{} has told clients of {index} of {term} in {shard}, which its disk has not", id_of(node))
+            })?;
+            demand(risk.entries <= entries, "no more is at risk than may be", || {
+                format!("{} has told clients of {} entries of {shard} that no majority has", id_of(node), risk.entries)
+            })?;
+        }
+        if early {
+            self.mark("told before a majority had it");
+        }
+        Ok(())
+    }
+
+    /// The same, where the leader's disk is enough.
+    fn note_early(&mut self, operation: u64) {
+        // Whoever only looked at one shard may have seen what is lost, too.
+        let one_shard = self.bank.shards == 1 && self.splits.mapped.is_empty();
+        if self.wrote_something(operation) || one_shard {
+            let (told, committed) = (self.acks.told_early.clone(), self.acks.decided_by(operation));
+            self.bank.check.early.insert(operation);
+            self.acks.early.insert(operation, Then { told, committed });
+        }
+    }
+
+    /// What a leader told that was deposed, and what the next one did again: its client was told of something else than what happened.
+    fn forget_what_was_done_again(&mut self, versions: &BTreeMap<Bytes, Vec<Version>>) -> u64 {
+        let moments: BTreeMap<u64, Timestamp> =
+            versions.values().flatten().map(|version| (version.writer, version.at)).collect();
+        let again = |(operation, then): (&u64, &Then)| {
+            let was_told = |at: &(ShardId, LogIndex)| {
+                let told = self.raft.term_of(at.0, at.1).and_then(|term| then.told.get(&(at.0, term)));
+                told.is_some_and(|told| *told >= at.1) || then.committed.contains(at)
+            };
+            let entries = self.acks.decided_by(*operation);
+            let elsewhere = !entries.is_empty() && !entries.iter().any(was_told);
+            let otherwise = self.lookers.was_told_otherwise(*operation, moments.get(operation).copied());
+            (elsewhere || otherwise).then_some(*operation)
+        };
+        let again: Vec<u64> = self.acks.early.iter().filter_map(again).collect();
+        for operation in &again {
+            self.answer_was_lost(*operation);
+            self.mark("told by one leader and done by the next");
+        }
+        again.len() as u64
+    }
+
+    /// In the end: what was lost, and was it told?
+    pub(super) fn judge_losses(
+        &mut self,
+        versions: &BTreeMap<Bytes, Vec<Version>>,
+        writers: &BTreeMap<Bytes, Vec<u64>>,
+    ) -> Result<BTreeSet<u64>, Violation> {
+        let again = self.forget_what_was_done_again(versions);
+        let lost = self.bank.check.lost(writers);
+        if self.early_entries().is_none() {
+            return Ok(lost);
+        }
+        let wrote = lost.iter().filter(|operation| self.wrote_something(**operation)).count() as u64;
+        let latest = self.nodes.iter().filter_map(|node| node.node.as_ref()).max_by_key(|core| core.roster().revision);
+        let bank = self.lasting().into_iter().find_map(|node| self.bank_of(node)).map(|bank| bank.id);
+        let told = latest.and_then(|core| core.losses().of(bank?)).map_or(0, |loss| loss.answers);
+        if wrote > 0 {
+            *self.report.marks.entry("acknowledged and lost").or_default() += wrote;
+        }
+        let unsaid = self.acks.unsaid;
+        demand(wrote + again <= told + unsaid, "what is lost is reported", || {
+            format!(
+                "{wrote} operations were acknowledged and are lost ({lost:?}), {again} were done again, {told} are reported, and nodes failed that knew of {unsaid}"
+            )
+        })?;
+        Ok(lost)
     }
 
     /// Who comes to vote in one of the bank's shards has all that anybody was told of.

@@ -257,9 +257,8 @@ impl World<'_> {
 
     pub(super) fn crash(&mut self, node: usize, what: &'static str) {
         let bug = self.driver_bug();
-        if self.nodes[node].node.take().is_none() {
-            return;
-        }
+        let Some(core) = self.nodes[node].node.take() else { return };
+        self.acks.forget_losses(&core);
         self.set_clock_right(node);
         self.seen.forget(node);
         self.forget_sleepers(node);

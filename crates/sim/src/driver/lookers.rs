@@ -12,7 +12,7 @@ use quorate_cluster::{Input, Reply, Request, RequestId};
 use quorate_env::{Rng, Timestamp};
 use quorate_kv::across::{Look, Transaction, TransactionResult, Write};
 use quorate_kv::{Error, Freshness, KeyRange, KeyspaceId, Looked, Refusal, Unavailable};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How many there are.
@@ -65,6 +65,12 @@ pub(super) struct Lookers {
 impl Lookers {
     pub fn new(rng: Rng) -> Self {
         Self { rng: Some(rng), ..Self::default() }
+    }
+
+    /// Whether somebody was told another timestamp than that.
+    pub fn was_told_otherwise(&self, operation: u64, at: Option<Timestamp>) -> bool {
+        let told = self.check.told.get(&operation).copied();
+        told.zip(at).is_some_and(|(told, at)| told != at)
     }
 
     fn draw(&mut self, low: u64, high: u64) -> u64 {
@@ -317,10 +323,19 @@ impl World<'_> {
         }
     }
 
+    /// What somebody was told turned out not to be so.
+    pub(super) fn answer_was_lost(&mut self, operation: u64) {
+        if let Some(done) = self.bank.check.done.get_mut(&operation) {
+            (done.ended_us, done.looked, done.saw) = (None, Vec::new(), BTreeMap::new());
+        }
+        self.lookers.check.told.remove(&operation);
+    }
+
     /// In the end it is known what was there to be seen, and when.
-    pub(super) fn judge_sights(&mut self, versions: &BTreeMap<Bytes, Vec<Version>>) -> Step {
+    pub(super) fn judge_sights(&mut self, versions: &BTreeMap<Bytes, Vec<Version>>, lost: &BTreeSet<u64>) -> Step {
         let timely = !self.clocks_ran_wrong();
-        let acknowledged = self.acknowledged();
+        let mut acknowledged = self.acknowledged();
+        acknowledged.retain(|operation, _| !lost.contains(operation));
         let judged = self.lookers.check.finish(versions, &acknowledged, timely)?;
         self.report.explained += judged;
         Ok(())

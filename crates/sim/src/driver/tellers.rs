@@ -47,9 +47,9 @@ const ASKED_MAX: u32 = 4;
 #[derive(Default)]
 pub(super) struct Bank {
     pub tellers: Vec<Teller>,
-    shards: u64,
+    pub(super) shards: u64,
     pub accounts: Accounts,
-    check: SerialCheck,
+    pub(super) check: SerialCheck,
     requests: BTreeMap<RequestId, usize>,
     /// The founder's request, and when it was sent.
     founding: Option<(RequestId, u64)>,
@@ -80,7 +80,11 @@ impl Bank {
 /// What is wanted of the bank's keyspace, if it is not what everybody gets.
 fn policy(plan: &BankPlan) -> Option<Policy> {
     let history = plan.history_ms.map_or(Policy::OF_MADE.history, |ms| Some(Duration::from_millis(ms)));
-    let replication = if plan.everywhere { Replication::All } else { Replication::Majority };
+    let replication = match plan {
+        BankPlan { everywhere: true, .. } => Replication::All,
+        BankPlan { early_entries: Some(_), .. } => Replication::Leader,
+        _ => Replication::Majority,
+    };
     let policy = Policy { history, replication, commit_wait: plan.clock_bound_ms.is_some(), ..Policy::OF_MADE };
     (policy != Policy::OF_MADE).then_some(policy)
 }
@@ -140,9 +144,9 @@ impl World<'_> {
         self.bank.check.done.get(&operation).is_some_and(|done| !done.wrote.is_empty())
     }
 
-    /// Whether a clock was slow, so that what it calls young may be old.
+    /// Whether a clock was slow or stood still, so that what it calls young may be old.
     pub(super) fn clocks_ran_wrong(&self) -> bool {
-        self.report.marks.contains_key("clock at half speed")
+        ["clock at half speed", "frozen clock"].iter().any(|mark| self.report.marks.contains_key(mark))
     }
 
     /// The bank's keyspace, as a node knows it.
@@ -162,7 +166,8 @@ impl World<'_> {
         let up = self.not_retired().into_iter().find(|node| self.nodes[*node].node.is_some());
         let Some(node) = up else { return Ok(()) };
         let core = self.nodes[node].node.as_ref().expect("it is up");
-        let needs_level = |bank: BankPlan| bank.replicas.is_some() || bank.everywhere || bank.clock_bound_ms.is_some();
+        let waits = |bank: BankPlan| bank.everywhere || bank.clock_bound_ms.is_some() || bank.early_entries.is_some();
+        let needs_level = |bank: BankPlan| bank.replicas.is_some() || waits(bank);
         if self.plan.bank.is_some_and(needs_level) && !core.levels().begun() {
             return Ok(());
         }
@@ -633,10 +638,13 @@ impl World<'_> {
         }
         self.judge_ranges(&ranges)?;
         let versions = self.chronicle.versions();
-        self.judge_sights(&versions)?;
+        let writers: BTreeMap<Bytes, Vec<u64>> = versions
+            .iter()
+            .map(|(key, all)| (key.clone(), all.iter().map(|version| version.writer).collect()))
+            .collect();
+        let lost = self.judge_losses(&versions, &writers)?;
+        self.judge_sights(&versions, &lost)?;
         self.judge_order_of_moments(&versions)?;
-        let writers: BTreeMap<Bytes, Vec<u64>> =
-            versions.into_iter().map(|(key, all)| (key, all.iter().map(|version| version.writer).collect())).collect();
         self.lockers_close(&writers)?;
         self.judge_logs(&writers)?;
         let explained = self.bank.check.finish(&writers)?;

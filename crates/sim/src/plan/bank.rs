@@ -59,6 +59,7 @@ pub(super) fn plan(seed: u64, storm_us: Option<u64>) -> Plan {
         look_us: (50_000, 1_000_000),
         locks_per_mille: BankPlan::draw_locks(seed) / 4,
         everywhere: false,
+        early_entries: None,
         clock_bound_ms: None,
     };
     Plan {

@@ -313,6 +313,7 @@ fn boot(node: NodeId, members: &[BootMember], evict_after: Duration) -> Node {
         split_bytes: u64::MAX,
         split_load: SplitLoad::NEVER,
         merges: Merges::NEVER,
+        early_entries: bounds::EARLY_ENTRIES_MAX,
         sabotage: None,
     };
     let store = Arc::new(ModelStore::new());
