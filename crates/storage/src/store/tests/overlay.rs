@@ -55,11 +55,12 @@ fn what_is_above_hides_what_is_below_until_that_has_caught_up() {
             let one = key(&mut rng);
             assert_eq!(overlay.get(&one).unwrap(), whole.get(&one).unwrap());
         }
+        let caught_up = ahead.is_empty();
+        assert_eq!((overlay.is_empty(), overlay.memory_bytes() == 0), (caught_up, caught_up), "seed {seed}");
         for mut late in ahead {
             below.write(&mut late).unwrap();
         }
         below.publish();
-        assert!(!overlay.is_empty() && overlay.memory_bytes() > 0);
         overlay.rebase(below.snapshot(), 40);
         assert_eq!((overlay.len(), overlay.memory_bytes()), (0, 0), "nothing is kept that the one below has");
     }
