@@ -50,8 +50,8 @@ pub const STEP_PATIENCE: Duration = Duration::from_millis(300);
 /// Compacted events collected in one step, so that collecting never delays a heartbeat.
 pub const GARBAGE_EVENTS_PER_TICK: usize = 2_000;
 
-/// Rows of a dead slot removed in one step.
-pub const DEAD_ROWS_PER_TICK: usize = 2_000;
+/// Rows of a dead slot removed in one step. All that the node does waits for that, so it takes no longer than a sync of the log.
+pub const DEAD_ROWS_PER_TICK: usize = 500;
 
 /// A snapshot that nobody has asked for this long is given up, on either side.
 pub const TRANSFER_IDLE: Duration = Duration::from_secs(10);

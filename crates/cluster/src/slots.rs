@@ -20,8 +20,8 @@ pub(crate) struct Slots {
     next: u32,
     live: BTreeMap<ShardId, Slot>,
     gone: BTreeSet<ShardId>,
-    /// Slots with rows that nobody will read again.
-    dead: BTreeSet<Slot>,
+    /// Slots with rows that nobody will read again, and up to where these were removed since the node started.
+    dead: BTreeMap<Slot, Option<Bytes>>,
 }
 
 /// Bytes of a row's key before the shard.
@@ -65,7 +65,8 @@ impl Slots {
             live.insert(shard, Slot(number(slot)?));
         }
         let gone = rows_of(&store, GONE)?.into_iter().map(|(shard, _)| shard).collect();
-        let dead = (1..next).map(Slot).filter(|slot| !live.values().any(|l| l == slot)).collect();
+        let dead = (1..next).map(Slot).filter(|slot| !live.values().any(|l| l == slot));
+        let dead = dead.map(|slot| (slot, None)).collect();
         Ok(Self { store, next, live, gone, dead })
     }
 
@@ -88,7 +89,7 @@ impl Slots {
     /// From now on `shard` lives in `slot`; where it lived before is dead.
     pub fn switch(&mut self, shard: ShardId, slot: Slot) -> Result<(), StoreError> {
         if let Some(old) = self.live.insert(shard, slot) {
-            self.dead.insert(old);
+            self.abandon(old);
         }
         let mut w = Writer::new();
         w.u32(slot.0);
@@ -103,7 +104,7 @@ impl Slots {
     /// `shard` lives here no more.
     pub fn let_go(&mut self, shard: ShardId) -> Result<(), StoreError> {
         if let Some(old) = self.live.remove(&shard) {
-            self.dead.insert(old);
+            self.abandon(old);
         }
         self.gone.insert(shard);
         let mut batch = WriteBatch::new();
@@ -119,15 +120,17 @@ impl Slots {
 
     /// Nobody will read `slot` again.
     pub fn abandon(&mut self, slot: Slot) {
-        self.dead.insert(slot);
+        self.dead.insert(slot, None);
     }
 
     /// Removes some rows of dead slots.
     pub fn clear_some(&mut self, rows_max: usize) -> Result<(), StoreError> {
-        if let Some(slot) = self.dead.first().copied()
-            && self.store.clear_prefix(&slot.prefix(), rows_max)? < rows_max
-        {
-            self.dead.remove(&slot);
+        if let Some(mut dead) = self.dead.first_entry() {
+            let after = dead.get_mut().take();
+            match self.store.clear_prefix(&dead.key().prefix(), after, rows_max)? {
+                Some(last) => *dead.get_mut() = Some(last),
+                None => drop(dead.remove()),
+            }
         }
         Ok(())
     }

@@ -167,18 +167,20 @@ pub trait Store: Send + Sync {
     /// Bytes that the store's live tables occupy on disk.
     fn disk_bytes(&self) -> u64;
 
-    /// Deletes up to `limit` of the rows whose keys begin with `prefix` and says how many; fewer than `limit` means that none is left.
-    /// Each call is one batch, so a crash leaves a cleared beginning; the caller (who remembers in a row of its own that the slot is
-    /// dead) calls again. A few thousand rows per call keep the store responsive.
-    fn clear_prefix(&self, prefix: &[u8], limit: usize) -> Result<usize, StoreError> {
-        let mut batch = WriteBatch::new();
-        let from = Bytes::copy_from_slice(prefix);
-        for row in self.scan(Bound::Included(from), prefix_end(prefix), false).take(limit) {
-            batch.delete(row?.0);
+    /// Deletes up to `limit` of the rows whose keys begin with `prefix` and lie behind `after`. Returns the last of them if there may be more: whoever goes on
+    /// behind it need not pass over what was deleted before, which a tree remembers for long. Each call is one batch, so a crash leaves a cleared beginning; the
+    /// caller (who remembers in a row of its own that the slot is dead) calls again.
+    fn clear_prefix(&self, prefix: &[u8], after: Option<Bytes>, limit: usize) -> Result<Option<Bytes>, StoreError> {
+        let (mut batch, mut last) = (WriteBatch::new(), None);
+        let from = after.map_or_else(|| Bound::Included(Bytes::copy_from_slice(prefix)), Bound::Excluded);
+        for row in self.scan(from, prefix_end(prefix), false).take(limit) {
+            let (key, _) = row?;
+            batch.delete(key.clone());
+            last = Some(key);
         }
-        let cleared = batch.len();
+        let full = batch.len() == limit;
         self.write(&mut batch)?;
-        Ok(cleared)
+        Ok(last.filter(|_| full))
     }
 }
 

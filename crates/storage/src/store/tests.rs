@@ -167,9 +167,11 @@ fn live(engine: &mut dyn Engine, seed: u64, steps: usize) {
             }
             78..80 => {
                 let limit = rng.below(30) as usize;
-                let cleared = store.clear_prefix(b"a/", limit).unwrap();
-                let gone: Vec<_> = newest.keys().filter(|k| k.starts_with(b"a/")).take(limit).cloned().collect();
-                assert_eq!(cleared, gone.len());
+                let after = rng.chance(500).then(|| key(&mut rng)).filter(|key| key.starts_with(b"a/"));
+                let behind = |key: &&Bytes| key.starts_with(b"a/") && after.as_ref().is_none_or(|after| *key > after);
+                let gone: Vec<_> = newest.keys().filter(behind).take(limit).cloned().collect();
+                let last = store.clear_prefix(b"a/", after, limit).unwrap();
+                assert_eq!(last.as_ref(), gone.last().filter(|_| gone.len() == limit), "seed {seed} step {step}");
                 gone.iter().for_each(|key| drop(newest.remove(key)));
             }
             80..90 => {
