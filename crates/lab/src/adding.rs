@@ -38,6 +38,9 @@ pub struct Args {
     /// Writes a second, of all clients together, as far as they are answered so quickly.
     #[arg(long, default_value_t = 400)]
     rate: u64,
+    /// Seconds between filling and the load, in which the stores compact what they were given.
+    #[arg(long, default_value_t = 30)]
+    rest: u64,
     /// Seconds of load before the node is added.
     #[arg(long, default_value_t = 15)]
     seconds: u64,
@@ -65,6 +68,7 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     }
     println!("three nodes, {} shards, {} MiB of values; {} writes a second", args.shards, args.mib, args.rate);
 
+    tokio::time::sleep(Duration::from_secs(args.rest)).await;
     let load = Load::begin(args, &endpoints, keys).await?;
     tokio::time::sleep(WARM_UP + Duration::from_secs(args.seconds)).await;
     println!("  before       {}", load.end().await?);
@@ -79,6 +83,9 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
     let took = began.elapsed() - SETTLED_AFTER;
     let while_added = load.end().await?;
     println!("  while added  {while_added}");
+    let load = Load::begin(args, &endpoints, keys).await?;
+    tokio::time::sleep(WARM_UP + Duration::from_secs(args.seconds)).await;
+    println!("  after        {}", load.end().await?);
     println!("a fourth node has its share after {:.1} s: replicas {had:?}", took.as_secs_f64());
     Ok(())
 }
@@ -134,8 +141,8 @@ impl Load {
         for number in 0..args.clients {
             let mut client = Client::to(&endpoints[number % endpoints.len()]).await?;
             let stop = stop.clone();
-            // A step that visits all keys, far from each other, and each client's own.
-            let (stride, mut n) = (keys / 2 + 1, number * keys / args.clients);
+            // By the golden ratio: all shards in turns, and keys that are far from each other; each client from its own.
+            let (stride, mut n) = ((keys * 618 / 1_000) | 1, number * keys / args.clients);
             clients.push(tokio::spawn(async move {
                 let (mut seen, mut due) = (Seen::default(), Instant::now());
                 while !stop.load(Ordering::Relaxed) {
