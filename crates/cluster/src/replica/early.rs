@@ -16,7 +16,7 @@
 use super::guests::in_messages;
 use super::{Context, Replica};
 use crate::ack_wait::may_be_early;
-use crate::bounds::{EARLY_FOR, EARLY_IDLE, ENTRIES_IN_FLIGHT_MAX, GUEST_ANSWER_BYTES_MAX};
+use crate::bounds::{EARLY_FOR, EARLY_IDLE, ENTRIES_IN_FLIGHT_MAX, GUEST_ANSWER_BYTES_MAX, GUESTS_MAX};
 use crate::config::Sabotage;
 use crate::wire::{Answer, PeerBody};
 use quorate_consensus::{EntryKind, Group, Role};
@@ -39,8 +39,6 @@ struct Told {
 /// What would be lost with a leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtRisk {
-    /// So often clients were told that something is done.
-    pub answers: u64,
     /// The last entry that they were told of, by its index and term.
     pub last: (LogIndex, Term),
     /// So many entries that one is ahead of what is known to be committed.
@@ -108,6 +106,10 @@ impl Early {
     /// Commands of a node's clients came.
     pub fn asked(&mut self, from: ReplicaId, envelopes: &[Envelope]) {
         if self.wanted {
+            if self.askers.len() >= GUESTS_MAX {
+                // Who is forgotten is told later, when it is applied there.
+                self.askers.clear();
+            }
             self.askers.extend(envelopes.iter().map(|envelope| (envelope.id.session, from)));
         }
     }
@@ -180,14 +182,9 @@ impl Replica {
     pub fn at_risk(&self) -> Option<AtRisk> {
         let (mut told, early) = (self.early.certainly_told(), &self.early);
         let (first, last) = (told.next()?, early.certainly_told().next_back()?);
-        let answers = early.certainly_told().map(|told| told.answers).sum();
         let entries = last.index.0.saturating_sub(self.group.committed().0);
-        (self.group.role() == Role::Leader).then_some(AtRisk {
-            answers,
-            entries,
-            last: (last.index, last.term),
-            since: first.at,
-        })
+        let leads = self.group.role() == Role::Leader;
+        leads.then_some(AtRisk { entries, last: (last.index, last.term), since: first.at })
     }
 
     /// As a leader: up to where clients were told something. Who reads strictly must see it.

@@ -29,6 +29,8 @@ pub(crate) struct Sight {
     /// Who had last written the keys that it saw.
     pub saw: BTreeMap<Bytes, u64>,
     pub token: Timestamp,
+    /// Whether all clocks had run right until then. Those that do not can tell nobody how old something is.
+    pub timely: bool,
 }
 
 /// A key's versions, oldest first, and what is asked of them again and again.
@@ -65,13 +67,11 @@ pub(crate) struct DialCheck {
 }
 
 impl DialCheck {
-    /// Judges, given the versions of each key, oldest first, and when each operation was acknowledged, in microseconds. Clocks that run wrong can tell nobody how old
-    /// something is: then `timely` is false.
+    /// Judges, given the versions of each key, oldest first, and when each operation was acknowledged, in microseconds.
     pub fn finish(
         &self,
         versions: &BTreeMap<Bytes, Vec<Version>>,
         acknowledged: &BTreeMap<u64, u64>,
-        timely: bool,
     ) -> Result<u64, Violation> {
         self.judge_stamps(versions)?;
         let histories: BTreeMap<&Bytes, History> =
@@ -79,7 +79,7 @@ impl DialCheck {
         for sight in &self.sights {
             let keys = histories.range::<Bytes, _>(&sight.looked.start..);
             for (key, history) in keys.take_while(|(key, _)| sight.looked.contains(key)) {
-                self.judge_key(sight, key, history, timely)?;
+                self.judge_key(sight, key, history)?;
             }
             for key in sight.saw.keys() {
                 demand(versions.contains_key(key), "reads see what was committed", || {
@@ -90,7 +90,7 @@ impl DialCheck {
         Ok(self.sights.len() as u64)
     }
 
-    fn judge_key(&self, sight: &Sight, key: &Bytes, history: &History<'_>, timely: bool) -> Result<(), Violation> {
+    fn judge_key(&self, sight: &Sight, key: &Bytes, history: &History<'_>) -> Result<(), Violation> {
         let History { versions, places, ended_us } = history;
         let Sight { operation, freshness, token, .. } = sight;
         let tell = |what: String| format!("operation {operation}, {freshness:?}, {what} of {}", key.escape_ascii());
@@ -123,7 +123,7 @@ impl DialCheck {
             Freshness::After(at) => demand(seen >= by(*at), "a token's holder sees what it stands for", || {
                 tell(format!("saw {seen} versions and not {}", by(*at)))
             }),
-            Freshness::Within(age) if timely => {
+            Freshness::Within(age) if sight.timely => {
                 let age = age.as_micros() as u64;
                 let old = |ended: &u64| ended.saturating_add(age + age / CLOCK_SLACK) < sight.began_us;
                 let least = ended_us.partition_point(old);
@@ -200,7 +200,7 @@ mod tests {
     fn sight(freshness: Freshness, saw: &[(&'static str, u64)], token: u64) -> Sight {
         let saw = saw.iter().map(|(key, writer)| (Bytes::from(*key), *writer)).collect();
         let looked = KeyRange::prefix("r/");
-        Sight { operation: 99, began_us: 2_000_000, freshness, looked, saw, token: Timestamp(token) }
+        Sight { operation: 99, began_us: 2_000_000, freshness, looked, saw, token: Timestamp(token), timely: true }
     }
 
     /// Two keys: the first written by 1 at 10 and by 2 at 20, the second by 2 at 20; they were acknowledged after one second, and after two but for a bit.
@@ -212,7 +212,7 @@ mod tests {
         ]);
         let acknowledged = BTreeMap::from([(1, 1_000_000), (2, 1_900_000)]);
         let check = DialCheck { sights: vec![sight], ..DialCheck::default() };
-        check.finish(&versions, &acknowledged, true).map_err(|violation| violation.rule)
+        check.finish(&versions, &acknowledged).map_err(|violation| violation.rule)
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
         for (moment, writer, judged) in [(20, 2, Ok(1)), (15, 1, Err("a clock's now sees what was acknowledged"))] {
             let sights = vec![sight(Freshness::At(Timestamp(moment)), &[("r/1", writer)], moment)];
             let check = DialCheck { sights, clocked: BTreeSet::from([99]), ..DialCheck::default() };
-            assert_eq!(check.finish(&versions, &acknowledged, true).map_err(|violation| violation.rule), judged);
+            assert_eq!(check.finish(&versions, &acknowledged).map_err(|violation| violation.rule), judged);
         }
     }
 
@@ -283,7 +283,7 @@ mod tests {
             }
             let told = told.map(|at| (1, Timestamp(at))).into_iter().collect();
             let check = DialCheck { told, after: BTreeMap::from([(1, Timestamp(5))]), ..DialCheck::default() };
-            check.finish(&all, &BTreeMap::new(), true).map_err(|violation| violation.rule)
+            check.finish(&all, &BTreeMap::new()).map_err(|violation| violation.rule)
         };
         assert_eq!(judge(&[("a", 1, 10), ("b", 1, 10), ("a", 2, 11)], Some(10)), Ok(0));
         assert_eq!(judge(&[("a", 3, 0), ("a", 2, 0), ("a", 1, 6)], None), Ok(0));

@@ -304,6 +304,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_told_early_may_be_lost_and_nothing_else() {
+        let judge = |early: &[u64]| {
+            let history = [done(1, 2, &[], &["x"]), done(3, 4, &[("x", 1)], &[]), done(5, 6, &[("x", 0)], &["x"])];
+            let (done, early) = ((1..).zip(history).collect(), early.iter().copied().collect());
+            let check = SerialCheck { done, early, ..SerialCheck::default() };
+            let versions = BTreeMap::from([(Bytes::from("x"), vec![3])]);
+            (check.lost(&versions), check.finish(&versions).map_err(|violation| violation.rule))
+        };
+        assert_eq!(judge(&[1, 2]), (BTreeSet::from([1, 2]), Ok(1)), "with who read of it");
+        assert_eq!(judge(&[]), (BTreeSet::new(), Err("acknowledged is committed")));
+        assert_eq!(judge(&[1]).1, Err("reads see what was committed"), "who read of it was not told early");
+        assert_eq!(judge(&[2]).1, Err("acknowledged is committed"));
+    }
+
+    #[test]
     fn halves_and_doubles_and_ghosts_are_noticed() {
         let half = vec![done(1, 0, &[], &["x", "y"])];
         assert_eq!(judge(half, &[("x", &[1])]), Err("all of a transaction or nothing"));

@@ -5,7 +5,7 @@ use crate::checks::dial::{Version, in_order};
 use crate::history::{Violation, demand};
 use crate::teller::parse;
 use bytes::Bytes;
-use quorate_cluster::Node;
+use quorate_cluster::{Node, bounds::EARLY_FOR};
 use quorate_env::{LogIndex, ReplicaId, Rng, ShardId, Term, Timestamp, WallMs};
 use quorate_kv::across::{Part, TxId, TxStep, Write};
 use quorate_kv::{Command, Op};
@@ -172,6 +172,10 @@ impl World<'_> {
             })?;
             demand(risk.entries <= entries, "no more is at risk than may be", || {
                 format!("{} has told clients of {} entries of {shard} that no majority has", id_of(node), risk.entries)
+            })?;
+            let waits = self.nodes[node].clock.monotonic(self.now).since(risk.since);
+            demand(waits < EARLY_FOR, "no more is at risk than may be", || {
+                format!("{} goes on telling clients of {shard} after {waits:?} without a majority", id_of(node))
             })?;
         }
         if early {

@@ -309,7 +309,8 @@ impl World<'_> {
         }
         self.lookers.hand_on(looked.token);
         let (began_us, token) = (flight.began_us, looked.token);
-        let sight = Sight { operation, began_us, freshness, looked: range.clone(), saw, token };
+        let timely = !self.clocks_ran_wrong();
+        let sight = Sight { operation, began_us, freshness, looked: range.clone(), saw, token, timely };
         self.lookers.check.sights.push(sight);
         self.report.operations += 1;
         Ok(())
@@ -333,10 +334,9 @@ impl World<'_> {
 
     /// In the end it is known what was there to be seen, and when.
     pub(super) fn judge_sights(&mut self, versions: &BTreeMap<Bytes, Vec<Version>>, lost: &BTreeSet<u64>) -> Step {
-        let timely = !self.clocks_ran_wrong();
         let mut acknowledged = self.acknowledged();
         acknowledged.retain(|operation, _| !lost.contains(operation));
-        let judged = self.lookers.check.finish(versions, &acknowledged, timely)?;
+        let judged = self.lookers.check.finish(versions, &acknowledged)?;
         self.report.explained += judged;
         Ok(())
     }

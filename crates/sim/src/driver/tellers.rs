@@ -144,7 +144,7 @@ impl World<'_> {
         self.bank.check.done.get(&operation).is_some_and(|done| !done.wrote.is_empty())
     }
 
-    /// Whether a clock was slow or stood still, so that what it calls young may be old.
+    /// Whether a clock has been slow or stood still so far, so that what it calls young may be old.
     pub(super) fn clocks_ran_wrong(&self) -> bool {
         ["clock at half speed", "frozen clock"].iter().any(|mark| self.report.marks.contains_key(mark))
     }
