@@ -299,7 +299,7 @@ pub struct SimArgs {
     /// Hunt every planted bug with as many seeds as it takes, from --first on.
     #[arg(long, conflicts_with_all = ["seeds", "seed", "sabotage"])]
     pub mutants: bool,
-    /// Draw more of something into every plan: anywhere, stale-leaders, rot, forgetfulness, transactions, upgrades, splits, moves, merges, reservations, replication, logs; or play another plan: bank.
+    /// Draw more of something into every plan: anywhere, stale-leaders, rot, forgetfulness, transactions, upgrades, splits, moves, merges, reservations, replication, early, logs; or play another plan: bank.
     #[arg(long, value_name = "NAME", default_value = "anywhere", conflicts_with_all = ["mutants", "scenario"], value_parser = ground)]
     pub ground: quorate_sim::Ground,
     /// Let faults come for so many simulated seconds, rather than for as long as the seed draws.

@@ -31,6 +31,10 @@ pub const UNFLUSHED_BYTES_MAX: u64 = 4 * FLUSH_BYTES;
 /// Bytes of applied and flushed entries that stay in the log for followers that lag a little.
 pub const LOG_KEEP_BYTES: u64 = 8 << 20;
 
+/// Bytes of committed entries that a replica applies at one time, if they are not one entry, before its node sees to others: some milliseconds. Who catches up from the
+/// log would hold up all shards of its node otherwise.
+pub const APPLY_BYTES: u64 = 256 << 10;
+
 /// The part of [`LOG_HOLD_BYTES`] that stays in the log for a follower that is connected and lags; beyond it, it gets a snapshot.
 pub const LOG_LAG_PART: u64 = 4;
 
@@ -187,6 +191,9 @@ pub const GUEST_IDLE: Duration = Duration::from_secs(30);
 
 /// Between two looks whether shards should live elsewhere.
 pub const PLACE_LOOK: Duration = Duration::from_millis(200);
+
+/// Between two moves for no other reason than that nodes should have as many replicas: nobody waits for them, and clients notice each.
+pub const BALANCE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A node that was silent for this long is made up for: longer than a restart of the machine takes, since it means copying all that it had.
 pub const EVICT_AFTER: Duration = Duration::from_secs(300);

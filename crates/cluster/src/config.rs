@@ -210,6 +210,8 @@ pub enum Sabotage {
     AckAtMajority,
     /// Answer strict reads without what clients were told early.
     ReadUntold,
+    /// Say as consensus' own index of a read what clients were told early.
+    TellAsCommitted,
     /// Tell clients early however much waits for a majority.
     TellUnbounded,
     /// Tell clients early of what is not on the leader's disk yet.
@@ -243,6 +245,8 @@ pub struct NodeConfig {
     pub zone: String,
     /// A node that was not heard from for this long has its placed replicas made up for on others; [`crate::bounds::EVICT_AFTER`].
     pub evict_after: Duration,
+    /// Between two moves for no other reason than that nodes should have as many replicas; [`crate::bounds::BALANCE_PAUSE`].
+    pub balance_pause: Duration,
     /// Patience.
     pub timing: Timing,
     /// How far any node's wall clock may be from true time, as the operator vouches for. Nobody has said if there is none: then no writer can wait for
@@ -259,6 +263,8 @@ pub struct NodeConfig {
     pub log_hold_bytes: u64,
     /// Bytes of commands in one entry, if they are not one command; [`quorate_kv::limits::BATCH_BYTES_MAX`], or less where the log's records are smaller.
     pub batch_bytes: usize,
+    /// Bytes of committed entries that are applied at one time, if they are not one entry; see [`crate::bounds::APPLY_BYTES`].
+    pub apply_bytes: u64,
     /// Bytes of rows in one chunk of a snapshot; see [`crate::bounds::CHUNK_BYTES`].
     pub chunk_bytes: usize,
     /// Bytes of keys and values beyond which a shard of a ranged keyspace is split; see [`crate::bounds::SPLIT_BYTES`]. [`u64::MAX`] is never.

@@ -32,6 +32,8 @@ pub enum Input {
         /// The wall clock, to be written into entries.
         wall: WallMs,
     },
+    /// Nothing has happened, and there is time for what is unfinished ([`Outputs::unfinished`]).
+    GoOn,
     /// A peer's message arrived.
     Peer {
         /// The node at the other end of the connection.
@@ -357,6 +359,8 @@ pub struct Outputs {
     pub losses: Option<Arc<Losses>>,
     /// The levels, when they may have changed.
     pub levels: Option<Arc<Levels>>,
+    /// There is more to do than was done at one time: drain again as soon as what has arrived meanwhile was taken, or hand in [`Input::GoOn`].
+    pub unfinished: bool,
     /// To whom leaderships are offered, because this node's disk is far slower than theirs.
     pub too_slow: Vec<(ShardId, NodeId)>,
     /// The replica's state contradicts itself or its peers: stop the process and say this.

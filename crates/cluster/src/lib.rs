@@ -65,6 +65,7 @@ pub use input::{
 };
 pub use looking::{Observation, Observed};
 pub use node::{FIRST_SHARDS, Node};
+pub use placing::turn_of;
 pub use recall::Sighting;
-pub use replica::{AtRisk, membership_hash, turn_of};
+pub use replica::{AtRisk, membership_hash};
 pub use wire::{Answer, EntryCopy, PeerBody, PeerMessage};

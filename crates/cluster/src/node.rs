@@ -121,8 +121,12 @@ pub struct Node {
     retaining: Retaining,
     outposts: Outposts,
     sayings: Sayings,
-    /// Where nothing is to live elsewhere.
-    placed_well: Option<Landmarks>,
+    /// Replicas that had more to apply than is applied at one time.
+    unfinished: BTreeSet<ShardId>,
+    /// Where nothing is to live elsewhere, or nothing before then.
+    placed_well: Option<(Landmarks, Option<Instant>)>,
+    /// When this node last had a replica moved for no other reason than that nodes should have as many.
+    balanced: Option<Instant>,
     /// Replicas that are to go.
     goodbyes: BTreeMap<ShardId, Goodbye>,
     across: Across,
@@ -240,7 +244,9 @@ impl Node {
             retaining: Retaining::default(),
             outposts: Outposts::default(),
             sayings: Sayings::default(),
+            unfinished: BTreeSet::new(),
             placed_well: None,
+            balanced: None,
             goodbyes: BTreeMap::new(),
             across: Across::new(rng.split(ACROSS_RNG)),
             looking: Looking::new(rng.split(LOOKING_PURPOSE).next_u64()),
@@ -430,6 +436,7 @@ impl Node {
                     self.nursery.flushed(ticket);
                 }
             }
+            Input::GoOn => {}
             Input::Leave => self.each(now, Replica::leave),
             Input::Observed(observed) => self.observed(now, observed),
             Input::Stop => {
@@ -465,9 +472,13 @@ impl Node {
 
     /// Carries out everything that has become possible, and hands out what must happen outside.
     pub fn drain(&mut self, now: Instant) -> Outputs {
+        self.dirty.append(&mut self.unfinished);
         loop {
             for shard in std::mem::take(&mut self.dirty) {
                 self.one(now, shard, Replica::pump);
+                if self.replicas.get(&shard).is_some_and(Replica::is_unfinished) {
+                    self.unfinished.insert(shard);
+                }
             }
             self.dirty.clear();
             self.read_system(now);
@@ -481,6 +492,7 @@ impl Node {
         self.start_flush();
         let shared = &mut self.shared;
         let mut out = std::mem::take(&mut shared.out);
+        out.unfinished = !self.unfinished.is_empty();
         if !shared.records.is_empty() {
             out.persist = Some(Persist { ticket: shared.ticket, records: std::mem::take(&mut shared.records) });
             shared.ticket += 1;
@@ -996,10 +1008,11 @@ fn start_replica(
     let id = ReplicaId(config.node.0);
     let group_config = Config {
         replica: id,
-        turn: replica::turn_of(shard),
+        turn: shard.0,
         election_ticks: config.timing.election_ticks,
         heartbeat_ticks: config.timing.heartbeat_ticks,
         append_bytes_max: APPEND_BYTES_MAX,
+        committed_bytes_max: config.apply_bytes,
         inflight_max: APPENDS_IN_FLIGHT_MAX,
         uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
     };

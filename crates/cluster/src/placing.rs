@@ -5,12 +5,18 @@
 //! for the last two reasons while others are on their way: each is a copy of all rows.
 
 use crate::placement::{Placement, Placements};
-use quorate_env::{NodeId, ShardId};
+use quorate_env::{NodeId, ReplicaId, ShardId};
 use quorate_kv::MemberRefusal;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Shards that may be on their way at one time because nodes go: each is a copy of all rows, to a node that serves others meanwhile.
 const MOVES_MAX: usize = 4;
+
+/// Which of a shard's voters is to lead it, ascending or not.
+#[must_use]
+pub fn turn_of(shard: ShardId, voters: &[ReplicaId]) -> Option<ReplicaId> {
+    quorate_consensus::first(voters, shard.0)
+}
 
 /// What placing goes by.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +91,13 @@ impl Landscape<'_> {
     /// The next shard that is to live elsewhere, and where. `replicas` says how many it should have.
     #[must_use]
     pub fn next(&self, replicas: &dyn Fn(ShardId) -> usize) -> Option<(ShardId, BTreeSet<NodeId>)> {
-        let under_way = self.placements.placed().filter(|(shard, _)| !self.placements.is_settled(*shard)).count();
+        self.needed(replicas).or_else(|| self.balanced())
+    }
+
+    /// The same, as far as something is wrong with where it lives.
+    #[must_use]
+    pub fn needed(&self, replicas: &dyn Fn(ShardId) -> usize) -> Option<(ShardId, BTreeSet<NodeId>)> {
+        let under_way = self.under_way();
         let settled = || self.placements.placed().filter(|(shard, _)| self.placements.is_settled(*shard));
         let full = under_way >= MOVES_MAX;
         let loads = self.loads();
@@ -104,7 +116,7 @@ impl Landscape<'_> {
         if mended.is_some() || under_way > 0 {
             return mended;
         }
-        settled().find_map(|(shard, at)| Some((shard, self.apart(at, &loads)?))).or_else(|| self.balanced(&loads))
+        settled().find_map(|(shard, at)| Some((shard, self.apart(at, &loads)?)))
     }
 
     /// Why a node cannot get what another has, as things are: a shard would come to be in fewer zones, or it has a replica on both, and there is no third.
@@ -169,8 +181,18 @@ impl Landscape<'_> {
         (self.near(&at.wanted, crowded) > 1).then(|| exchanged(&at.wanted, crowded, by))
     }
 
-    /// One replica from the node that has the most to the one that has the least, if that makes them more alike.
-    fn balanced(&self, loads: &BTreeMap<NodeId, usize>) -> Option<(ShardId, BTreeSet<NodeId>)> {
+    fn under_way(&self) -> usize {
+        self.placements.placed().filter(|(shard, _)| !self.placements.is_settled(*shard)).count()
+    }
+
+    /// One replica from the node that has the most to the one that has the least, if that makes them more alike and nothing else is on its way: rather one that is not to lead, since those
+    /// who ask its shard need not wait for another leader then.
+    #[must_use]
+    pub fn balanced(&self) -> Option<(ShardId, BTreeSet<NodeId>)> {
+        if self.under_way() > 0 {
+            return None;
+        }
+        let loads = self.loads();
         let stays =
             |node: &NodeId| self.nodes.contains(node) && !self.dead.contains(node) && self.heir(*node).is_none();
         let alive = || loads.iter().filter(|(node, _)| stays(node));
@@ -180,10 +202,16 @@ impl Landscape<'_> {
             return None;
         }
         let moves = |at: &Placement| at.wanted.contains(most) && !at.wanted.contains(least);
-        self.placements.placed().filter(|(_, at)| moves(at)).find_map(|(shard, at)| {
+        let candidates = self.placements.placed().filter(|(_, at)| moves(at)).filter_map(|(shard, at)| {
             let wanted = exchanged(&at.wanted, *most, *least);
-            (self.zones(&wanted) >= self.zones(&at.wanted)).then_some((shard, wanted))
-        })
+            (self.zones(&wanted) >= self.zones(&at.wanted)).then_some((shard, at, wanted))
+        });
+        let is_to_lead = |shard: ShardId, at: &Placement| {
+            let voters: Vec<ReplicaId> = at.wanted.iter().map(|node| ReplicaId(node.0)).collect();
+            turn_of(shard, &voters) == Some(ReplicaId(most.0))
+        };
+        let (shard, _, wanted) = candidates.min_by_key(|(shard, at, _)| (is_to_lead(*shard, at), *shard))?;
+        Some((shard, wanted))
     }
 }
 
@@ -271,6 +299,15 @@ mod tests {
         assert_eq!(loads(&mut rows, &[1, 2, 3]), [8, 8, 8]);
         let moves = settle(&mut rows, &[1, 2, 3, 4], &[], 3);
         assert_eq!((loads(&mut rows, &[1, 2, 3, 4]), moves), (vec![6; 4], 6), "no more than must");
+        let (nodes, none, placements) = (set(&[1, 2, 3, 4, 5]), BTreeSet::new(), rows.read());
+        let landscape = Landscape { nodes: &nodes, dead: &none, placements: &placements };
+        assert_eq!(landscape.needed(&|_| 3), None, "nothing is wrong, and nobody waits for what is to move");
+        let (shard, wanted) = landscape.balanced().expect("the fifth has none");
+        let from = placements.of(shard).expect("placed").wanted.difference(&wanted).next().copied().expect("one goes");
+        let voters = |nodes: &BTreeSet<NodeId>| nodes.iter().map(|node| ReplicaId(node.0)).collect::<Vec<_>>();
+        let leader = turn_of(shard, &voters(&placements.of(shard).expect("placed").wanted));
+        assert_ne!(leader, Some(ReplicaId(from.0)), "its leader stays");
+        assert!(landscape.needed(&|_| 4).is_some(), "they have too few");
         settle(&mut rows, &[1, 2, 4], &[], 3);
         assert_eq!(loads(&mut rows, &[1, 2, 4]), [8, 8, 8]);
         settle(&mut rows, &[1], &[], 3);

@@ -47,7 +47,6 @@ use looking::Closing;
 pub(crate) use looking::Glance;
 pub(crate) use moving::Left;
 use moving::Moving;
-pub use preferring::turn_of;
 use quorate_consensus::{
     Entry, EntryKind, Group, Membership, Message, MessageKind, Ready, Role, Snapshot, SnapshotPoint,
 };
@@ -208,6 +207,8 @@ pub(crate) struct Replica {
     leader_changes: u64,
     /// Writes wait until the store has been flushed.
     held_back: bool,
+    /// It had more to apply than is applied at one time.
+    unfinished: bool,
     /// Writes wait for a replica that is being brought up.
     waits_for_newcomer: bool,
     fatal: Option<String>,
@@ -270,6 +271,7 @@ impl Replica {
             seen,
             leader_changes: u64::from(seen.2.is_some()),
             held_back: false,
+            unfinished: false,
             waits_for_newcomer: false,
             fatal: None,
             lost: None,
@@ -637,13 +639,14 @@ impl Replica {
         cx.out.watch.push((key, output));
     }
 
-    // ---- the pump: carries out everything that has become possible
+    // ---- the pump: carries out everything that has become possible, or as much of it as is done at one time
 
     pub fn pump(&mut self, cx: &mut Context<'_>) {
         if let Some(Sabotage::Machine(flaw)) = cx.config.sabotage {
             self.machine.plant(flaw);
         }
         self.held_back = cx.store.memory_bytes() >= cx.config.unflushed_bytes_max;
+        let mut applied = 0;
         loop {
             self.notice_leadership(cx);
             self.waits_for_newcomer = self.must_wait_for_newcomer(cx);
@@ -653,8 +656,11 @@ impl Replica {
             self.confirm_blindly(cx.config.sabotage);
             self.reads.start(cx.now, &mut self.group);
             let mut progressed = false;
-            while let Some(ready) = self.group.ready() {
+            while applied < cx.config.apply_bytes
+                && let Some(ready) = self.group.ready()
+            {
                 progressed = true;
+                applied += ready.committed.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
                 self.handle_ready(ready, cx);
             }
             if self.incoming.as_ref().is_some_and(|incoming| incoming.import.is_done()) {
@@ -669,11 +675,17 @@ impl Replica {
                 break;
             }
         }
+        self.unfinished = applied >= cx.config.apply_bytes && self.group.has_ready();
         self.wake_if_busy(cx);
         if let Some(why) = self.fatal.take() {
             cx.out.lost = cx.out.lost.or(self.lost);
             cx.out.fatal.get_or_insert(format!("{} of {}: {why}", self.id, self.shard));
         }
+    }
+
+    /// Whether it had more to apply than is applied at one time: it is to be pumped again when others had their turn.
+    pub fn is_unfinished(&self) -> bool {
+        self.unfinished
     }
 
     fn notice_leadership(&mut self, cx: &mut Context<'_>) {
@@ -976,6 +988,9 @@ impl Replica {
     fn send_raft(&mut self, messages: Vec<Message>, cx: &mut Context<'_>) {
         let told = self.told_up_to(cx);
         for mut message in messages {
+            if message.kind == MessageKind::ReadIndexResponse && cx.sabotaged(Sabotage::TellAsCommitted) {
+                message.index = message.index.max(told);
+            }
             if message.kind == MessageKind::ReadIndexResponse && told > message.index {
                 message.entries.iter_mut().for_each(|asked| asked.data = reads::not_before(&asked.data, told).into());
             }

@@ -17,6 +17,8 @@ pub struct Config {
     pub append_bytes_max: u64,
     /// Append messages in flight to one follower.
     pub inflight_max: usize,
+    /// Bytes of committed entries that are handed out at one time, if they are not one entry.
+    pub committed_bytes_max: u64,
     /// Bytes of proposals not yet committed; beyond it proposals are dropped.
     pub uncommitted_bytes_max: u64,
 }

@@ -110,6 +110,7 @@ impl Group {
             max_inflight_msgs: config.inflight_max,
             check_quorum: true,
             pre_vote: true,
+            max_committed_size_per_ready: config.committed_bytes_max,
             max_uncommitted_size: config.uncommitted_bytes_max,
             ..Default::default()
         };
@@ -238,9 +239,15 @@ impl Group {
         self.node.raft.prs().get(to.0).is_some_and(|progress| progress.state == ProgressState::Snapshot)
     }
 
+    /// Whether there are obligations.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        self.node.has_ready()
+    }
+
     /// The next obligations, or `None`. See [`Ready`].
     pub fn ready(&mut self) -> Option<Ready> {
-        if !self.node.has_ready() {
+        if !self.has_ready() {
             return None;
         }
         let mut rd = self.node.ready();
@@ -369,7 +376,7 @@ impl Group {
             Role::Follower => self.leader().is_some(),
             Role::PreCandidate | Role::Candidate => false,
         };
-        whole && settled && self.installing.is_none() && !self.node.has_ready()
+        whole && settled && self.installing.is_none() && !self.has_ready()
     }
 
     /// Time goes on after a while in which there were no ticks: who follows begins to wait anew, and who leads says so.

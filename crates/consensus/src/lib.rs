@@ -26,4 +26,4 @@ pub use group::{Group, ProposeError, Ready, Role, StepError};
 pub use log::{Restored, SnapshotPoint};
 pub use membership::{Membership, MembershipChange, Step};
 pub use message::{Entry, EntryKind, HardState, Message, MessageKind, Snapshot};
-pub use patience::ticks_until_missed;
+pub use patience::{first, ticks_until_missed};

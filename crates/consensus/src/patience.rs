@@ -5,7 +5,7 @@
 //! little later; and whoever only asks *whether* it would be elected asks again soon, since that costs nobody anything.
 
 use crate::Role;
-use quorate_env::{ReplicaId, Term};
+use quorate_env::{ReplicaId, Rng, Term};
 
 /// Ticks between two replicas' waits: longer than an election takes on a disk that is well.
 const GAP_TICKS: u32 = 4;
@@ -18,13 +18,21 @@ pub fn ticks_max(election_ticks: u32) -> u32 {
     2 * election_ticks + GAP_TICKS * PLACES
 }
 
-/// The place of `own` among `voters` (ascending): after the leader they come in turn, and without one the term says who is first. In each group, by its `turn`, that is
-/// another: of many groups that begin together each voter leads some.
+/// Whose turn it is to lead a group: of many groups, told apart by their `turn`, each voter leads about as many as any other. When one voter takes another's place, it
+/// stays whose turn it was unless that one went or it is the newcomer's (rendezvous hashing: Thaler and Ravishankar, "Using Name-Based Mappings to
+/// Increase Hit Rates", 1998).
+#[must_use]
+pub fn first(voters: &[ReplicaId], turn: u64) -> Option<ReplicaId> {
+    let weight = |voter: &ReplicaId| Rng::new(turn).split(voter.0).next_u64();
+    voters.iter().copied().max_by_key(weight)
+}
+
+/// The place of `own` among `voters` (ascending): after the leader they come in a ring, and without one the term says who is first, beginning with whose turn it is.
 pub fn place(own: ReplicaId, voters: &[ReplicaId], leader: Option<ReplicaId>, term: Term, turn: u64) -> u32 {
     let voters_count = voters.len().max(1);
     let at = |id: ReplicaId| voters.iter().position(|voter| *voter == id);
-    let first =
-        leader.and_then(at).map_or((term.0.wrapping_add(turn) % voters_count as u64) as usize, |leader| leader + 1);
+    let in_turn = || first(voters, turn).and_then(at).unwrap_or(0) + (term.0 % voters_count as u64) as usize;
+    let first = leader.and_then(at).map_or_else(in_turn, |leader| leader + 1);
     let place = at(own).map_or(0, |own| (own + 2 * voters_count - first % voters_count) % voters_count);
     (place as u32).min(PLACES - 1)
 }
@@ -54,6 +62,7 @@ pub fn ticks_after_loss(place: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
 
     const VOTERS: [ReplicaId; 3] = [ReplicaId(2), ReplicaId(5), ReplicaId(7)];
 
@@ -61,13 +70,47 @@ mod tests {
         VOTERS.map(|own| place(own, &VOTERS, leader, Term(term), 0))
     }
 
+    fn rotated(places: [u32; 3], by: u32) -> [u32; 3] {
+        places.map(|place| (place + 3 - by) % 3)
+    }
+
+    #[test]
+    fn every_voter_leads_about_as_many_as_any_other() {
+        // All of them, and every third, as those are that are placed on the same nodes.
+        for (step, least) in [(1, 80), (3, 24)] {
+            let mut led: BTreeMap<ReplicaId, u32> = BTreeMap::new();
+            for group in (100..400).step_by(step) {
+                *led.entry(first(&VOTERS, group).expect("a voter")).or_default() += 1;
+            }
+            assert!(led.len() == 3 && led.values().all(|count| *count >= least), "{led:?}");
+        }
+        assert_eq!(first(&[], 7), None);
+    }
+
+    #[test]
+    fn another_leads_only_if_who_led_has_gone_or_the_newcomer_is_to() {
+        let with = [ReplicaId(2), ReplicaId(5), ReplicaId(9)];
+        let newcomers = (0..300).filter(|group| {
+            let (before, after) = (first(&VOTERS, *group), first(&with, *group));
+            assert!(before == after || before == Some(ReplicaId(7)) || after == Some(ReplicaId(9)), "{group}");
+            after == Some(ReplicaId(9))
+        });
+        assert!((80..=120).contains(&newcomers.count()));
+    }
+
     #[test]
     fn no_two_voters_have_the_same_place() {
         assert_eq!(places(Some(ReplicaId(2)), 4), [2, 0, 1], "the leader comes last");
         assert_eq!(places(Some(ReplicaId(7)), 4), [0, 1, 2]);
-        assert_eq!([0, 1, 2, 3].map(|term| places(None, term)), [[0, 1, 2], [2, 0, 1], [1, 2, 0], [0, 1, 2]]);
-        assert_eq!(places(Some(ReplicaId(9)), 1), [2, 0, 1], "a leader that is no voter any more");
-        assert_eq!(VOTERS.map(|own| place(own, &VOTERS, None, Term(1), 4)), places(None, 5), "groups differ");
+        let begin = places(None, 0);
+        assert_eq!([1, 2, 3].map(|term| places(None, term)), [rotated(begin, 1), rotated(begin, 2), begin]);
+        assert_eq!(places(Some(ReplicaId(9)), 1), places(None, 1), "a leader that is no voter any more");
+        let firsts: BTreeSet<_> = (0..20).filter_map(|turn| first(&VOTERS, turn)).collect();
+        assert_eq!(firsts.len(), 3, "groups differ");
+        for turn in 0..20 {
+            let at_first = VOTERS.iter().find(|own| place(**own, &VOTERS, None, Term(0), turn) == 0);
+            assert_eq!(at_first.copied(), first(&VOTERS, turn), "whose turn it is asks first");
+        }
         assert_eq!(place(ReplicaId(3), &VOTERS, None, Term(1), 0), 0, "no voter, so it never asks");
         assert_eq!(place(ReplicaId(3), &[], None, Term(1), 0), 0);
     }

@@ -101,6 +101,7 @@ fn config(replica: u64) -> Config {
         heartbeat_ticks: 2,
         append_bytes_max: 1 << 20,
         inflight_max: 64,
+        committed_bytes_max: 64 << 10,
         uncommitted_bytes_max: 1 << 20,
     }
 }
@@ -486,4 +487,30 @@ fn a_term_that_only_the_rows_know_is_written_before_anything_is_promised_in_it()
     let ready = group.ready().expect("it answers");
     assert_eq!(ready.hard_state.map(|hard_state| (hard_state.term, hard_state.vote)), Some((Term(4), ReplicaId(0))));
     assert!(ready.messages.is_empty() && !ready.messages_after_persist.is_empty());
+}
+
+#[test]
+fn what_is_committed_is_handed_out_bit_by_bit() {
+    let membership = Membership::of_voters([ReplicaId(1)]);
+    let mut group = Group::new(&config(1), &Restored { membership, ..Restored::default() });
+    group.campaign();
+    let mut turns = Vec::new();
+    let mut carry_out = |group: &mut Group| {
+        while let Some(ready) = group.ready() {
+            group.persisted(ready.number);
+            let bytes: usize = ready.committed.iter().map(|entry| entry.data.len()).sum();
+            if let Some(last) = ready.committed.last() {
+                group.applied(SnapshotPoint { index: last.index, term: last.term });
+                turns.push(bytes);
+            }
+        }
+    };
+    carry_out(&mut group);
+    for size in [20 << 10, 20 << 10, 20 << 10, 20 << 10, 100 << 10, 1] {
+        group.propose(vec![7; size]).expect("it leads");
+    }
+    carry_out(&mut group);
+    let (most, sum) = (config(1).committed_bytes_max as usize, turns.iter().sum::<usize>());
+    assert!(turns.iter().all(|bytes| *bytes <= most || *bytes == 100 << 10), "{turns:?}");
+    assert!(turns.len() > 3 && sum == (180 << 10) + 1, "{turns:?}");
 }

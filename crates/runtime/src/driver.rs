@@ -175,6 +175,7 @@ impl Runtime {
             timing: options.timing,
             zone: options.zone.clone(),
             evict_after: options.evict_after,
+            balance_pause: bounds::BALANCE_PAUSE,
             clock_bound: options.clock_bound,
             flush_bytes: bounds::FLUSH_BYTES,
             split_bytes: options.split_bytes,
@@ -185,6 +186,7 @@ impl Runtime {
             log_keep_bytes: bounds::LOG_KEEP_BYTES,
             log_hold_bytes: bounds::LOG_HOLD_BYTES,
             batch_bytes: limits::BATCH_BYTES_MAX,
+            apply_bytes: bounds::APPLY_BYTES,
             chunk_bytes: bounds::CHUNK_BYTES,
             known: options.known.iter().map(|member| member.id).collect(),
             sabotage: None,
@@ -387,6 +389,7 @@ impl Lane {
         let mut next_tick = self.clock.now();
         // Set when the node is told to stop: when it does so at the latest.
         let mut leaves: Option<quorate_env::Instant> = None;
+        let mut unfinished = false;
         loop {
             let now = self.clock.now();
             if now >= next_tick {
@@ -401,7 +404,8 @@ impl Lane {
                 // missed is not made up for: nobody must be taken for silent who was not listened to.
                 next_tick = (next_tick + self.tick).max(now + self.tick / 2);
             }
-            let first = match self.inputs.recv_timeout(next_tick.since(now)) {
+            let patience = if unfinished { Duration::ZERO } else { next_tick.since(now) };
+            let first = match self.inputs.recv_timeout(patience) {
                 Ok(input) => Some(input),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -420,6 +424,7 @@ impl Lane {
                 self.node.step(now, Input::Leave);
             }
             let outputs = self.node.drain(self.clock.now());
+            unfinished = outputs.unfinished;
             self.look();
             self.carry_out(outputs);
             if leaves.is_some_and(|latest| now >= latest || self.node.may_stop(now)) {

@@ -70,6 +70,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a read on the side takes, at most, in microseconds.
 const LOOK_US_MAX: u64 = 3_000;
 
+/// How long a node is busy with others until it goes on with what was left undone, at most, in microseconds.
+const TURN_US_MAX: u64 = 2_000;
+
 /// A client gives up by itself after this long: its node may be paused.
 const CLIENT_PATIENCE_US: u64 = 6_000_000;
 
@@ -109,6 +112,10 @@ enum Event {
         observation: Box<Observation>,
     },
     FlushedLate {
+        node: usize,
+        life: u64,
+    },
+    GoOn {
         node: usize,
         life: u64,
     },
@@ -331,6 +338,7 @@ struct World<'a> {
     watch_rng: Rng,
     /// How long reads on the side take.
     look_rng: Rng,
+    turn_rng: Rng,
     rot_rng: Rng,
     releases: releases::Releases,
     wounds: Wounds,
@@ -422,6 +430,7 @@ impl World<'_> {
             disk_rng: root.split(5),
             watch_rng: root.split(6),
             look_rng: root.split(67),
+            turn_rng: root.split(131),
             rot_rng: root.split(9),
             releases: releases::Releases::new(root.split(63)),
             wounds: Wounds::new(root.split(15)),
@@ -620,6 +629,11 @@ impl World<'_> {
                     job.compact().map_err(|e| Violation { rule: "the store flushes", detail: e.to_string() })?;
                 }
             }
+            Event::GoOn { node, life } => {
+                if self.nodes[node].life == life {
+                    self.feed(node, Input::GoOn)?;
+                }
+            }
             Event::FlushedLate { node, life } => {
                 if self.nodes[node].life == life
                     && let Some(job) = self.nodes[node].flushing_late.take()
@@ -727,6 +741,7 @@ impl World<'_> {
                 .and_then(|bank| bank.zones)
                 .map_or_else(String::new, |zones| format!("z{}", node as u64 % zones)),
             evict_after: quorate_cluster::bounds::EVICT_AFTER,
+            balance_pause: Duration::from_millis(self.plan.balance_pause_ms),
             clock_bound: self.plan.clock_bound_ms().map(Duration::from_millis),
             timing: Timing {
                 prefer_ticks: self.plan.prefer_ticks,
@@ -738,6 +753,7 @@ impl World<'_> {
             log_keep_bytes: self.plan.log_keep_bytes,
             log_hold_bytes: self.plan.log_hold_bytes,
             batch_bytes: BATCH_BYTES,
+            apply_bytes: self.plan.apply_bytes,
             chunk_bytes: self.plan.chunk_bytes,
             split_bytes: self.plan.split_bytes,
             split_load: self.plan.split_load,
@@ -985,6 +1001,11 @@ impl World<'_> {
         for observation in outputs.observations {
             let (life, wait) = (self.nodes[node].life, self.look_rng.between(1, LOOK_US_MAX));
             self.after(wait, Event::Observed { node, life, observation: Box::new(observation) });
+        }
+        if outputs.unfinished {
+            self.mark("applied bit by bit");
+            let (life, wait) = (self.nodes[node].life, self.turn_rng.between(1, TURN_US_MAX));
+            self.after(wait, Event::GoOn { node, life });
         }
         if let Some(task) = outputs.flush {
             let (low, high) = self.plan.flush_us;

@@ -49,6 +49,8 @@ pub(crate) struct Plan {
     pub lease_per_mille: u64,
     pub flush_bytes: u64,
     pub unflushed_bytes_max: u64,
+    /// Bytes of entries that a replica applies at one time.
+    pub apply_bytes: u64,
     pub log_keep_bytes: u64,
     pub log_hold_bytes: u64,
     pub chunk_bytes: usize,
@@ -56,6 +58,8 @@ pub(crate) struct Plan {
     pub split_bytes: u64,
     /// After how many ticks leaders offer their places to those who are to have them.
     pub prefer_ticks: u32,
+    /// Between two moves that only balance.
+    pub balance_pause_ms: u64,
     /// After how many idle ticks groups sleep.
     pub sleep_ticks: u32,
     /// What a shard's leader may have to do.
@@ -193,11 +197,13 @@ impl Plan {
             lease_per_mille: 0,
             flush_bytes: 64 << 10,
             unflushed_bytes_max: 256 << 10,
+            apply_bytes: bounds::APPLY_BYTES,
             log_keep_bytes: 16 << 10,
             log_hold_bytes: bounds::LOG_HOLD_BYTES,
             chunk_bytes: 16 << 10,
             split_bytes: u64::MAX,
             prefer_ticks: Timing::default().prefer_ticks,
+            balance_pause_ms: 0,
             sleep_ticks: Timing::default().sleep_ticks,
             split_load: SplitLoad::NEVER,
             merges: Merges::NEVER,
@@ -325,6 +331,8 @@ impl Plan {
                     plan.faults.retain(|fault, _| !fault.needs_twin());
                     (plan.rot_per_mille, plan.damage_per_mille, plan.promise_rot_per_mille) = (0, 0, 0);
                     plan.churn_every_us = None;
+                    // Who goes may be needed again when another forgets in a crash that it went.
+                    plan.faults.insert(Fault::Crash, Rng::new(seed).split(134).between(second / 2, second));
                 } else if moves.chance(500) {
                     plan.churn_every_us = Some(moves.between(second, 4 * second));
                 }
@@ -538,11 +546,13 @@ impl Plan {
             lease_per_mille: 0,
             flush_bytes: rng.between(4 << 10, 128 << 10),
             unflushed_bytes_max: 0,
+            apply_bytes: bounds::APPLY_BYTES,
             log_keep_bytes: rng.between(0, 16 << 10),
             log_hold_bytes: bounds::LOG_HOLD_BYTES,
             chunk_bytes: rng.between(256, 16 << 10) as usize,
             split_bytes: u64::MAX,
             prefer_ticks: Rng::new(seed).split(86).between(20, 200) as u32,
+            balance_pause_ms: 0,
             sleep_ticks: Rng::new(seed).split(85).between(2, 40) as u32,
             split_load: SplitLoad::NEVER,
             merges: Merges::NEVER,
@@ -551,6 +561,14 @@ impl Plan {
             logs: None,
         };
         // Drawn apart, so that older seeds stay what they were.
+        let mut apply_rng = Rng::new(seed).split(132);
+        if apply_rng.chance(500) {
+            plan.apply_bytes = apply_rng.between(1, 4 << 10);
+        }
+        let mut balance_rng = Rng::new(seed).split(133);
+        if balance_rng.chance(250) {
+            plan.balance_pause_ms = balance_rng.between(1, bounds::BALANCE_PAUSE.as_millis() as u64);
+        }
         plan.unflushed_bytes_max = plan.flush_bytes * Rng::new(seed).split(7).between(1, 4);
         let mut hold_rng = Rng::new(seed).split(41);
         if hold_rng.chance(500) {

@@ -288,11 +288,13 @@ pub const PLANTED: &[Planted] = &[
         .on(Ground::Transactions),
     bug("ignore-tokens", "a read takes no notice of what its client saw before", Node(Sabotage::IgnoreTokens))
         .on(Ground::Transactions),
-    bug("fresh-for-ever", "what was once confirmed is taken for fresh", Node(Sabotage::FreshForEver)).on(Ground::Moves),
+    bug("fresh-for-ever", "what was once confirmed is taken for fresh", Node(Sabotage::FreshForEver)).on(Ground::Early),
     // What writers wait for.
     bug("ack-at-majority", "all voters are said to have what a majority has", Node(Sabotage::AckAtMajority))
         .on(Ground::Replication),
     bug("read-untold", "who reads strictly does not wait for what others were told early", Node(Sabotage::ReadUntold))
+        .on(Ground::Early),
+    bug("tell-as-committed", "consensus takes what clients were told for committed", Node(Sabotage::TellAsCommitted))
         .on(Ground::Early),
     bug("tell-unbounded", "clients are told early however much waits for a majority", Node(Sabotage::TellUnbounded))
         .on(Ground::Early),

@@ -54,6 +54,7 @@ pub const MARKS: &[&str] = &[
     "wall clock jump",
     "clog",
     "stutter",
+    "applied bit by bit",
     "frozen clock",
     "clock at a wrong speed",
     "clock at double speed",

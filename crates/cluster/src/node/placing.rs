@@ -158,7 +158,10 @@ impl Node {
         let mut dead = system.silent(&nodes, &self.shared.context(now));
         dead.extend(placements.drained());
         let landmarks = Landmarks { rows: self.system.revision(), nodes, dead };
-        if self.placed_well.as_ref() == Some(&landmarks) {
+        if let Some((seen, again)) = &self.placed_well
+            && *seen == landmarks
+            && again.is_none_or(|again| now < again)
+        {
             return;
         }
         let keyspaces = self.system.keyspaces.made();
@@ -169,10 +172,20 @@ impl Node {
             })
             .collect();
         let landscape = Landscape { nodes: &landmarks.nodes, dead: &landmarks.dead, placements: &placements };
-        let next = landscape.next(&|shard| replicas.get(&shard).copied().unwrap_or(1));
-        match next.and_then(|(shard, wanted)| placements.place(shard, wanted)) {
-            Some(txn) => self.one(now, FIRST_SHARDS[0], |system, cx| system.place(txn, cx)),
-            None => self.placed_well = Some(landmarks),
+        let needed = landscape.needed(&|shard| replicas.get(&shard).copied().unwrap_or(1));
+        let balances = needed.is_none();
+        let rests =
+            self.balanced.map(|when| when + self.shared.config.balance_pause).filter(|end| balances && now < *end);
+        if rests.is_some() {
+            self.placed_well = Some((landmarks, rests));
+            return;
         }
+        let next = needed.or_else(|| landscape.balanced());
+        let Some(txn) = next.and_then(|(shard, wanted)| placements.place(shard, wanted)) else {
+            self.placed_well = Some((landmarks, None));
+            return;
+        };
+        self.balanced = if balances { Some(now) } else { self.balanced };
+        self.one(now, FIRST_SHARDS[0], |system, cx| system.place(txn, cx));
     }
 }

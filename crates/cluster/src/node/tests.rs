@@ -25,6 +25,7 @@ fn fresh() -> Node {
         level: Level::LATEST,
         zone: String::new(),
         evict_after: Duration::from_secs(300),
+        balance_pause: crate::bounds::BALANCE_PAUSE,
         clock_bound: None,
         timing: Timing::default(),
         flush_bytes: 1 << 20,
@@ -36,6 +37,7 @@ fn fresh() -> Node {
         merges: crate::Merges::NEVER,
         early_entries: crate::bounds::EARLY_ENTRIES_MAX,
         batch_bytes: 1 << 20,
+        apply_bytes: 1 << 20,
         chunk_bytes: 1 << 10,
         sabotage: None,
     };

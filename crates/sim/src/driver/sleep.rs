@@ -4,7 +4,7 @@ use super::{Step, World, id_of};
 use crate::history::demand;
 use quorate_cluster::{Inspection, Timing, turn_of};
 use quorate_consensus::{Role, ticks_until_missed};
-use quorate_env::{NodeId, ShardId};
+use quorate_env::{NodeId, ReplicaId, ShardId};
 use std::collections::BTreeMap;
 
 /// Ticks of a node's own clock in which it may not notice a silence, beside those that it waits for.
@@ -66,7 +66,8 @@ impl World<'_> {
     pub(super) fn judge_leaders(&self) -> Step {
         let Some(placements) = self.latest_placements() else { return Ok(()) };
         for (shard, at) in placements.placed() {
-            let first = at.wanted.iter().nth((turn_of(shard) % at.wanted.len().max(1) as u64) as usize).copied();
+            let voters: Vec<ReplicaId> = at.wanted.iter().map(|node| ReplicaId(node.0)).collect();
+            let first = turn_of(shard, &voters).map(|voter| NodeId(voter.0));
             let Some((leader, _, since)) = self.sleep.led.get(&shard).copied() else { continue };
             let right = first == Some(id_of(leader)) || since + GIVEN_WAY_US > self.now;
             demand(right, "voters take turns at leading", || {

@@ -87,6 +87,7 @@ pub(super) fn plan(seed: u64, storm_us: Option<u64>) -> Plan {
         // All shards of a node are flushed together.
         flush_bytes: 256 << 10,
         unflushed_bytes_max: 1 << 20,
+        apply_bytes: Rng::new(seed).split(132).between(1, 4 << 10),
         calm_us: CALM_US + if bank.locks_per_mille > 0 { super::LOCKS_CALM_US } else { 0 },
         bank: Some(bank),
         ..Plan::quiet(5, 3)

@@ -274,6 +274,9 @@ impl World {
                 }
             }
         }
+        if outputs.unfinished {
+            self.tell(node, Input::GoOn);
+        }
         let mut by_peer: BTreeMap<NodeId, Vec<PeerMessage>> = BTreeMap::new();
         outputs.messages.into_iter().for_each(|(to, message)| by_peer.entry(to).or_default().push(message));
         for (to, messages) in by_peer {
@@ -302,6 +305,7 @@ fn boot(node: NodeId, members: &[BootMember], evict_after: Duration) -> Node {
         level: Level::LATEST,
         zone: String::new(),
         evict_after,
+        balance_pause: bounds::BALANCE_PAUSE,
         clock_bound: None,
         timing: Timing::default(),
         flush_bytes: bounds::FLUSH_BYTES,
@@ -309,6 +313,7 @@ fn boot(node: NodeId, members: &[BootMember], evict_after: Duration) -> Node {
         log_keep_bytes: bounds::LOG_KEEP_BYTES,
         log_hold_bytes: bounds::LOG_HOLD_BYTES,
         batch_bytes: quorate_kv::limits::BATCH_BYTES_MAX,
+        apply_bytes: bounds::APPLY_BYTES,
         chunk_bytes: bounds::CHUNK_BYTES,
         split_bytes: u64::MAX,
         split_load: SplitLoad::NEVER,

@@ -31,6 +31,7 @@ fn restored(place: usize, disk: &Restored) -> Group {
         heartbeat_ticks: HEARTBEAT_TICKS,
         append_bytes_max: 1 << 20,
         inflight_max: 64,
+        committed_bytes_max: 64 << 10,
         uncommitted_bytes_max: 1 << 20,
     };
     Group::new(&config, disk)
