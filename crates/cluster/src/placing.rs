@@ -1,7 +1,7 @@
 //! Where shards should live: pure functions of the members, their zones, and where shards live now.
 //!
 //! What is wrong is put right in this order: replicas on nodes that go or are dead are replaced, and those on nodes whose places another is to take; who has too few gets more, who has too many fewer; replicas that
-//! would fail together are put apart; and in the end each node has about as many as any other. One replica of a shard moves at a time, and none
+//! would fail together are put apart; and in the end, which nobody waits for, each node has about as many as any other. One replica of a shard moves at a time, and none
 //! for the last two reasons while others are on their way: each is a copy of all rows.
 
 use crate::placement::{Placement, Placements};
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Shards that may be on their way at one time because nodes go: each is a copy of all rows, to a node that serves others meanwhile.
 const MOVES_MAX: usize = 4;
 
-/// Which of a shard's voters is to lead it, ascending or not.
+/// Which of a shard's voters is to lead it.
 #[must_use]
 pub fn turn_of(shard: ShardId, voters: &[ReplicaId]) -> Option<ReplicaId> {
     quorate_consensus::first(voters, shard.0)
@@ -88,13 +88,7 @@ impl Landscape<'_> {
         shards.into_iter().map(&mut place).collect()
     }
 
-    /// The next shard that is to live elsewhere, and where. `replicas` says how many it should have.
-    #[must_use]
-    pub fn next(&self, replicas: &dyn Fn(ShardId) -> usize) -> Option<(ShardId, BTreeSet<NodeId>)> {
-        self.needed(replicas).or_else(|| self.balanced())
-    }
-
-    /// The same, as far as something is wrong with where it lives.
+    /// The next shard with whose place something is wrong, and where it is to live. `replicas` says how many it should have.
     #[must_use]
     pub fn needed(&self, replicas: &dyn Fn(ShardId) -> usize) -> Option<(ShardId, BTreeSet<NodeId>)> {
         let under_way = self.under_way();
@@ -185,8 +179,8 @@ impl Landscape<'_> {
         self.placements.placed().filter(|(shard, _)| !self.placements.is_settled(*shard)).count()
     }
 
-    /// One replica from the node that has the most to the one that has the least, if that makes them more alike and nothing else is on its way: rather one that is not to lead, since those
-    /// who ask its shard need not wait for another leader then.
+    /// The next shard with which nothing is wrong, and where it is to live: with one replica from the node that has the most to the one that has the least, if that makes them
+    /// more alike and nothing else is on its way. Rather one that is not to lead: then those who ask the shard need not wait for another leader.
     #[must_use]
     pub fn balanced(&self) -> Option<(ShardId, BTreeSet<NodeId>)> {
         if self.under_way() > 0 {
@@ -228,13 +222,17 @@ mod tests {
         nodes.iter().copied().map(NodeId).collect()
     }
 
+    fn next(landscape: &Landscape<'_>, replicas: usize) -> Option<(ShardId, BTreeSet<NodeId>)> {
+        landscape.needed(&|_| replicas).or_else(|| landscape.balanced())
+    }
+
     /// Carries out what is said until nothing more is, and says in how many moves.
     fn settle(rows: &mut Rows, nodes: &[u64], dead: &[u64], replicas: usize) -> usize {
         let (nodes, dead) = (set(nodes), set(dead));
         for moves in 0..1_000 {
             let placements = rows.read();
             let landscape = Landscape { nodes: &nodes, dead: &dead, placements: &placements };
-            let Some((shard, wanted)) = landscape.next(&|_| replicas) else { return moves };
+            let Some((shard, wanted)) = next(&landscape, replicas) else { return moves };
             let (from, to) = (&placements.of(shard).expect("placed").wanted, &wanted);
             assert!(from.symmetric_difference(to).count() <= 2, "one replica moves at a time: {from:?} to {to:?}");
             assert!(!wanted.is_empty());
@@ -271,13 +269,13 @@ mod tests {
         for _ in 0..MOVES_MAX {
             let (none, placements) = (BTreeSet::new(), rows.read());
             let landscape = Landscape { nodes: &nodes, dead: &none, placements: &placements };
-            let (shard, wanted) = landscape.next(&|_| 2).expect("nobody waits for it");
+            let (shard, wanted) = next(&landscape, 2).expect("nobody waits for it");
             assert!(shards[..MOVES_MAX].contains(&shard) && !wanted.contains(&NodeId(9)), "{shard} to {wanted:?}");
             rows.place(shard, &wanted);
         }
         let (none, placements) = (BTreeSet::new(), rows.read());
         let landscape = Landscape { nodes: &nodes, dead: &none, placements: &placements };
-        assert_eq!(landscape.next(&|_| 2), None, "they are on their way");
+        assert_eq!(next(&landscape, 2), None, "they are on their way");
     }
 
     #[test]
@@ -401,7 +399,7 @@ mod tests {
         let (nodes, none) = (set(&[1, 2, 3, 4]), BTreeSet::new());
         let next = |rows: &mut Rows| {
             let placements = rows.read();
-            Landscape { nodes: &nodes, dead: &none, placements: &placements }.next(&|_| 3)
+            next(&Landscape { nodes: &nodes, dead: &none, placements: &placements }, 3)
         };
         let (shard, wanted) = next(&mut rows).expect("there is a node without any");
         rows.place(shard, &wanted);

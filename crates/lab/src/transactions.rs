@@ -1,4 +1,4 @@
-//! What transactions over shards cost, and what a split does to those who work meanwhile: figures for docs/performance.md.
+//! What transactions over shards cost, what it gains where the leader's disk is enough, and what a split does to those who work meanwhile: figures for docs/performance.md.
 
 use crate::failure::Failure;
 use crate::native::Client;
@@ -48,6 +48,10 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
             .await?;
     println!("  two shards   {two}");
     println!("  two to one   {:.2} in the median", two.median.as_secs_f64() / one.median.as_secs_f64());
+    let ask = json!({ "name": "early", "kind": "ranged", "split_at": ["m"], "replication": "leader" });
+    Client::to(&server.endpoints[0]).await?.done("POST", "/v1/keyspaces", &ask).await?;
+    let early = load(args, &server, |n| json!({ "write": [put("early", &format!("a{n:07}"))] })).await?;
+    println!("  one shard, where the leader's disk is enough: {early}");
     split(args, &server).await
 }
 

@@ -174,15 +174,10 @@ impl Node {
         let landscape = Landscape { nodes: &landmarks.nodes, dead: &landmarks.dead, placements: &placements };
         let needed = landscape.needed(&|shard| replicas.get(&shard).copied().unwrap_or(1));
         let balances = needed.is_none();
-        let rests =
-            self.balanced.map(|when| when + self.shared.config.balance_pause).filter(|end| balances && now < *end);
-        if rests.is_some() {
-            self.placed_well = Some((landmarks, rests));
-            return;
-        }
-        let next = needed.or_else(|| landscape.balanced());
+        let rests = self.balanced.map(|when| when + self.shared.config.balance_pause).filter(|end| now < *end);
+        let next = needed.or_else(|| if rests.is_none() { landscape.balanced() } else { None });
         let Some(txn) = next.and_then(|(shard, wanted)| placements.place(shard, wanted)) else {
-            self.placed_well = Some((landmarks, None));
+            self.placed_well = Some((landmarks, rests));
             return;
         };
         self.balanced = if balances { Some(now) } else { self.balanced };

@@ -87,6 +87,8 @@ pub(super) fn plan(seed: u64, storm_us: Option<u64>) -> Plan {
         // All shards of a node are flushed together.
         flush_bytes: 256 << 10,
         unflushed_bytes_max: 1 << 20,
+        // Shorter than the calm in the end, when each shard is to be led by whose turn it is.
+        prefer_ticks: Rng::new(seed).split(86).between(20, 200) as u32,
         apply_bytes: Rng::new(seed).split(132).between(1, 4 << 10),
         calm_us: CALM_US + if bank.locks_per_mille > 0 { super::LOCKS_CALM_US } else { 0 },
         bank: Some(bank),
