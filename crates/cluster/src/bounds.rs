@@ -192,8 +192,9 @@ pub const GUEST_IDLE: Duration = Duration::from_secs(30);
 /// Between two looks whether shards should live elsewhere.
 pub const PLACE_LOOK: Duration = Duration::from_millis(200);
 
-/// Between two moves for no other reason than that nodes should have as many replicas: nobody waits for them, and clients notice each.
-pub const BALANCE_PAUSE: Duration = Duration::from_secs(1);
+/// Between two moves for no other reason than that nodes should have as many replicas, times the nodes: nobody waits for them, and clients of the nodes that take part notice each. With three
+/// voters and a newcomer, each of `n` nodes takes part in four of `n` moves: in one every two seconds.
+pub const BALANCE_PAUSE: Duration = Duration::from_secs(8);
 
 /// A node that was silent for this long is made up for: longer than a restart of the machine takes, since it means copying all that it had.
 pub const EVICT_AFTER: Duration = Duration::from_secs(300);

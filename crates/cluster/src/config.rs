@@ -245,7 +245,7 @@ pub struct NodeConfig {
     pub zone: String,
     /// A node that was not heard from for this long has its placed replicas made up for on others; [`crate::bounds::EVICT_AFTER`].
     pub evict_after: Duration,
-    /// Between two moves for no other reason than that nodes should have as many replicas; [`crate::bounds::BALANCE_PAUSE`].
+    /// Between two moves for no other reason than that nodes should have as many replicas, times the nodes; [`crate::bounds::BALANCE_PAUSE`].
     pub balance_pause: Duration,
     /// Patience.
     pub timing: Timing,

@@ -31,6 +31,7 @@ use crate::losses::Losses;
 use crate::members::{Roster, Wanted};
 use crate::mending::Mending;
 use crate::placement::Placements;
+use crate::placing::Rest;
 use crate::recall::{Opened, Recall, Witness};
 use crate::replica::{self, AtRisk, Context, Replica, SystemRows};
 use crate::slots::Slots;
@@ -125,8 +126,8 @@ pub struct Node {
     unfinished: BTreeSet<ShardId>,
     /// Where nothing is to live elsewhere, or nothing before then.
     placed_well: Option<(Landmarks, Option<Instant>)>,
-    /// When this node last had a replica moved for no other reason than that nodes should have as many.
-    balanced: Option<Instant>,
+    /// After it had a replica moved for no other reason than that nodes should have as many.
+    rest: Rest,
     /// Replicas that are to go.
     goodbyes: BTreeMap<ShardId, Goodbye>,
     across: Across,
@@ -246,7 +247,7 @@ impl Node {
             sayings: Sayings::default(),
             unfinished: BTreeSet::new(),
             placed_well: None,
-            balanced: None,
+            rest: Rest::default(),
             goodbyes: BTreeMap::new(),
             across: Across::new(rng.split(ACROSS_RNG)),
             looking: Looking::new(rng.split(LOOKING_PURPOSE).next_u64()),

@@ -5,9 +5,10 @@
 //! for the last two reasons while others are on their way: each is a copy of all rows.
 
 use crate::placement::{Placement, Placements};
-use quorate_env::{NodeId, ReplicaId, ShardId};
+use quorate_env::{Instant, NodeId, ReplicaId, ShardId};
 use quorate_kv::MemberRefusal;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Shards that may be on their way at one time because nodes go: each is a copy of all rows, to a node that serves others meanwhile.
 const MOVES_MAX: usize = 4;
@@ -209,6 +210,27 @@ impl Landscape<'_> {
     }
 }
 
+/// The time after a move for the sake of balance in which no other is made for it. The more nodes there are, the shorter it is: each takes part in as few.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rest {
+    since: Option<Instant>,
+}
+
+impl Rest {
+    /// It begins now.
+    #[must_use]
+    pub fn since(now: Instant) -> Self {
+        Self { since: Some(now) }
+    }
+
+    /// When it is over that takes `pause` for one node, among so many `nodes`; none if it is.
+    #[must_use]
+    pub fn until(self, pause: Duration, nodes: usize, now: Instant) -> Option<Instant> {
+        let pause = pause / u32::try_from(nodes).unwrap_or(u32::MAX).max(1);
+        self.since.map(|since| since + pause).filter(|end| now < *end)
+    }
+}
+
 fn exchanged(wanted: &BTreeSet<NodeId>, one: NodeId, by: NodeId) -> BTreeSet<NodeId> {
     wanted.iter().copied().filter(|node| *node != one).chain([by]).collect()
 }
@@ -406,5 +428,17 @@ mod tests {
         assert_eq!(next(&mut rows), None, "one at a time, for the sake of balance");
         rows.settled(shard, &wanted);
         assert_ne!(next(&mut rows), None);
+    }
+
+    #[test]
+    fn balance_rests_after_each_move_for_less_time_the_more_nodes_there_are() {
+        let (at, pause) = (|ms: u64| Instant(0) + Duration::from_millis(ms), Duration::from_secs(8));
+        assert_eq!(Rest::default().until(pause, 4, at(0)), None, "nothing was moved yet");
+        let rest = Rest::since(at(1_000));
+        assert_eq!(rest.until(pause, 4, at(1_000)), Some(at(3_000)));
+        assert_eq!(rest.until(pause, 4, at(2_999)), Some(at(3_000)));
+        assert_eq!(rest.until(pause, 4, at(3_000)), None);
+        assert_eq!(rest.until(pause, 100, at(1_050)), Some(at(1_080)));
+        assert_eq!(rest.until(pause, 0, at(2_000)), Some(at(9_000)), "a cluster of none is one of one");
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long each kind of load lasts before what it does is counted.
-const WARM_UP: Duration = Duration::from_secs(1);
+const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Clients in each half of the keyspace while it is split.
 const SPLITTERS: usize = 4;
@@ -24,9 +24,12 @@ pub struct Args {
     /// Clients at one time, each with a connection of its own.
     #[arg(long, default_value_t = 16)]
     clients: usize,
-    /// Seconds of each kind of load.
-    #[arg(long, default_value_t = 8)]
+    /// Seconds of each kind of load in each round.
+    #[arg(long, default_value_t = 2)]
     seconds: u64,
+    /// How often the kinds of load take turns.
+    #[arg(long, default_value_t = 6)]
+    rounds: u64,
     /// MiB in the shard that is split, half of which go to the other.
     #[arg(long, default_value_t = 32)]
     mib: usize,
@@ -38,20 +41,25 @@ pub struct Args {
 pub async fn run(args: &Args) -> Result<(), Failure> {
     let binary = args.binary.clone().map_or_else(|| programs::quorate(Profile::Release), Ok)?;
     let server = Server::quorate(&binary, 3).await?;
-    println!("three nodes, {} clients, {} s each", args.clients, args.seconds);
-    let ask = json!({ "name": "two", "kind": "ranged", "split_at": ["m"] });
-    Client::to(&server.endpoints[0]).await?.done("POST", "/v1/keyspaces", &ask).await?;
-    let one = load(args, &server, |n| json!({ "write": [put("two", &format!("a{n:07}"))] })).await?;
-    println!("  one shard    {one}");
-    let two =
-        load(args, &server, |n| json!({ "write": [put("two", &format!("a{n:07}")), put("two", &format!("z{n:07}"))] }))
-            .await?;
-    println!("  two shards   {two}");
-    println!("  two to one   {:.2} in the median", two.median.as_secs_f64() / one.median.as_secs_f64());
-    let ask = json!({ "name": "early", "kind": "ranged", "split_at": ["m"], "replication": "leader" });
-    Client::to(&server.endpoints[0]).await?.done("POST", "/v1/keyspaces", &ask).await?;
-    let early = load(args, &server, |n| json!({ "write": [put("early", &format!("a{n:07}"))] })).await?;
-    println!("  one shard, where the leader's disk is enough: {early}");
+    println!("three nodes, {} clients, {} times {} s of each", args.clients, args.rounds, args.seconds);
+    let mut client = Client::to(&server.endpoints[0]).await?;
+    for name in ["two", "early"] {
+        client.done("POST", "/v1/keyspaces", &json!({ "name": name, "kind": "ranged", "split_at": ["m"] })).await?;
+    }
+    client.done("PATCH", "/v1/keyspaces/early", &json!({ "replication": "leader" })).await?;
+    let mut times = [const { Vec::new() }; LOADS.len()];
+    // In turns, so that what else the machine does meets all of them.
+    for _ in 0..args.rounds {
+        for ((_, tx), times) in LOADS.iter().zip(&mut times) {
+            times.extend(load(args, &server, *tx).await?);
+        }
+    }
+    let times = times.map(|times| Times::of(times, args.seconds * args.rounds));
+    for ((name, _), times) in LOADS.iter().zip(&times) {
+        println!("  {name:<34} {times}");
+    }
+    let [one, two, _] = times;
+    println!("  two to one: {:.2} in the median", two.median.as_secs_f64() / one.median.as_secs_f64());
     split(args, &server).await
 }
 
@@ -59,11 +67,28 @@ fn put(keyspace: &str, key: &str) -> Value {
     json!({ "keyspace": keyspace, "put": key, "value": "v".repeat(256) })
 }
 
+/// What is compared: a name, and the `n`th transaction.
+type Kind = (&'static str, fn(usize) -> Value);
+
+const LOADS: [Kind; 3] = [
+    ("one shard", |n| json!({ "write": [put("two", &format!("a{n:07}"))] })),
+    ("two shards", |n| json!({ "write": [put("two", &format!("a{n:07}")), put("two", &format!("z{n:07}"))] })),
+    ("one, the leader's disk is enough", |n| json!({ "write": [put("early", &format!("a{n:07}"))] })),
+];
+
 /// How long operations took.
 struct Times {
     per_second: f64,
     median: Duration,
     p99: Duration,
+}
+
+impl Times {
+    fn of(mut times: Vec<Duration>, seconds: u64) -> Self {
+        times.sort();
+        let at = |per_mille: usize| times[times.len().saturating_sub(1) * per_mille / 1_000];
+        Self { per_second: times.len() as f64 / seconds as f64, median: at(500), p99: at(990) }
+    }
 }
 
 impl std::fmt::Display for Times {
@@ -73,7 +98,8 @@ impl std::fmt::Display for Times {
     }
 }
 
-async fn load(args: &Args, server: &Server, tx: fn(usize) -> Value) -> Result<Times, Failure> {
+/// How long each operation took that began after the load had warmed up.
+async fn load(args: &Args, server: &Server, tx: fn(usize) -> Value) -> Result<Vec<Duration>, Failure> {
     let (began, seconds) = (Instant::now() + WARM_UP, Duration::from_secs(args.seconds));
     let mut workers = Vec::new();
     for worker in 0..args.clients {
@@ -96,9 +122,7 @@ async fn load(args: &Args, server: &Server, tx: fn(usize) -> Value) -> Result<Ti
     for worker in workers {
         times.extend(worker.await.expect("a worker does not panic")?);
     }
-    times.sort();
-    let at = |per_mille: usize| times[(times.len() - 1) * per_mille / 1_000];
-    Ok(Times { per_second: times.len() as f64 / seconds.as_secs_f64(), median: at(500), p99: at(990) })
+    Ok(times)
 }
 
 /// Fills a shard, and splits it in the middle while both halves are written to.

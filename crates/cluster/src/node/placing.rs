@@ -7,7 +7,7 @@ use crate::bounds::RETRY;
 use crate::config::Sabotage;
 use crate::input::{Request, WatchOutput};
 use crate::placement::GroupRow;
-use crate::placing::Landscape;
+use crate::placing::{Landscape, Rest};
 use crate::replica::Replica;
 use crate::wire::{PeerBody, PeerMessage, node_of};
 use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, ShardId};
@@ -174,13 +174,15 @@ impl Node {
         let landscape = Landscape { nodes: &landmarks.nodes, dead: &landmarks.dead, placements: &placements };
         let needed = landscape.needed(&|shard| replicas.get(&shard).copied().unwrap_or(1));
         let balances = needed.is_none();
-        let rests = self.balanced.map(|when| when + self.shared.config.balance_pause).filter(|end| now < *end);
+        let rests = self.rest.until(self.shared.config.balance_pause, landmarks.nodes.len(), now);
         let next = needed.or_else(|| if rests.is_none() { landscape.balanced() } else { None });
         let Some(txn) = next.and_then(|(shard, wanted)| placements.place(shard, wanted)) else {
             self.placed_well = Some((landmarks, rests));
             return;
         };
-        self.balanced = if balances { Some(now) } else { self.balanced };
+        if balances {
+            self.rest = Rest::since(now);
+        }
         self.one(now, FIRST_SHARDS[0], |system, cx| system.place(txn, cx));
     }
 }
