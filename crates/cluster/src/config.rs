@@ -186,6 +186,8 @@ pub enum Sabotage {
     ForgetMoved,
     /// Let a replica that comes back within a life begin the session of the one before it anew.
     SessionAgain,
+    /// Ask others under new ids for what a replica was asked for that has no vote any more.
+    AskAnew,
     /// Have a node go for which another has come before that has what it had.
     ReplaceAtOnce,
     /// Split a shard by its load however lately it was split.

@@ -174,7 +174,7 @@ impl Mending {
         let Self { shard, id, restored, rotted, watches, .. } = self;
         let log = boot::log_of(shard, id, restored.hard_state, restored.start, restored.entries, rotted);
         let watchers = watches.into_iter().map(|(key, _)| key).collect();
-        Left { log, proposals: None, watchers, unanswered: Vec::new(), lost: LostAnswers::default() }
+        Left { log, commands: None, watchers, unanswered: Vec::new(), lost: LostAnswers::default() }
     }
 
     /// A watch is attached when there is something to attach it to.

@@ -18,7 +18,7 @@ use crate::input::{Reply, RequestId};
 use crate::proposals::Proposals;
 use crate::wire::Answer;
 use quorate_env::{Instant, LogIndex, NodeId, Timestamp};
-use quorate_kv::{Command, CommandId, Envelope, Error, Unavailable};
+use quorate_kv::{Command, CommandId, Envelope, Error, SessionId, Unavailable};
 
 /// What a client is told.
 type Told = (RequestId, Result<Reply, Error>);
@@ -49,6 +49,16 @@ impl Outpost {
         proposals.resend_all();
         let (everywhere, to, heard, used) = (Everywhere::default(), None, now, now);
         Self { proposals, everywhere, to, tried: 0, turned: false, applied, asks_how_far: false, heard, used }
+    }
+
+    /// It is known who leads: that one is asked first.
+    pub fn of_leader(self, leader: Option<NodeId>) -> Self {
+        Self { to: leader, ..self }
+    }
+
+    /// Whose commands these are.
+    pub fn session(&self) -> SessionId {
+        self.proposals.session()
     }
 
     /// How far the shard's log was when it was last heard of; asks for it, if it was never.

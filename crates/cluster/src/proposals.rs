@@ -213,6 +213,12 @@ impl Proposals {
         }
     }
 
+    /// Gives everything without an outcome a new id, as no correct node does.
+    pub fn ask_anew(&mut self) {
+        self.resend_all();
+        self.rename_unsent();
+    }
+
     /// The leader changed: everything without an outcome is sent again.
     pub fn resend_all(&mut self) {
         self.unsent = self.undone().collect();

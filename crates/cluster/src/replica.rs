@@ -45,8 +45,8 @@ use guests::Guests;
 use handing::Handing;
 use looking::Closing;
 pub(crate) use looking::Glance;
-pub(crate) use moving::Left;
 use moving::Moving;
+pub(crate) use moving::{Commands, Left};
 use quorate_consensus::{
     Entry, EntryKind, Group, Membership, Message, MessageKind, Ready, Role, Snapshot, SnapshotPoint,
 };
@@ -412,12 +412,7 @@ impl Replica {
     pub fn receive(&mut self, from: ReplicaId, body: PeerBody, cx: &mut Context<'_>) {
         match body {
             PeerBody::Raft(message) => self.receive_raft(message, from, cx),
-            PeerBody::Forward(envelopes) => {
-                if self.group.role() == Role::Leader {
-                    self.early.asked(from, &envelopes);
-                    self.proposals.enqueue(envelopes);
-                }
-            }
+            PeerBody::Forward(envelopes) => self.receive_forward(from, envelopes, cx),
             PeerBody::LeaseAsk { ask, lease, renew, with_keys } => {
                 if self.group.role() == Role::Leader && self.reads.len() < PENDING_READS_MAX {
                     let deadline = cx.now + RETRY * 2;

@@ -401,6 +401,12 @@ pub const PLANTED: &[Planted] = &[
         Node(Sabotage::SessionAgain),
     )
     .on(Ground::Moves),
+    bug(
+        "ask-anew",
+        "others are asked under new ids for what a replica was asked for that has no vote any more",
+        Node(Sabotage::AskAnew),
+    )
+    .on(Ground::Moves),
     // Disks and snapshots.
     bug("skip-sync", "the disk says durable and is not", Driver(DriverBug::SkipSync)),
     bug("skip-directory-sync", "a new file's name is not durable", Driver(DriverBug::SkipDirSync)),

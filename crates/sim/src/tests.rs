@@ -18,7 +18,7 @@ const FIXED: [(Ground, &[u64]); 13] = [
     (Ground::Reservations, &[1, 2]),
     (Ground::Logs, &[1, 2, 7]),
     (Ground::Merges, &[1, 2, 5]),
-    (Ground::Replication, &[1, 2, 3]),
+    (Ground::Replication, &[1, 2, 3, 11, 57]),
     (Ground::Early, &[1, 2, 18, 32, 37]),
 ];
 

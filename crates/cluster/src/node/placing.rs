@@ -120,9 +120,8 @@ impl Node {
         self.dirty.remove(&shard);
         self.shared.out.watch.extend(left.watchers.into_iter().map(|key| (key, WatchOutput::Gone)));
         left.unanswered.into_iter().for_each(|id| self.refer(id));
-        if let Some((proposals, applied)) = left.proposals {
-            let given_up = self.outposts.take_over(shard, proposals, applied, now);
-            self.shared.out.replies.extend(given_up.into_iter().map(|(id, error)| (id, Err(error))));
+        if let Some(commands) = left.commands {
+            self.outposts.take_over(shard, commands, now);
         }
         self.send_petitions(now);
         Ok(())

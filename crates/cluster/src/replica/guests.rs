@@ -127,6 +127,20 @@ impl Replica {
         }
     }
 
+    /// Has what another replica was asked for proposed. One that is to go may be gone before it has applied it, and asks as a guest then.
+    pub(super) fn receive_forward(&mut self, from: ReplicaId, envelopes: Vec<Envelope>, cx: &Context<'_>) {
+        if self.group.role() != Role::Leader {
+            return;
+        }
+        if !self.group.membership().voters.contains(&from) {
+            for Envelope { id, answered_below, .. } in &envelopes {
+                self.guests.welcome(from, *id, *answered_below, cx.now);
+            }
+        }
+        self.early.asked(from, &envelopes);
+        self.proposals.enqueue(envelopes);
+    }
+
     /// Sends the answers that came with what was just applied.
     pub(super) fn answer_guests(&mut self, cx: &mut Context<'_>) {
         for (to, answers) in std::mem::take(&mut self.guests.fresh) {

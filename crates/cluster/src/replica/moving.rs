@@ -15,10 +15,10 @@ use crate::config::Sabotage;
 use crate::input::RequestId;
 use crate::placement::{GroupRow, Placements};
 use crate::proposals::Proposals;
-use crate::wire::PeerBody;
+use crate::wire::{PeerBody, node_of};
 use quorate_consensus::Role;
 use quorate_env::{Instant, LogIndex, NodeId, ReplicaId};
-use quorate_kv::{Command, Revision, Txn};
+use quorate_kv::{Command, Revision, SessionId, Txn};
 use quorate_shard::WatcherKey;
 use quorate_storage::wal::{LogRecord, RecoveredLog};
 use std::collections::BTreeSet;
@@ -47,12 +47,21 @@ impl Moving {
     }
 }
 
+/// What a replica was asked for and has not answered.
+pub(crate) struct Commands {
+    pub proposals: Proposals,
+    /// What it had applied.
+    pub applied: LogIndex,
+    /// Who leads its group, as far as it knows; never itself.
+    pub leader: Option<NodeId>,
+}
+
 /// What is left of a replica that is gone.
 pub(crate) struct Left {
     /// Its promises.
     pub log: RecoveredLog,
-    /// What it was asked for and has not answered, if it was one that can be asked; and what it had applied.
-    pub proposals: Option<(Proposals, LogIndex)>,
+    /// What it was asked for and has not answered, if it was one that can be asked.
+    pub commands: Option<Commands>,
     /// Those who watched.
     pub watchers: Vec<WatcherKey>,
     /// Those who waited for something that only a replica can answer.
@@ -105,9 +114,27 @@ impl Replica {
             false => boot::log_of(self.shard, self.id, promises, start, entries, Vec::new()),
         };
         self.proposals.drop_queue();
+        let leader = self.leader_elsewhere();
         let watchers = self.hub.reset(self.machine.meta().revision);
         let lost = self.early.give_up();
-        Left { log, proposals: Some((self.proposals, applied)), watchers, unanswered, lost }
+        let commands = Some(Commands { proposals: self.proposals, applied, leader });
+        Left { log, commands, watchers, unanswered, lost }
+    }
+
+    /// Whether it was asked for something that it has not answered.
+    pub fn has_commands(&self) -> bool {
+        self.proposals.outstanding_count() > 0
+    }
+
+    /// Gives away what it was asked for. What it will be asked for belongs to another `session`.
+    pub fn give_commands_away(&mut self, session: SessionId) -> Commands {
+        self.proposals.drop_queue();
+        let proposals = std::mem::replace(&mut self.proposals, Proposals::new(session));
+        Commands { proposals, applied: self.machine.meta().applied, leader: self.leader_elsewhere() }
+    }
+
+    fn leader_elsewhere(&self) -> Option<NodeId> {
+        self.group.leader().filter(|leader| *leader != self.id).map(node_of)
     }
 
     /// Requests that wait for what this replica cannot say any more.

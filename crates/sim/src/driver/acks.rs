@@ -28,6 +28,7 @@ struct Then {
 /// The entries of one attempt at something.
 #[derive(Clone, Debug, Default)]
 struct Attempt {
+    /// One of each shard.
     entries: Vec<(ShardId, LogIndex)>,
     /// Whether one of them decides.
     decided: bool,
@@ -70,7 +71,8 @@ impl Acks {
         let Some((operation, _)) = parse(value) else { return };
         let attempt = self.attempts.entry(operation).or_default().entry(name).or_default();
         attempt.decided |= decides;
-        if attempt.entries.last() != Some(&at) {
+        // A command that was sent again may be in the log again. The first of its entries does it, and the others nothing.
+        if attempt.entries.iter().all(|(shard, _)| *shard != at.0) {
             attempt.entries.push(at);
         }
     }
@@ -271,5 +273,23 @@ impl World<'_> {
             *self.report.marks.entry("happened after what was told").or_default() += compared;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::teller::value;
+
+    #[test]
+    fn what_is_in_the_log_twice_was_done_by_the_first_entry() {
+        let mut acks = Acks::default();
+        let [home, other] = [ShardId(17), ShardId(18)];
+        let (value, tx) = (value(229, 1), (TxId(5), None));
+        acks.note(&value, tx, (other, LogIndex(9)), false);
+        acks.note(&value, tx, (home, LogIndex(24)), true);
+        acks.note(&value, tx, (home, LogIndex(25)), true);
+        acks.note(&value, (TxId(6), None), (home, LogIndex(26)), false);
+        assert_eq!(acks.decided_by(229), [(other, LogIndex(9)), (home, LogIndex(24))]);
     }
 }
