@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use crate::native::Client;
 use crate::programs::{self, Profile};
 use crate::server::Server;
+use crate::times::Times;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -175,12 +176,6 @@ impl Load {
             times.extend(seen.times);
             unknown += seen.unknown;
         }
-        times.sort();
-        let Some(last) = times.len().checked_sub(1) else { return Err(Failure::Http("nothing was written".into())) };
-        let at = |per_mille: usize| times[last * per_mille / 1_000].as_secs_f64() * 1_000.0;
-        let (per_second, [p50, p99, most]) = (times.len() as f64 / seconds, [500, 990, 1_000].map(at));
-        Ok(format!(
-            "{per_second:.0} per second, p50 {p50:.2} ms, p99 {p99:.2} ms, at most {most:.0} ms, {unknown} unknown outcomes"
-        ))
+        Ok(format!("{}, {unknown} unknown outcomes", Times::of(times, seconds)?))
     }
 }

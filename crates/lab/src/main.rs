@@ -13,6 +13,7 @@ mod idle;
 mod native;
 mod programs;
 mod server;
+mod times;
 mod transactions;
 
 use clap::{Parser, Subcommand};

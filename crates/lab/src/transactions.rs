@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use crate::native::Client;
 use crate::programs::{self, Profile};
 use crate::server::Server;
+use crate::times::Times;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,11 +55,12 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
             times.extend(load(args, &server, *tx).await?);
         }
     }
-    let times = times.map(|times| Times::of(times, args.seconds * args.rounds));
-    for ((name, _), times) in LOADS.iter().zip(&times) {
+    let seconds = (args.seconds * args.rounds) as f64;
+    let [one, two, early] = times.map(|times| Times::of(times, seconds));
+    let (one, two, early) = (one?, two?, early?);
+    for ((name, _), times) in LOADS.iter().zip([&one, &two, &early]) {
         println!("  {name:<34} {times}");
     }
-    let [one, two, _] = times;
     println!("  two to one: {:.2} in the median", two.median.as_secs_f64() / one.median.as_secs_f64());
     split(args, &server).await
 }
@@ -75,28 +77,6 @@ const LOADS: [Kind; 3] = [
     ("two shards", |n| json!({ "write": [put("two", &format!("a{n:07}")), put("two", &format!("z{n:07}"))] })),
     ("one, the leader's disk is enough", |n| json!({ "write": [put("early", &format!("a{n:07}"))] })),
 ];
-
-/// How long operations took.
-struct Times {
-    per_second: f64,
-    median: Duration,
-    p99: Duration,
-}
-
-impl Times {
-    fn of(mut times: Vec<Duration>, seconds: u64) -> Self {
-        times.sort();
-        let at = |per_mille: usize| times[times.len().saturating_sub(1) * per_mille / 1_000];
-        Self { per_second: times.len() as f64 / seconds as f64, median: at(500), p99: at(990) }
-    }
-}
-
-impl std::fmt::Display for Times {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ms = |time: Duration| time.as_secs_f64() * 1_000.0;
-        write!(f, "{:.0} per second, p50 {:.2} ms, p99 {:.2} ms", self.per_second, ms(self.median), ms(self.p99))
-    }
-}
 
 /// How long each operation took that began after the load had warmed up.
 async fn load(args: &Args, server: &Server, tx: fn(usize) -> Value) -> Result<Vec<Duration>, Failure> {
