@@ -51,7 +51,7 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args) -> Result<(), Failure> {
-    let binary = args.binary.clone().map_or_else(|| programs::quorate(Profile::Release), Ok)?;
+    let binary = programs::quorate(args.binary.as_deref(), Profile::Release)?;
     let (first, peer) = Server::node(&binary, "n1", None).await?;
     let mut servers = vec![first];
     for name in ["n2", "n3"] {

@@ -33,7 +33,7 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args) -> Result<(), Failure> {
-    let binary = args.binary.clone().map_or_else(|| programs::quorate(Profile::Release), Ok)?;
+    let binary = programs::quorate(args.binary.as_deref(), Profile::Release)?;
     let server = Server::quorate(&binary, args.nodes).await?;
     println!("{} nodes and no shards:  {}", args.nodes, cost(&server, args).await?);
     let mut client = Client::to(&server.endpoints[0]).await?;

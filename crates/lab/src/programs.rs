@@ -46,10 +46,12 @@ pub fn build(package: &'static str, binary: &str, profile: Profile) -> Result<Pa
     Ok(target()?.join(folder).join(binary))
 }
 
-/// The `quorate` that `QUORATE_BINARY` names, else the one of this workspace.
-pub fn quorate(profile: Profile) -> Result<PathBuf, Failure> {
-    match std::env::var_os("QUORATE_BINARY") {
-        Some(path) => Ok(path.into()),
+/// The `quorate` that is named, else the one that `QUORATE_BINARY` names, else the one of this workspace.
+pub fn quorate(named: Option<&Path>, profile: Profile) -> Result<PathBuf, Failure> {
+    let variable = || std::env::var_os("QUORATE_BINARY").map(PathBuf::from);
+    match named.map(Path::to_path_buf).or_else(variable) {
+        // Servers run in folders of their own.
+        Some(path) => Ok(std::path::absolute(path)?),
         None => build("quorate", "quorate", profile),
     }
 }

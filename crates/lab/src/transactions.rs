@@ -40,7 +40,7 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args) -> Result<(), Failure> {
-    let binary = args.binary.clone().map_or_else(|| programs::quorate(Profile::Release), Ok)?;
+    let binary = programs::quorate(args.binary.as_deref(), Profile::Release)?;
     let server = Server::quorate(&binary, 3).await?;
     println!("three nodes, {} clients, {} times {} s of each", args.clients, args.rounds, args.seconds);
     let mut client = Client::to(&server.endpoints[0]).await?;

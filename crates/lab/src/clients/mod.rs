@@ -28,7 +28,7 @@ struct Client {
 
 /// Runs every client that there is; fails when one is not content.
 pub async fn run() -> Result<(), Failure> {
-    let quorate = programs::quorate(Profile::Dev)?;
+    let quorate = programs::quorate(None, Profile::Dev)?;
     let mut clients = vec![etcd_client::build()?];
     clients.extend(etcdctl::found());
     clients.extend(aetcd::found());

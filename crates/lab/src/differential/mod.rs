@@ -47,7 +47,7 @@ pub async fn run(args: &Args) -> Result<(), Failure> {
         );
         return Ok(());
     };
-    let quorate = programs::quorate(Profile::Release)?;
+    let quorate = programs::quorate(None, Profile::Release)?;
     let seeds = args.seed.map_or(1..=args.seeds, |seed| seed..=seed);
     let mut different = 0;
     for seed in seeds {
