@@ -416,6 +416,15 @@ mod tests {
     }
 
     #[test]
+    fn who_has_too_many_gives_up_one_that_would_fail_together_with_another() {
+        let mut rows = begun(&[1, 2, 3, 4], &[(1, "a"), (2, "a"), (3, "b"), (4, "c")], 4, 4);
+        assert_eq!(settle(&mut rows, &[1, 2, 3, 4], &[], 3), 4, "one of each shard");
+        assert_eq!(loads(&mut rows, &[1, 2, 3, 4]), [2, 2, 4, 4], "of two in one zone, the one that has more");
+        settle(&mut rows, &[1, 2, 3, 4], &[], 1);
+        assert_eq!(loads(&mut rows, &[1, 2, 3, 4]), [1; 4]);
+    }
+
+    #[test]
     fn what_is_on_its_way_is_waited_for() {
         let mut rows = begun(&[1, 2, 3], &[], 8, 3);
         let (nodes, none) = (set(&[1, 2, 3, 4]), BTreeSet::new());

@@ -3,9 +3,11 @@
 use crate::{EventPage, Machine, Procedures, Slot, encode_entry};
 use bytes::Bytes;
 use quorate_env::{LogIndex, Term, Timestamp, WallMs};
+use quorate_kv::across::TxId;
+use quorate_kv::reserve::ReserveStep;
 use quorate_kv::{
     Applied, Command, CommandId, DeleteOp, Envelope, Event, EventKind, KeyRange, LeaseId, Level, Op, OpResult, Outcome,
-    PutOp, RangeEnd, RangeOp, RangeResult, Refusal, Revision, SessionId, Sort, SortBy, Txn,
+    PutOp, RangeEnd, RangeOp, RangeResult, Refusal, Revision, SessionId, Sort, SortBy, Txn, limits,
 };
 use quorate_storage::store::ModelStore;
 use std::sync::Arc;
@@ -113,6 +115,19 @@ fn a_limit_may_come_before_the_order() {
 }
 
 #[test]
+fn as_many_rows_come_as_there_is_room_for_and_one_at_least() {
+    let mut fixture = Fixture::new();
+    for key in ["a", "b", "c"] {
+        fixture.run(vec![put(key, "123")]).expect("put");
+    }
+    for (bytes_max, expected) in [(0, 3), (1, 1), (4, 1), (7, 1), (8, 2), (11, 2), (12, 3)] {
+        let op = RangeOp { bytes_max, ..RangeOp::of(KeyRange::all()) };
+        let result = fixture.read(&op).expect("read");
+        assert_eq!((result.kvs.len(), result.more), (expected, expected < 3), "{bytes_max} bytes");
+    }
+}
+
+#[test]
 fn revision_zero_is_the_present_until_something_is_compacted() {
     let mut fixture = Fixture::new();
     fixture.run(vec![put("k", "v")]).expect("put");
@@ -156,4 +171,36 @@ fn a_key_removed_and_written_by_one_revision_outlives_a_compaction_there() {
     let read = fixture.read(&at("k", 3)).expect("read");
     assert_eq!(read.kvs[0].value, "new", "collecting took the tombstone's place for a tombstone");
     assert_eq!(hash(&fixture).hash, before.hash, "what was collected cannot be seen");
+}
+
+/// Reserves keys for a transaction of that age; says how many it was given.
+fn reserve(fixture: &mut Fixture, by: u128, keys: Vec<Bytes>) -> Result<usize, Refusal> {
+    let step = ReserveStep::Reserve { age: Timestamp(by as u64), patient: false, keys, held: Vec::new() };
+    let (answer, _) = fixture.apply(Command::Reserve { by: TxId(by), step });
+    answer.map(|applied| match applied.outcome {
+        Outcome::Reserved(reserved) => reserved.keys.len(),
+        other => panic!("a reservation was answered with {other:?}"),
+    })
+}
+
+fn names(prefix: u128, count: usize) -> Vec<Bytes> {
+    (0..count).map(|n| Bytes::from(format!("{prefix}/{n}"))).collect()
+}
+
+#[test]
+fn nobody_reserves_more_than_there_is_room_for() {
+    let (one, all) = (limits::RESERVED_KEYS_MAX, limits::RESERVED_KEYS_OF_SHARD_MAX);
+    let full = Err(Refusal::TooManyReserved { max: one });
+    let mut fixture = Fixture::new();
+    assert_eq!(reserve(&mut fixture, 1, names(1, one + 1)), full);
+    assert_eq!(reserve(&mut fixture, 1, names(1, one)), Ok(one));
+    assert_eq!(reserve(&mut fixture, 1, names(1, one)), Ok(one), "what one has is not counted twice");
+    assert_eq!(reserve(&mut fixture, 1, names(2, 1)), full);
+    for by in 2..=(all / one) as u128 {
+        assert_eq!(reserve(&mut fixture, by, names(by, one)), Ok(one));
+    }
+    assert_eq!(reserve(&mut fixture, 77, names(77, 1)), Err(Refusal::TooManyReserved { max: all }));
+    let (freed, _) = fixture.apply(Command::Reserve { by: TxId(2), step: ReserveStep::Release });
+    freed.expect("released");
+    assert_eq!(reserve(&mut fixture, 77, names(77, 1)), Ok(1));
 }

@@ -189,3 +189,44 @@ fn select(
         _ => Some(events.iter().filter(|event| wanted(event)).cloned().collect()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_kv::{KeyValue, LeaseId};
+
+    /// A put whose value takes a third of the room that there is.
+    fn large(revision: u64) -> Event {
+        let kv = KeyValue {
+            key: "k".into(),
+            value: vec![0; TAIL_BYTES_MAX / 3].into(),
+            create_revision: Revision(2),
+            mod_revision: Revision(revision),
+            version: revision - 1,
+            lease: LeaseId::NONE,
+        };
+        Event { kind: EventKind::Put, kv, prev: None }
+    }
+
+    fn backlog(hub: &mut WatchHub, from: u64) -> Option<Vec<u64>> {
+        let spec = WatchSpec { range: KeyRange::all(), start: None, no_put: false, no_delete: false, prev_kv: false };
+        match hub.attach(7, spec, Revision(from)) {
+            Attach::Attached { backlog } => {
+                Some(backlog.iter().flat_map(|events| events.iter()).map(|event| event.kv.mod_revision.0).collect())
+            }
+            Attach::Behind => None,
+        }
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_read_from_history() {
+        let mut hub = WatchHub::new(Revision(1));
+        (2..=4).for_each(|revision| assert!(hub.publish(vec![large(revision)]).is_empty()));
+        assert_eq!(backlog(&mut hub, 2), None, "the first had to go");
+        assert!(!hub.is_attached(7));
+        assert_eq!(backlog(&mut hub, 3), Some(vec![3, 4]));
+        assert_eq!(backlog(&mut hub, 4), Some(vec![4]));
+        assert!(hub.is_attached(7));
+        assert_eq!(hub.publish(vec![large(5)]).len(), 1, "attached twice, it is told once");
+    }
+}

@@ -357,6 +357,7 @@ impl goldenscript::Runner for Teller {
                 self.travel(bytes, args.next_pos() == Some("damage"))?
             }
             "state" => self.state()?,
+            "rests" => String::from(if self.machine.is_at_rest() { "yes" } else { "no" }),
             "hash" => {
                 let revision: Option<u64> = option(&mut args, "rev")?;
                 match self.machine.view().hash(revision.map(Revision))? {
