@@ -1,8 +1,8 @@
 //! One machine on a store in memory: what a command leaves behind, and what of it is found again later.
 
-use crate::{EventPage, Machine, Procedures, Slot, encode_entry};
+use crate::{EventPage, Machine, MachineError, Output, Procedures, Slot, encode_entry};
 use bytes::Bytes;
-use quorate_env::{LogIndex, Term, Timestamp, WallMs};
+use quorate_env::{LogIndex, ShardId, Term, Timestamp, WallMs};
 use quorate_kv::across::TxId;
 use quorate_kv::reserve::ReserveStep;
 use quorate_kv::{
@@ -21,25 +21,27 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        let store = Arc::new(ModelStore::new());
-        Self {
-            machine: Machine::create(store, Slot(1), Bytes::new(), Arc::new(Procedures::of(Level::LATEST)))
-                .expect("created"),
-            seq: 0,
-        }
+        Self::of(Level::LATEST)
+    }
+
+    /// Of a release that knows no more than this.
+    fn of(level: Level) -> Self {
+        let (store, procedures) = (Arc::new(ModelStore::new()), Arc::new(Procedures::of(level)));
+        Self { machine: Machine::create(store, Slot(1), Bytes::new(), procedures).expect("created"), seq: 0 }
     }
 
     /// Applies a command as an entry of its own; returns its answer and the events.
     fn apply(&mut self, command: Command) -> (Result<Applied, Refusal>, Vec<Event>) {
+        let mut output = self.try_apply(command).expect("applied");
+        (output.results.remove(0).1, output.events)
+    }
+
+    fn try_apply(&mut self, command: Command) -> Result<Output, MachineError> {
         self.seq += 1;
         let id = CommandId { session: SESSION, seq: self.seq };
         let envelope = Envelope { id, answered_below: self.seq, command };
         let entry = encode_entry(WallMs(0), Timestamp::ZERO, [&envelope].into_iter()).into();
-        let mut output = self
-            .machine
-            .apply(LogIndex(self.seq), Term(1), &entry, &|asked| asked.id.session == SESSION)
-            .expect("applied");
-        (output.results.remove(0).1, output.events)
+        self.machine.apply(LogIndex(self.seq), Term(1), &entry, &|asked| asked.id.session == SESSION)
     }
 
     /// Runs operations as one transaction.
@@ -171,6 +173,18 @@ fn a_key_removed_and_written_by_one_revision_outlives_a_compaction_there() {
     let read = fixture.read(&at("k", 3)).expect("read");
     assert_eq!(read.kvs[0].value, "new", "collecting took the tombstone's place for a tombstone");
     assert_eq!(hash(&fixture).hash, before.hash, "what was collected cannot be seen");
+}
+
+#[test]
+fn what_only_a_later_release_knows_is_not_guessed_at() {
+    let wean = || Command::Wean { child: ShardId(21) };
+    for (level, known) in [(Level::FIRST, false), (Level::ACROSS, false), (Level::SPLIT, true), (Level::LATEST, true)] {
+        match Fixture::of(level).try_apply(wean()) {
+            Ok(_) => assert!(known, "{level}"),
+            Err(MachineError::TooNew { needs: Level::SPLIT, knows }) => assert!(!known && knows == level),
+            Err(other) => panic!("{other}"),
+        }
+    }
 }
 
 /// Reserves keys for a transaction of that age; says how many it was given.
