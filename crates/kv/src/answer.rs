@@ -569,6 +569,23 @@ mod tests {
     }
 
     #[test]
+    fn what_one_shard_says_to_a_read_survives_and_cuts_do_not() {
+        let seen = RangeResult { kvs: vec![kv(), kv()], more: true, count: 9 };
+        let part = PartResult { holds: true, reads: vec![seen], at: Timestamp(9), ..PartResult::default() };
+        for sight in [Ok(part), Ok(PartResult::default()), Err(Refusal::Moved { key: "k".into() })] {
+            let mut w = Writer::new();
+            encode_sight(&sight, &mut w);
+            let bytes = Bytes::from(w.finish());
+            let mut r = Reader::new(bytes.clone());
+            assert_eq!(decode_sight(&mut r).as_ref(), Ok(&sight));
+            r.end("sight").expect("nothing is left");
+            for len in 0..bytes.len() {
+                assert!(decode_sight(&mut Reader::new(bytes.slice(..len))).is_err(), "{sight:?} cut at {len}");
+            }
+        }
+    }
+
+    #[test]
     fn what_nobody_says_is_no_answer() {
         for tag in [99, 200, 255] {
             assert!(decode_answer(&mut Reader::new(Bytes::copy_from_slice(&[tag]))).is_err());

@@ -328,7 +328,7 @@ mod tests {
     use crate::log::Record;
     use crate::merge::Given;
     use crate::reserve::{Claim, Hold, Holder};
-    use crate::{Compare, CompareOp, DeleteOp, Expected, Op, PutOp, RangeEnd, RangeOp, Sort, SortBy};
+    use crate::{Compare, CompareOp, DeleteOp, Expected, Level, Op, PutOp, RangeEnd, RangeOp, Sort, SortBy};
     use quorate_env::{Timestamp, WallMs};
 
     fn sample() -> Envelope {
@@ -448,6 +448,29 @@ mod tests {
             assert_eq!(Envelope::decode(&mut r), Ok(envelope));
             assert!(r.is_empty());
         }
+    }
+
+    #[test]
+    fn a_step_is_as_young_as_what_it_says() {
+        let levels = steps().map(|step| Command::Across { tx: TxId(1), step }.level());
+        let (appending, claiming, others) = (&levels[..2], &levels[2..4], &levels[4..]);
+        assert!(appending.iter().all(|level| *level == Level::LOGS), "{levels:?}");
+        assert!(claiming.iter().all(|level| *level == Level::RESERVED), "{levels:?}");
+        assert!(others.iter().all(|level| *level == Level::ACROSS), "{levels:?}");
+    }
+
+    #[test]
+    fn a_transaction_of_one_shard_is_wholly_in_its_decision() {
+        let whole = |step| Command::Across { tx: TxId(1), step }.is_whole_wish();
+        for step in steps() {
+            if let TxStep::Decide(verdict) = &step {
+                let alone = TxStep::Decide(Box::new(Verdict { prepared: Vec::new(), ..Verdict::clone(verdict) }));
+                assert!(whole(alone));
+            }
+            assert!(!whole(step), "other shards are prepared for it, or it is a step of many");
+        }
+        assert!(sample().command.is_whole_wish());
+        assert!(!Command::Compact { revision: Revision(1) }.is_whole_wish());
     }
 
     #[test]
