@@ -350,6 +350,19 @@ mod tests {
     }
 
     #[test]
+    fn it_is_idle_when_nobody_waits_and_nobody_has_asked_for_long() {
+        let long = at(0) + OUTPOST_IDLE;
+        let mut post = asking(1);
+        asked(&mut post, at(0));
+        assert!(!post.is_idle(long), "somebody waits");
+        assert_eq!(told(&mut post, 2, None, vec![(id(1), done())]), ["1: done"]);
+        assert!(!post.is_idle(long - Duration::from_millis(1)));
+        assert!(post.is_idle(long));
+        post.ask_how_far(long);
+        assert!(!post.is_idle(long));
+    }
+
+    #[test]
     fn how_far_a_log_is_is_asked_until_it_is_known() {
         let mut post = Outpost::new(Proposals::new(SessionId(7)), None, at(0));
         assert!(asked(&mut post, at(0)).is_empty());

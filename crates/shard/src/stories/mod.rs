@@ -317,6 +317,11 @@ impl goldenscript::Runner for Teller {
                     Err(refusal) => format!("refused: {refusal}"),
                 }
             }
+            "history-before" => {
+                let at = Timestamp(number(&mut args)? as u64);
+                let end = self.machine.view().history_before(at)?;
+                end.map_or(String::from("nothing may go"), |end| format!("may end at {}", end.0))
+            }
             "compact" => {
                 let revision = Revision(number(&mut args)? as u64);
                 self.run_now(Command::Compact { revision })?
