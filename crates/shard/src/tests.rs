@@ -1,6 +1,7 @@
 //! One machine on a store in memory: what a command leaves behind, and what of it is found again later.
 
-use crate::{EventPage, Machine, MachineError, Output, Procedures, Slot, encode_entry};
+use crate::rows::SLOT_BYTES;
+use crate::{EventPage, Export, Machine, MachineError, Output, Procedures, Remains, Slot, encode_entry};
 use bytes::Bytes;
 use quorate_env::{LogIndex, ShardId, Term, Timestamp, WallMs};
 use quorate_kv::across::TxId;
@@ -217,4 +218,28 @@ fn nobody_reserves_more_than_there_is_room_for() {
     let (freed, _) = fixture.apply(Command::Reserve { by: TxId(2), step: ReserveStep::Release });
     freed.expect("released");
     assert_eq!(reserve(&mut fixture, 77, names(77, 1)), Ok(1));
+}
+
+#[test]
+fn what_remains_of_a_sound_shard_is_offered_as_it_would_be_sent() {
+    let mut fixture = Fixture::new();
+    for key in ["a", "b", "c"] {
+        fixture.run(vec![put(key, "value")]).expect("put");
+    }
+    let remains = Remains::new(fixture.machine.store().clone(), fixture.machine.slot());
+    let mut export = Export::new(fixture.machine.view());
+    let (mut cursor, mut chunks) = (Bytes::new(), 0);
+    loop {
+        let sent = export.chunk(&cursor, 50).expect("readable").expect("known");
+        let bytes = sent.rows.iter().map(|(key, value)| SLOT_BYTES + key.len() + value.len()).sum::<usize>();
+        let offered = |bytes_max| remains.chunk(&cursor, sent.next.as_ref(), sent.hash, bytes_max);
+        assert_eq!(offered(bytes).as_ref(), Some(&sent));
+        assert_eq!(offered(bytes - 1), None, "more than it should be");
+        chunks += 1;
+        match sent.next {
+            Some(next) => cursor = next,
+            None => break,
+        }
+    }
+    assert!(chunks > 2);
 }
