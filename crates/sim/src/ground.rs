@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Where a bug is hunted: what the plans drawn for it have more of than others. All of it is drawn for some seeds without a bug too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ground {
     /// Whatever the seed draws.
     #[default]
