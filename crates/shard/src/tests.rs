@@ -188,6 +188,16 @@ fn what_only_a_later_release_knows_is_not_guessed_at() {
     }
 }
 
+#[test]
+fn a_lease_lasts_as_long_as_it_may_and_no_longer() {
+    let mut fixture = Fixture::new();
+    let mut grant = |id, ttl_s| fixture.apply(Command::LeaseGrant { id: LeaseId(id), ttl_s }).0.map(|it| it.outcome);
+    let max = limits::LEASE_TTL_S_MAX;
+    assert_eq!(grant(1, max), Ok(Outcome::LeaseGranted));
+    assert_eq!(grant(2, max + 1), Err(Refusal::LeaseTtlTooLarge));
+    assert_eq!(grant(1, 60), Err(Refusal::LeaseExists));
+}
+
 /// Reserves keys for a transaction of that age; says how many it was given.
 fn reserve(fixture: &mut Fixture, by: u128, keys: Vec<Bytes>) -> Result<usize, Refusal> {
     let step = ReserveStep::Reserve { age: Timestamp(by as u64), patient: false, keys, held: Vec::new() };
