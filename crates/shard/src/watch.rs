@@ -228,5 +228,7 @@ mod tests {
         assert_eq!(backlog(&mut hub, 4), Some(vec![4]));
         assert!(hub.is_attached(7));
         assert_eq!(hub.publish(vec![large(5)]).len(), 1, "attached twice, it is told once");
+        (6..=20).for_each(|revision| drop(hub.publish(vec![large(revision)])));
+        assert_eq!((backlog(&mut hub, 18), backlog(&mut hub, 19)), (None, Some(vec![19, 20])), "no more than at first");
     }
 }
