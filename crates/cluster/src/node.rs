@@ -1,6 +1,10 @@
 //! The node: takes inputs, hands them to the replicas that they concern, and gathers what comes out.
 
+mod admitting;
+mod asking;
+mod following;
 mod forgetting;
+mod hearing;
 mod heating;
 mod looking;
 mod losing;
@@ -10,42 +14,33 @@ mod placing;
 mod retaining;
 mod sleeping;
 mod splitting;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod weighing;
 
 use crate::ack_wait::{AckWait, over_before};
-use crate::across::{Across, Ask, OWN_REQUESTS, Surroundings};
-use crate::boot::{self, BootError};
-use crate::bounds::{
-    DEAD_ROWS_PER_TICK, PENDING_READS_MAX, RETRY, SHARDS_LOOK, SHARDS_PER_LOOK, UNCOMMITTED_BYTES_MAX,
-};
+use crate::across::Across;
+use crate::boot::BootError;
+use crate::bounds::{DEAD_ROWS_PER_TICK, SHARDS_LOOK, SHARDS_PER_LOOK};
 use crate::config::{NodeConfig, Sabotage};
-use crate::input::{
-    FlushTask, Input, Inspection, Lost, Mended, Outputs, Persist, Request, RequestId, WatchOutput, WatchRequest,
-};
-use crate::keyspaces::Keyspaces;
-use crate::levels::{self, Levels};
+use crate::input::{FlushTask, Input, Outputs, Persist, Request, RequestId, WatchOutput, WatchRequest};
 use crate::looking::Looking;
-use crate::losses::Losses;
-use crate::members::{Roster, Wanted};
 use crate::mending::Mending;
-use crate::placement::Placements;
 use crate::placing::Rest;
-use crate::recall::{Opened, Recall, Witness};
-use crate::replica::{self, AtRisk, Context, Replica, SystemRows};
+use crate::recall::{Recall, Witness};
+use crate::replica::{Context, Replica, SystemRows};
 use crate::slots::Slots;
-use crate::wire::{PeerBody, PeerMessage, node_of};
 use forgetting::Forgetting;
 use heating::Heat;
 use losing::Losing;
 use merging::Merging;
 use outposts::Outposts;
 use placing::{Goodbye, Landmarks, Sayings};
-use quorate_consensus::{Config, Group, Membership, Restored};
-use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, Rng, ShardId, Timestamp, WallMs};
-use quorate_kv::{Command, Error, KeyspaceId, Level, Refusal, ShardCounts, Unavailable};
-use quorate_shard::{Birth, Machine, Procedures, Remains, View};
+use quorate_consensus::Membership;
+use quorate_env::{Instant, LogIndex, NodeId, ReplicaId, Rng, ShardId, WallMs};
+use quorate_kv::{KeyspaceId, Unavailable};
+use quorate_shard::Procedures;
 use quorate_storage::store::Store;
 use quorate_storage::wal::{LogRecord, Recovered, RecoveredLog};
 use retaining::Retaining;
@@ -61,9 +56,6 @@ pub const FIRST_SHARDS: [ShardId; 2] = [ShardId(KeyspaceId::SYSTEM.0), ShardId(K
 
 /// What the randomness of transactions over several shards is split off by: no shard's number, doubled, is odd.
 const ACROSS_RNG: u64 = u64::MAX;
-
-/// Bytes of entries in one append message.
-const APPEND_BYTES_MAX: u64 = 2 << 20;
 
 /// The request in which a node says what its release knows. Nobody waits for the answer: it shows in the rows.
 const TELLING: RequestId = RequestId::MAX;
@@ -82,11 +74,9 @@ const RETAINED: RequestId = RequestId::MAX - 4;
 
 /// The request that takes the next step towards merging a shard.
 const MERGED: RequestId = RequestId::MAX - 5;
+
 /// The request that writes down what was lost.
 const LOST: RequestId = RequestId::MAX - 6;
-
-/// Append messages in flight to one follower.
-const APPENDS_IN_FLIGHT_MAX: usize = 64;
 
 /// Splits a node's randomness for the names of its questions; shards use the numbers below.
 const RECALL_PURPOSE: u64 = 1 << 32;
@@ -273,86 +263,6 @@ impl Node {
         }
     }
 
-    /// Opens or creates this node's replica of a shard. Those who are its members at the beginning are the same for all.
-    fn open(&mut self, now: Instant, shard: ShardId, membership: &Membership) -> Result<(), BootError> {
-        let log = self.logs.remove(&shard);
-        let Shared { config, store, slots, procedures, out, .. } = &mut self.shared;
-        let found = boot::open_replica(shard, store, slots, log.as_ref(), membership, procedures)?;
-        if shard == FIRST_SHARDS[0] {
-            self.system = SystemRows::read(&found.machine).map_err(BootError::Roster)?;
-        }
-        let covered = log.map_or(0, |log| log.rotted.len()) - found.rotted.len();
-        if covered > 0 {
-            let covered = covered as u64;
-            out.mended.push(Mended { shard, covered, ..Mended::default() });
-        }
-        let found = if config.sabotage == Some(Sabotage::LeadWithRot) { found.cut_off() } else { found };
-        let remains = self.remains.as_ref().and_then(|store| remains_of(shard, store));
-        let opened = Opened { found, remains, watches: Vec::new() };
-        match &mut self.recalling {
-            Some(recall) => recall.hold(shard, opened),
-            // A shard that is new here has promised nothing, and one whose log waited was asked about.
-            None => self.admit(now, shard, opened)?,
-        }
-        Ok(())
-    }
-
-    /// Nobody knows of a promise that the disk has forgotten: the replicas take part.
-    fn admit_all(&mut self, now: Instant) -> Result<(), BootError> {
-        for (shard, opened) in self.recalling.take().map(Recall::finish).unwrap_or_default() {
-            self.admit(now, shard, opened)?;
-        }
-        self.let_merged_go(now)?;
-        self.ask_early(now);
-        Ok(())
-    }
-
-    /// What came too early is asked now.
-    fn ask_early(&mut self, now: Instant) {
-        for (id, request, wait, deadline) in std::mem::take(&mut self.early) {
-            self.ask(now, id, (request, wait), deadline);
-        }
-    }
-
-    /// Nobody waits for longer than it wanted to.
-    fn expire_early(&mut self, now: Instant) {
-        let late = self.early.extract_if(.., |(.., deadline)| *deadline <= now);
-        self.shared.out.replies.extend(late.map(|(id, ..)| (id, Err(Unavailable::NoLeader.into()))));
-    }
-
-    /// What a replica that starts draws from.
-    fn rng_of(&mut self, shard: ShardId) -> Rng {
-        self.started += u64::from(self.shared.config.sabotage != Some(Sabotage::SessionAgain));
-        self.rng.split(shard.0 * 2 + 1).split(self.started)
-    }
-
-    /// A replica's disk is believed: it starts, or is mended first.
-    fn admit(&mut self, now: Instant, shard: ShardId, opened: Opened) -> Result<(), BootError> {
-        let Opened { found, remains, watches } = opened;
-        let rng = self.rng_of(shard);
-        let Shared { config, records, .. } = &mut self.shared;
-        records.extend(found.repair.clone());
-        if found.rotted.is_empty() && found.hole.is_none() {
-            let replica = start_replica(config, shard, &found.restored, found.machine, now, rng);
-            self.let_begin(shard, replica);
-            for (key, request) in watches {
-                self.one(now, shard, |replica, cx| replica.watch(key, request, cx));
-            }
-        } else {
-            let mut mending = Mending::new(shard, ReplicaId(config.node.0), found, &config.known, remains)?;
-            watches.into_iter().for_each(|(key, request)| mending.watch(key, request));
-            self.mending.insert(shard, mending);
-        }
-        Ok(())
-    }
-
-    fn let_begin(&mut self, shard: ShardId, replica: Replica) {
-        self.led += u64::from(replica.leads());
-        self.replicas.insert(shard, replica);
-        self.dirty.insert(shard);
-        self.sleepers.wakes(shard);
-    }
-
     /// Takes one input. Nothing leaves the node before [`Node::drain`].
     pub fn step(&mut self, now: Instant, input: Input) {
         match input {
@@ -386,36 +296,7 @@ impl Node {
                 }
                 self.settle_down(now);
             }
-            Input::Peer { from, message } => {
-                let known = node_of(message.from) == from && message.to == ReplicaId(self.shared.config.node.0);
-                self.hear_of(now, from);
-                if known && self.is_here(message.shard) {
-                    self.witness.see(message.shard, message.from, &message.body);
-                    match &message.body {
-                        PeerBody::RecallAsk { ask } => return self.recount(&message, *ask),
-                        PeerBody::RecallAnswer { ask, seen } => {
-                            return self
-                                .recall(now, |recall, cx| recall.hear(message.from, *ask, seen, cx.config.sabotage));
-                        }
-                        _ => {}
-                    }
-                }
-                if known && self.hears_of_elsewhere(now, &message) {
-                    return;
-                }
-                if known && self.recalls(message.shard) {
-                    return;
-                }
-                if known && self.mending.contains_key(&message.shard) {
-                    self.mend(now, message.shard, |mending, cx| mending.receive(message.from, message.body, cx));
-                    return;
-                }
-                if !known || !self.replicas.contains_key(&message.shard) {
-                    self.misrouted += 1;
-                    return;
-                }
-                self.one(now, message.shard, |replica, cx| replica.receive(message.from, message.body, cx));
-            }
+            Input::Peer { from, message } => self.hear(now, from, message),
             Input::PeerUp(node) => {
                 self.recall(now, |recall, cx| recall.peer_up(node, cx));
                 self.greet(now, node);
@@ -501,234 +382,10 @@ impl Node {
         out
     }
 
-    fn request(&mut self, now: Instant, id: RequestId, request: Request, deadline: Instant) {
-        self.ask(now, id, (request, AckWait::default()), deadline);
-    }
-
-    /// Asks for something, and waits for this before it is taken to be done; for a client's command also for what its keyspace wants.
-    fn ask(&mut self, now: Instant, id: RequestId, (request, wait): (Request, AckWait), deadline: Instant) {
-        let (needs, is) = (levels::needed(&request), self.system.levels.cluster());
-        if needs > is && self.shared.config.sabotage != Some(Sabotage::IgnoreLevel) {
-            if !self.system.levels.begun() && self.early.len() < PENDING_READS_MAX {
-                // A new cluster's first leader is about to say it.
-                return self.early.push((id, request, wait, deadline));
-            }
-            return self.shared.out.replies.push((id, Err(Unavailable::FeatureLevel { needs, is }.into())));
-        }
-        if let Request::Submit { shard, command } = &request
-            && let Err(refusal) = self.system.keyspaces.suits(*shard, command)
-        {
-            return self.shared.out.replies.push((id, Err(refusal.into())));
-        }
-        match (request.shard(), request) {
-            (None, Request::Transact(transaction)) => {
-                if let Some(refusal) = self.lies_ahead(transaction.after) {
-                    return self.shared.out.replies.push((id, Err(refusal.into())));
-                }
-                self.with_across(now, |across, at| across.begin(id, transaction, deadline, at));
-            }
-            (None, Request::Look { looks, freshness }) => self.look(now, id, (looks, freshness), deadline),
-            (None, Request::Settle { home, tx }) => {
-                self.with_across(now, |across, at| across.settle(id, home, tx, deadline, at));
-            }
-            (None, Request::Reserve(wish)) => {
-                self.with_across(now, |across, at| across.reserve(id, wish, deadline, at));
-            }
-            (None, Request::Release { by, keys }) => {
-                self.with_across(now, |across, at| across.release(id, (by, keys), deadline, at));
-            }
-            // Who asks for it looks at the map again.
-            (Some(shard), _) if self.system.keyspaces.is_merged(shard) => {
-                self.shared.out.replies.push((id, Err(Unavailable::NoLeader.into())));
-            }
-            (Some(shard), Request::Submit { .. }) if id < OWN_REQUESTS && self.lacks_bound(shard) => {
-                self.shared.out.replies.push((id, Err(Unavailable::NoClockBound.into())));
-            }
-            (Some(shard), Request::Submit { command, .. }) if !self.is_served_here(shard) => {
-                let wait = self.wait_of(id, shard, wait);
-                self.submit_elsewhere(now, id, (shard, (command, wait)), deadline);
-            }
-            (Some(shard), Request::Submit { command, .. }) if self.replicas.contains_key(&shard) => {
-                let wait = self.wait_of(id, shard, wait);
-                self.one(now, shard, |replica, cx| replica.submit(id, (command, wait), deadline, cx));
-            }
-            (Some(shard), request) if self.replicas.contains_key(&shard) => {
-                self.one(now, shard, |replica, cx| replica.request(id, request, deadline, cx));
-            }
-            (Some(shard), request) if self.recalls(shard) && self.early.len() < PENDING_READS_MAX => {
-                self.early.push((id, request, wait, deadline));
-            }
-            (Some(shard), _) if !self.is_here(shard) && self.system.placements.of(shard).is_some() => self.refer(id),
-            (Some(shard), _) if !self.is_here(shard) && !self.nursery.expects(shard) => {
-                self.shared.out.replies.push((id, Err(Error::Refused(Refusal::KeyspaceNotFound))));
-            }
-            _ => self.shared.out.replies.push((id, Err(Unavailable::NoLeader.into()))),
-        }
-    }
-
-    /// What a command waits for before it is taken to be done.
-    fn wait_of(&self, id: RequestId, shard: ShardId, wait: AckWait) -> AckWait {
-        if id < OWN_REQUESTS { wait.and(self.system.keyspaces.ack_wait(shard)) } else { wait }
-    }
-
-    /// Whether writers of a shard wait for clocks, and nobody has told this node how far those may be from true time.
-    fn lacks_bound(&self, shard: ShardId) -> bool {
-        self.shared.config.clock_bound.is_none() && self.system.keyspaces.ack_wait(shard).over
-    }
-
-    /// Takes answers to the steps of transactions, and asks for the next steps.
-    fn move_across(&mut self, now: Instant) {
-        let asked = self.scales.asked || self.forgetting.asked > 0 || self.retaining.asked > 0;
-        let asked = asked || self.merging.is_asking() || self.losing.is_asking();
-        let said = self.tell_again.is_some() || asked || self.sayings.are_under_way();
-        if self.across.is_asking() || said {
-            let answers = self.shared.out.replies.extract_if(.., |(id, _)| *id >= OWN_REQUESTS);
-            for (id, answer) in answers.collect::<Vec<_>>() {
-                self.scales.asked &= id != WEIGHED;
-                self.forgetting.asked = self.forgetting.asked.saturating_sub(u64::from(id == FORGOTTEN));
-                self.retaining.asked = self.retaining.asked.saturating_sub(u64::from(id == RETAINED));
-                match id {
-                    MERGED => self.merge_hears(now, answer),
-                    LOST => self.losses_told(answer),
-                    _ => self.with_across(now, |across, at| across.answered(id, answer, at)),
-                }
-            }
-        }
-        for Ask { id, shard, command, wait, deadline } in self.across.take_asks() {
-            self.ask(now, id, (Request::Submit { shard, command }, wait), deadline);
-        }
-        self.shared.out.replies.extend(self.across.take_replies());
-        let unknown = self.across.take_unknown();
-        if !unknown.is_empty() {
-            self.ask_how_far(now, unknown);
-        }
-    }
-
-    fn with_across(&mut self, now: Instant, f: impl FnOnce(&mut Across, &Surroundings<'_>)) {
-        let elsewhere = |shard| self.outposts.applied(shard);
-        let applied = |shard: ShardId| self.replicas.get(&shard).map(Replica::applied).or_else(|| elsewhere(shard));
-        let (keyspaces, sabotage) = (&*self.system.keyspaces, self.shared.config.sabotage);
-        let wall = WallMs(self.shared.wall.0 + now.since(self.shared.ticked).as_millis() as u64);
-        let (moment, bounded) = (Timestamp::of(wall), self.shared.config.clock_bound.is_some());
-        f(&mut self.across, &Surroundings { now, moment, keyspaces, applied: &applied, bounded, sabotage });
-    }
-
-    /// Lets the groups that this node leads take a step towards what the members' rows ask for.
-    fn reshape(&mut self, now: Instant) {
-        let (roster, placements) = (self.system.roster.clone(), self.system.placements.clone());
-        let keyspaces = self.system.keyspaces.clone();
-        let whole = self.is_whole();
-        let elsewhere = self.groups_of_leavers(&roster);
-        let needed = |id: ReplicaId| {
-            !whole || elsewhere.iter().any(|group| group.contains(id)) || placements.may_use(node_of(id))
-        };
-        for shard in self.sleepers.awake().collect::<Vec<_>>() {
-            let last = shard == FIRST_SHARDS[0] && self.shared.config.sabotage != Some(Sabotage::LeaveSystemFirst);
-            let stays = |id: ReplicaId| last && needed(id);
-            let wishes = placements.wishes(shard, &roster);
-            let wait = keyspaces.ack_wait(shard);
-            self.one(now, shard, |replica, cx| {
-                replica.want_early(wait.is_for_less());
-                replica.reshape((&wishes, wait.everywhere), &stays, cx);
-            });
-        }
-        self.move_on(now);
-    }
-
-    /// A node learns from the system keyspace that it is to go. So that is the last group that it leaves: a leader elsewhere that missed its own
-    /// removal would lead there for ever. These are all others, if anybody is to go.
-    fn groups_of_leavers(&self, roster: &Roster) -> Vec<Membership> {
-        let system = self.replicas.get(&FIRST_SHARDS[0]).map(Replica::membership).unwrap_or_default();
-        if !system.all().into_iter().any(|id| roster.wanted(id) == Some(Wanted::Gone)) {
-            return Vec::new();
-        }
-        let others = self.replicas.iter().filter(|(shard, _)| **shard != FIRST_SHARDS[0]);
-        others.map(|(_, replica)| replica.membership()).collect()
-    }
-
-    /// As the one who leads the system keyspace: moves on the rows of members, and the level, when what they say has come true everywhere.
-    fn move_on(&mut self, now: Instant) {
-        let system = &self.system;
-        let replaces = system.placements.replaced().next().is_some();
-        let due = replaces || system.roster.is_moving() || system.levels.may_rise();
-        let leads = self.replicas.get(&FIRST_SHARDS[0]).is_some_and(Replica::leads);
-        if !due || !leads || !self.is_whole() || !self.replicas.values().all(Replica::remembers_members) {
-            return;
-        }
-        let (roster, placements, levels) = (system.roster.clone(), system.placements.clone(), system.levels.clone());
-        let everywhere = self.replicas.iter().filter(|(shard, _)| placements.of(**shard).is_none());
-        let groups: Vec<Membership> = everywhere.map(|(_, replica)| replica.membership()).collect();
-        let members = groups.iter().flat_map(Membership::all).map(node_of).chain(placements.nodes()).collect();
-        self.one(now, FIRST_SHARDS[0], |replica, cx| {
-            replica.move_rows(&roster, &groups, &placements, cx);
-            replica.raise_level(&levels, members, cx);
-        });
-    }
-
     /// What fails here ends the process.
     fn try_to(&mut self, now: Instant, f: impl FnOnce(&mut Self, Instant) -> Result<(), BootError>) {
         if let Err(e) = f(self, now) {
             self.shared.out.fatal.get_or_insert(e.to_string());
-        }
-    }
-
-    /// Looks whether the system keyspace's rows have changed.
-    fn read_system(&mut self, now: Instant) {
-        let known = self.system.revision();
-        let system = self.replicas.get_mut(&FIRST_SHARDS[0]);
-        let Some(system) = system.filter(|system| system.machine().meta().revision != known) else { return };
-        // What it knew is given away, so that what nobody else holds need not be copied.
-        match system.system_rows(std::mem::take(&mut self.system)) {
-            Ok(rows) => {
-                self.system = rows;
-                self.wake_for_news(now);
-            }
-            Err(e) => {
-                self.shared.out.fatal.get_or_insert(format!("the system keyspace's rows cannot be read: {e}"));
-                return;
-            }
-        }
-        self.try_to(now, Self::let_merged_go);
-        self.try_to(now, Self::open_made);
-        self.hand_out_system();
-        self.ask_early(now);
-    }
-
-    /// Says outside what the system keyspace's rows say, and stops if they say that this node's release is too old.
-    fn hand_out_system(&mut self) {
-        let (rows, shared) = (&self.system, &mut self.shared);
-        let (is, knows) = (rows.levels.cluster(), shared.config.level);
-        shared.timed = is >= Level::TIMED;
-        // Who is to go, the others do not wait for: it is about to hear that it is gone, which is the better reason to stop.
-        let goes = rows.roster.wanted(ReplicaId(shared.config.node.0)) == Some(Wanted::Gone);
-        if is > knows && !goes {
-            let why = format!("the cluster is at feature level {is}, and this node knows only {knows}");
-            shared.out.fatal.get_or_insert(format!("{why}: start a newer release, or one that is not held down"));
-        }
-        shared.out.roster = Some(rows.roster.clone());
-        shared.out.keyspaces = Some(rows.keyspaces.clone());
-        shared.out.placements = Some(rows.placements.clone());
-        shared.out.losses = Some(rows.losses.clone());
-        shared.out.levels = Some(rows.levels.clone());
-    }
-
-    /// Says in the system keyspace what this node's release knows, and its zone.
-    fn tell_level(&mut self, now: Instant) {
-        let (node, level) = (self.shared.config.node, self.shared.config.level);
-        let system = self.replicas.get(&FIRST_SHARDS[0]);
-        if !system.is_some_and(|replica| replica.membership().contains(ReplicaId(node.0))) {
-            return;
-        }
-        let placed = self.system.levels.cluster() >= Level::PLACED;
-        let zone = || self.system.placements.tell_zone(node, &self.shared.config.zone).filter(|_| placed);
-        let Some(txn) = self.system.levels.tell(node, level).or_else(zone) else {
-            self.tell_again = None;
-            return;
-        };
-        if self.tell_again.is_none_or(|when| when <= now) {
-            self.tell_again = Some(now + RETRY);
-            let request = Request::Submit { shard: FIRST_SHARDS[0], command: Command::Transact(txn) };
-            self.request(now, TELLING, request, now + RETRY);
         }
     }
 
@@ -763,99 +420,6 @@ impl Node {
         }
     }
 
-    /// Lets a replica whose log has rotted go on, and starts it when its log is whole.
-    fn mend(&mut self, now: Instant, shard: ShardId, f: impl FnOnce(&mut Mending, &mut Context<'_>)) {
-        let Some(mut mending) = self.mending.remove(&shard) else { return };
-        mending.know(&self.system.roster);
-        let mut cx = self.shared.context(now);
-        f(&mut mending, &mut cx);
-        mending.go_on(&mut cx);
-        if !mending.is_whole() {
-            self.mending.insert(shard, mending);
-            return;
-        }
-        cx.out.mended.push(mending.mended());
-        let (restored, machine, watches) = mending.finish(&mut cx);
-        let rng = self.rng_of(shard);
-        let replica = start_replica(&self.shared.config, shard, &restored, machine, now, rng);
-        self.let_begin(shard, replica);
-        if self.is_whole() {
-            self.remains = None;
-        }
-        for (key, request) in watches {
-            self.one(now, shard, |replica, cx| replica.watch(key, request, cx));
-        }
-    }
-
-    /// Whether a message is about a shard that one of its two nodes has no replica of.
-    fn hears_of_elsewhere(&mut self, now: Instant, message: &PeerMessage) -> bool {
-        let (shard, from, to) = (message.shard, message.from, message.to);
-        match &message.body {
-            PeerBody::Answers { leader, applied, answers } => {
-                self.hear_answers(now, (shard, from), (*leader, *applied), answers.clone());
-            }
-            PeerBody::NotHere => self.hear_not_here(now, shard, from),
-            PeerBody::LeaveAnswer { index } => self.released(shard, *index, from),
-            PeerBody::LookAnswer { ask, sight } => self.hear_sight(now, (*ask, shard), sight.clone()),
-            PeerBody::ChunkAsk { transfer, .. } | PeerBody::DigestAsk { transfer, .. } if !self.is_here(shard) => {
-                let gone = PeerBody::TransferGone { transfer: *transfer };
-                let answer = PeerMessage { shard, from: to, to: from, body: gone };
-                self.shared.out.messages.push((node_of(from), answer));
-            }
-            PeerBody::Everywhere { index } => {
-                self.hear_everywhere(now, shard, *index);
-                return !self.is_here(shard);
-            }
-            PeerBody::Early { answers } if !self.is_served_here(shard) => self.hear_early(shard, answers.clone()),
-            PeerBody::Petition(_) | PeerBody::LookAsk { .. } | PeerBody::EverywhereAsk { .. }
-                if !self.replicas.contains_key(&shard) =>
-            {
-                let answer = PeerMessage { shard, from: to, to: from, body: PeerBody::NotHere };
-                self.shared.out.messages.push((node_of(from), answer));
-            }
-            _ => return false,
-        }
-        true
-    }
-
-    /// Says what was seen of a node that starts.
-    fn recount(&mut self, question: &PeerMessage, ask: u64) {
-        let to = question.from;
-        let blind = self.shared.config.sabotage == Some(Sabotage::ForgetSightings);
-        let seen = if blind { Vec::new() } else { self.witness.of(to) };
-        let body = PeerBody::RecallAnswer { ask, seen };
-        let answer = PeerMessage { shard: question.shard, from: question.to, to, body };
-        self.shared.out.messages.push((node_of(to), answer));
-    }
-
-    fn is_here(&self, shard: ShardId) -> bool {
-        self.replicas.contains_key(&shard) || self.mending.contains_key(&shard) || self.recalls(shard)
-    }
-
-    /// Whether a replica here waits until its disk is believed.
-    fn recalls(&self, shard: ShardId) -> bool {
-        self.recalling.as_ref().is_some_and(|recall| recall.holds(shard))
-    }
-
-    /// If this node asks what was seen of it: lets that go on, and admits its replicas when it knows.
-    fn recall(&mut self, now: Instant, f: impl FnOnce(&mut Recall, &mut Context<'_>)) {
-        let Some(recall) = &mut self.recalling else { return };
-        f(recall, &mut self.shared.context(now));
-        let (over, shared) = (recall.is_over(), &mut self.shared);
-        if let Some(what) = recall.contradiction() {
-            shared.out.lost = shared.out.lost.or(Some(Lost::Acknowledged));
-            shared.out.fatal.get_or_insert(format!("{} has lost promises: {what}", shared.config.node));
-        } else if over && let Err(e) = self.admit_all(now) {
-            self.shared.out.fatal.get_or_insert(e.to_string());
-        }
-    }
-
-    fn mend_each(&mut self, now: Instant, mut f: impl FnMut(&mut Mending, &mut Context<'_>)) {
-        for shard in self.mending.keys().copied().collect::<Vec<_>>() {
-            self.mend(now, shard, &mut f);
-        }
-    }
-
     /// Those that do not sleep: only they have anything to do by themselves.
     fn awake(&self) -> impl Iterator<Item = (ShardId, &Replica)> {
         self.sleepers.awake().filter_map(|shard| Some((shard, self.replicas.get(&shard)?)))
@@ -874,153 +438,8 @@ impl Node {
         }
     }
 
-    /// How it was set up.
-    #[must_use]
-    pub fn config(&self) -> &NodeConfig {
-        &self.shared.config
-    }
-
-    /// After [`Input::Leave`]: whether nobody needs this node any more, as far as it knows.
-    #[must_use]
-    pub fn may_stop(&self, now: Instant) -> bool {
-        let heard = replica::heard_lately(&self.shared.config, now);
-        self.replicas.values().all(|replica| replica.may_stop(heard)) && !self.outposts.is_needed()
-    }
-
     /// Between two looks at all shards that are here, so that many cost no more than few.
     fn pause_between_looks(&self) -> Duration {
         SHARDS_LOOK * (1 + self.replicas.len() / SHARDS_PER_LOOK) as u32
     }
-
-    /// Whether every replica here has all that it should have.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.mending.is_empty() && self.recalling.is_none() && self.nursery.is_empty()
-    }
-
-    /// The members' rows as this node knows them.
-    #[must_use]
-    pub fn roster(&self) -> &Roster {
-        &self.system.roster
-    }
-
-    /// The keyspaces as this node knows them.
-    #[must_use]
-    pub fn keyspaces(&self) -> &Keyspaces {
-        &self.system.keyspaces
-    }
-
-    /// Where shards live, as this node knows it.
-    #[must_use]
-    pub fn placements(&self) -> &Placements {
-        &self.system.placements
-    }
-
-    /// The levels as this node knows them.
-    #[must_use]
-    pub fn levels(&self) -> &Levels {
-        &self.system.levels
-    }
-
-    /// The shards that this node has replicas of, ascending.
-    #[must_use]
-    pub fn shards(&self) -> Vec<ShardId> {
-        self.replicas
-            .keys()
-            .chain(self.mending.keys())
-            .copied()
-            .chain(self.recalling.iter().flat_map(Recall::shards))
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect()
-    }
-
-    /// How many shards are here.
-    #[must_use]
-    pub fn counts(&self) -> ShardCounts {
-        let (here, asleep) = (self.replicas.len() as u64, self.sleepers.count() as u64);
-        ShardCounts { here, led: self.led, asleep }
-    }
-
-    /// Messages that reached the wrong node or replica.
-    #[must_use]
-    pub fn misrouted(&self) -> u64 {
-        self.misrouted
-    }
-
-    /// The shards that were split off replicas here and are not weaned yet, each with its parent, for checkers.
-    pub fn births(&self) -> impl Iterator<Item = (ShardId, &Birth)> {
-        self.replicas.iter().flat_map(|(shard, replica)| replica.machine().births().map(|birth| (*shard, birth)))
-    }
-
-    /// What a replica holds, for checkers.
-    #[must_use]
-    pub fn view(&self, shard: ShardId) -> Option<View> {
-        self.replicas.get(&shard).map(Replica::view)
-    }
-
-    /// How many reservations a replica knows of, for checkers.
-    #[must_use]
-    pub fn reserved(&self, shard: ShardId) -> usize {
-        self.replicas.get(&shard).map_or(0, |replica| replica.reserved().len())
-    }
-
-    /// What would be lost of a shard with this node, if it leads that.
-    #[must_use]
-    pub fn at_risk(&self, shard: ShardId) -> Option<AtRisk> {
-        self.replicas.get(&shard)?.at_risk()
-    }
-
-    /// What was lost, as this node knows it.
-    #[must_use]
-    pub fn losses(&self) -> &Losses {
-        &self.system.losses
-    }
-
-    /// How many decisions a replica knows of that some shard has yet to carry out, for checkers.
-    #[must_use]
-    pub fn unresolved(&self, shard: ShardId) -> usize {
-        self.replicas.get(&shard).map_or(0, |replica| replica.machine().unresolved().count())
-    }
-
-    /// A replica, for status pages and checkers.
-    #[must_use]
-    pub fn inspect(&self, shard: ShardId) -> Option<Inspection> {
-        let mending = || self.mending.get(&shard).map(Mending::inspect);
-        let recalling = || self.recalling.as_ref().and_then(|recall| recall.inspect(shard));
-        self.replicas.get(&shard).map(Replica::inspect).or_else(mending).or_else(recalling)
-    }
-}
-
-/// What is left of a shard's rows in a damaged store, if it says where they were.
-fn remains_of(shard: ShardId, store: &Arc<dyn Store>) -> Option<Remains> {
-    let slots = Slots::load(store.clone()).ok()?;
-    slots.of(shard).map(|slot| Remains::new(store.clone(), slot))
-}
-
-fn start_replica(
-    config: &NodeConfig,
-    shard: ShardId,
-    restored: &Restored,
-    machine: Machine,
-    now: Instant,
-    rng: Rng,
-) -> Replica {
-    let id = ReplicaId(config.node.0);
-    let group_config = Config {
-        replica: id,
-        turn: shard.0,
-        election_ticks: config.timing.election_ticks,
-        heartbeat_ticks: config.timing.heartbeat_ticks,
-        append_bytes_max: APPEND_BYTES_MAX,
-        committed_bytes_max: config.apply_bytes,
-        inflight_max: APPENDS_IN_FLIGHT_MAX,
-        uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
-    };
-    let mut group = Group::new(&group_config, restored);
-    if restored.membership.all_voters() == [id] {
-        // Nobody to wait for.
-        group.campaign();
-    }
-    Replica::new(shard, id, group, restored.hard_state.term, machine, now, rng)
 }

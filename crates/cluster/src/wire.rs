@@ -3,15 +3,20 @@
 //! Every message names its shard and both replicas; one that reaches the wrong replica is dropped and counted. The cluster and the
 //! incarnation are settled once per connection, by its handshake.
 
+mod parts;
+#[cfg(test)]
+mod tests;
+
 use crate::Standings;
 use crate::recall::Sighting;
+use parts::{
+    decode_answers, decode_copy, decode_envelopes, decode_lease, encode_answers, encode_copy, encode_envelopes,
+    encode_lease,
+};
 use quorate_consensus::Message;
 use quorate_env::{DecodeError, LogIndex, NodeId, Reader, ReplicaId, ShardId, Term, Timestamp, Writer};
 use quorate_kv::across::PartResult;
-use quorate_kv::{
-    Applied, CommandId, Envelope, Error, Freshness, Header, LeaseId, LeaseInfo, RangeOp, Read, Refusal, Revision,
-    SessionId, Unavailable, decode_answer, decode_sight, encode_answer, encode_sight,
-};
+use quorate_kv::{Applied, CommandId, Envelope, Freshness, LeaseId, RangeOp, Refusal, decode_sight, encode_sight};
 use quorate_shard::Chunk;
 
 /// The version of everything in this file, first byte of every frame.
@@ -591,197 +596,4 @@ pub fn decode_batch(frame: bytes::Bytes) -> Result<Vec<PeerMessage>, DecodeError
 #[must_use]
 pub fn node_of(replica: ReplicaId) -> NodeId {
     NodeId(replica.0)
-}
-
-fn encode_envelopes(envelopes: &[Envelope], w: &mut Writer) {
-    w.varint(envelopes.len() as u64);
-    envelopes.iter().for_each(|envelope| envelope.encode(w));
-}
-
-fn decode_envelopes(r: &mut Reader) -> Result<Vec<Envelope>, DecodeError> {
-    let mut envelopes = Vec::new();
-    for _ in 0..r.count("commands")? {
-        envelopes.push(Envelope::decode(r)?);
-    }
-    Ok(envelopes)
-}
-
-fn encode_answers(answers: &[(CommandId, Answer)], w: &mut Writer) {
-    w.varint(answers.len() as u64);
-    for (CommandId { session, seq }, answer) in answers {
-        w.u64(session.0);
-        w.varint(*seq);
-        w.bool(matches!(answer, Answer::Given(_)));
-        if let Answer::Given(given) = answer {
-            encode_answer(given, w);
-        }
-    }
-}
-
-fn decode_answers(r: &mut Reader) -> Result<Vec<(CommandId, Answer)>, DecodeError> {
-    let mut answers = Vec::new();
-    for _ in 0..r.count("answers")? {
-        let id = CommandId { session: SessionId(r.u64("session")?), seq: r.varint("number")? };
-        let given = r.bool("given")?;
-        answers.push((id, if given { Answer::Given(decode_answer(r)?) } else { Answer::Forgotten }));
-    }
-    Ok(answers)
-}
-
-fn encode_copy(copy: &EntryCopy, w: &mut Writer) {
-    match copy {
-        EntryCopy::Held { kind, payload } => {
-            w.u8(0);
-            w.u8(*kind);
-            w.bytes(payload);
-        }
-        EntryCopy::Absent { in_term, leads } => {
-            w.u8(1);
-            w.varint(in_term.0);
-            w.bool(*leads);
-        }
-        EntryCopy::Compacted => w.u8(2),
-        EntryCopy::Replaced => w.u8(3),
-    }
-}
-
-fn decode_copy(r: &mut Reader) -> Result<EntryCopy, DecodeError> {
-    Ok(match r.u8("copy")? {
-        0 => EntryCopy::Held { kind: r.u8("kind")?, payload: r.bytes("payload")? },
-        1 => EntryCopy::Absent { in_term: Term(r.varint("term")?), leads: r.bool("leads")? },
-        2 => EntryCopy::Compacted,
-        3 => EntryCopy::Replaced,
-        _ => return Err(r.error("copy")),
-    })
-}
-
-fn encode_lease(answer: &crate::LeaseAnswer, w: &mut Writer) {
-    match answer {
-        Ok(read) => {
-            w.u8(0);
-            w.varint(read.header.revision.0);
-            w.varint(read.header.term.0);
-            w.zigzag(read.result.id.0);
-            w.varint(read.result.granted_s);
-            w.varint(read.result.remaining_s);
-            w.varint(read.result.keys.len() as u64);
-            for key in &read.result.keys {
-                w.bytes(key);
-            }
-        }
-        Err(Error::Refused(_)) => w.u8(1),
-        Err(Error::Unavailable(_) | Error::UnknownOutcome(_) | Error::UnknownTransaction { .. }) => w.u8(2),
-    }
-}
-
-fn decode_lease(r: &mut Reader) -> Result<crate::LeaseAnswer, DecodeError> {
-    Ok(match r.u8("lease answer")? {
-        0 => {
-            let header = Header { revision: Revision(r.varint("revision")?), term: Term(r.varint("term")?) };
-            let (id, granted_s, remaining_s) =
-                (LeaseId(r.zigzag("lease")?), r.varint("granted")?, r.varint("remaining")?);
-            let mut keys = Vec::new();
-            for _ in 0..r.count("keys")? {
-                keys.push(r.bytes("key")?);
-            }
-            Ok(Read { header, result: LeaseInfo { id, granted_s, remaining_s, keys } })
-        }
-        1 => Err(Refusal::LeaseNotFound.into()),
-        2 => Err(Unavailable::NoLeader.into()),
-        _ => return Err(r.error("lease answer")),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use quorate_kv::{Command, Outcome};
-
-    #[test]
-    fn messages_survive_the_wire_and_cuts_do_not() {
-        let answer = |copy| PeerBody::EntryAnswer { index: LogIndex(7), term: Term(2), copy };
-        let id = CommandId { session: SessionId(4), seq: 9 };
-        let envelope = Envelope { id, answered_below: 3, command: Command::LeaseRevoke { id: LeaseId(7) } };
-        let header = Header { revision: Revision(3), term: Term(2) };
-        let done = Answer::Given(Ok(Applied { header, outcome: Outcome::LeaseRevoked }));
-        let refused = Answer::Given(Err(Refusal::EmptyKey));
-        let answers = [done, refused, Answer::Forgotten].map(|answer| (id, answer)).to_vec();
-        let bodies = [
-            PeerBody::Forward(vec![envelope.clone()]),
-            PeerBody::Petition(vec![envelope]),
-            PeerBody::Petition(Vec::new()),
-            PeerBody::Early { answers: answers.clone() },
-            PeerBody::Answers { leader: Some(ReplicaId(3)), applied: LogIndex(300), answers },
-            PeerBody::Answers { leader: None, applied: LogIndex(0), answers: Vec::new() },
-            PeerBody::NotHere,
-            PeerBody::LeaveAsk { index: LogIndex(300) },
-            PeerBody::LeaveAnswer { index: LogIndex(300) },
-            PeerBody::LookAsk {
-                ask: 300,
-                freshness: Freshness::At(Timestamp(7)),
-                reads: vec![RangeOp::of(quorate_kv::KeyRange::all())],
-            },
-            PeerBody::LookAnswer { ask: 300, sight: Ok(PartResult { at: Timestamp(7), ..PartResult::default() }) },
-            PeerBody::LookAnswer { ask: 300, sight: Err(Refusal::MomentForgotten { at: Timestamp(7) }) },
-            PeerBody::CloseAsk { at: Timestamp(7) },
-            PeerBody::Sleep { term: Term(5), end: LogIndex(300) },
-            PeerBody::Rouse,
-            PeerBody::Beat,
-            PeerBody::EverywhereAsk { index: LogIndex(300) },
-            PeerBody::Everywhere { index: LogIndex(300) },
-            PeerBody::LeaseAsk { ask: 1, lease: LeaseId(-2), renew: true, with_keys: false },
-            PeerBody::LeaseAnswer { ask: 1, answer: Err(Refusal::LeaseNotFound.into()) },
-            PeerBody::ChunkAsk { transfer: 5, cursor: "here".into() },
-            PeerBody::Chunk { transfer: 5, cursor: "here".into(), chunk: Chunk::default() },
-            PeerBody::TransferGone { transfer: 5 },
-            PeerBody::StateHash { applied: LogIndex(8), hash: 99 },
-            PeerBody::EntryAsk { index: LogIndex(7), term: Term(2) },
-            answer(EntryCopy::Held { kind: 0, payload: "an entry".into() }),
-            answer(EntryCopy::Absent { in_term: Term(3), leads: true }),
-            answer(EntryCopy::Compacted),
-            answer(EntryCopy::Replaced),
-            PeerBody::RowsAsk { index: LogIndex(7) },
-            PeerBody::RowsOffer { transfer: 6 },
-            PeerBody::StandingAsk { ask: 9 },
-            PeerBody::StandingAnswer {
-                ask: 9,
-                standings: vec![Standings { node: NodeId(3), voter: true, alive: false, in_sync: true }],
-            },
-            PeerBody::RecallAsk { ask: 300 },
-            PeerBody::RecallAnswer {
-                ask: 300,
-                seen: vec![(
-                    ShardId(17),
-                    Sighting { term: Term(5), voted: Term(4), acknowledged: (Term(3), LogIndex(200)) },
-                )],
-            },
-        ];
-        let message = |body| PeerMessage { shard: ShardId(2), from: ReplicaId(1), to: ReplicaId(3), body };
-        let batch: Vec<_> = bodies.into_iter().map(message).collect();
-        let frame = bytes::Bytes::from(encode_batch(batch.iter()));
-        assert_eq!(decode_batch(frame.clone()), Ok(batch));
-        for len in 0..frame.len() {
-            assert!(decode_batch(frame.slice(..len)).is_err());
-        }
-    }
-
-    #[test]
-    fn frames_hold_what_they_may_and_keep_the_order() {
-        let forward = |bytes: usize| {
-            let args = vec![0; bytes].into();
-            let command = Command::Call { procedure: quorate_kv::ProcedureId(1), version: 1, args };
-            let id = CommandId { session: SessionId(4), seq: bytes as u64 };
-            let body = PeerBody::Forward(vec![Envelope { id, answered_below: 0, command }]);
-            PeerMessage { shard: ShardId(2), from: ReplicaId(1), to: ReplicaId(3), body }
-        };
-        assert!(frames(Vec::new()).is_empty());
-        let sizes = [1, 2, FRAME_BYTES / 2, FRAME_BYTES / 2, 2 * FRAME_BYTES, 3, 4];
-        let all = frames(sizes.map(forward).to_vec());
-        assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1, 1, 2]);
-        assert_eq!(all.concat(), sizes.map(forward));
-        for frame in &all {
-            let estimate: usize = frame.iter().map(|message| message.body.size_estimate()).sum();
-            assert!(encode_batch(frame.iter()).len() <= estimate + 8);
-        }
-    }
 }

@@ -5,11 +5,14 @@ mod chronicle;
 mod churn;
 mod clients;
 mod disks;
+mod event;
 mod faults;
 mod handing;
+mod judging;
 mod lockers;
 mod logs;
 mod lookers;
+mod machines;
 mod moves;
 mod network;
 mod releases;
@@ -29,37 +32,28 @@ use crate::checks::raft::RaftCheck;
 use crate::checks::recall::Seen;
 use crate::checks::watch::WatchCheck;
 use crate::client::{Client, SHARD};
-use crate::clock::Clock;
-use crate::disk::Disk;
 use crate::fault::Fault;
 use crate::history::{Violation, demand};
-use crate::lies::{MetaRows, meta_rows};
 use crate::net::Net;
 use crate::plan::Plan;
 use crate::planted::{Bug, DriverBug};
 use crate::report::Report;
-use crate::rot;
+use crate::trace::TraceEvent;
 use crate::trace::recorder::{Recorder, node_lane};
-use crate::trace::{Loss, MessageId, TraceEvent};
-use bytes::Bytes;
-use disks::DiskTrouble;
-use quorate_cluster::{
-    BootError, BootMember, Input, Inspection, Lost, Node, NodeConfig, Observation, Outputs, PeerBody, Persist, Request,
-    RequestId, Sabotage, Timing, WatchRequest, wire,
-};
+use event::Event;
+use judging::looks;
+use machines::{SimNode, StoreKind, Syncing, memory_folder};
+use quorate_cluster::{Input, Lost, Outputs, RequestId, Sabotage, Timing, WatchRequest};
 use quorate_env::checksum::chain;
-use quorate_env::{ClusterId, Incarnation, NodeId, Rng, ShardId};
+use quorate_env::{ClusterId, NodeId, Rng, ShardId};
 use quorate_kv::{KeyRange, Level};
 use quorate_shard::{View, WatcherKey};
-use quorate_storage::store::{FlushJob, LsmOptions, LsmStore, ModelStore, Store};
-use quorate_storage::wal::{DiskOp, LogRecord, Wal, WalIdentity, WalLimits};
+use quorate_storage::wal::WalLimits;
 use script::{Played, Script};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
 use std::time::Duration;
-use twins::{Taken, Twin};
 use watches::REWATCH_US;
 use wounds::Wounds;
 
@@ -84,238 +78,6 @@ const LIMITS: WalLimits =
 
 /// Bytes of commands in one entry: with what is around them they fit a record.
 const BATCH_BYTES: usize = LIMITS.record_bytes as usize * 2 / 3;
-
-/// What the world does next. The messages of a frame have trace ids from `first` on.
-#[derive(Clone)]
-enum Event {
-    Tick {
-        node: usize,
-        life: u64,
-    },
-    Deliver {
-        from: usize,
-        to: usize,
-        frame: Bytes,
-        first: u64,
-    },
-    Synced {
-        node: usize,
-        life: u64,
-    },
-    Flushed {
-        node: usize,
-        life: u64,
-    },
-    Observed {
-        node: usize,
-        life: u64,
-        observation: Box<Observation>,
-    },
-    FlushedLate {
-        node: usize,
-        life: u64,
-    },
-    GoOn {
-        node: usize,
-        life: u64,
-    },
-    PeerDown {
-        node: usize,
-        peer: usize,
-    },
-    Restart {
-        node: usize,
-    },
-    Upgrade {
-        node: usize,
-    },
-    Resume {
-        node: usize,
-    },
-    Client {
-        client: usize,
-    },
-    Looker {
-        looker: usize,
-    },
-    LookerPatience {
-        looker: usize,
-        request: RequestId,
-    },
-    Patience {
-        client: usize,
-        operation: u64,
-    },
-    Watch {
-        watcher: usize,
-    },
-    Rewatch {
-        watcher: usize,
-    },
-    Progress {
-        key: WatcherKey,
-    },
-    Fault(Fault),
-    /// Every cut and clog ends.
-    Heal,
-    Churn,
-    /// Somebody asks for a split.
-    Split,
-    Move,
-    Operator,
-    /// Somebody makes the bank's keyspace.
-    Found,
-    Teller {
-        teller: usize,
-    },
-    TellerPatience {
-        teller: usize,
-        operation: u64,
-        asked: u32,
-    },
-    /// Somebody makes the logs.
-    FoundLogs,
-    Producer {
-        producer: usize,
-    },
-    ProducerPatience {
-        producer: usize,
-        operation: u64,
-        asked: u32,
-    },
-    Follower {
-        follower: usize,
-    },
-    FollowerPatience {
-        follower: usize,
-        request: RequestId,
-    },
-    /// Somebody cuts a log off.
-    CutLog,
-    /// A teller that reserves has thought.
-    Locker {
-        teller: usize,
-        operation: u64,
-        asked: u32,
-    },
-    /// A request that waited.
-    Ask {
-        node: usize,
-        id: RequestId,
-        request: Request,
-    },
-    /// A node stands still.
-    Still {
-        node: usize,
-        life: u64,
-    },
-    /// A node is told whether its disk is full.
-    Space {
-        node: usize,
-    },
-    /// A node's disk and clock are well again.
-    Ease {
-        node: usize,
-    },
-    /// A node was told to stop, and does so at the latest then. It led when it was told, or did not.
-    Leaving {
-        node: usize,
-        life: u64,
-        latest: u64,
-        led: bool,
-    },
-    Calm,
-    /// A fault of a script.
-    Again {
-        fault: Fault,
-        rng: Rng,
-    },
-}
-
-enum StoreKind {
-    Model(Arc<ModelStore>),
-    Real { dir: tempfile::TempDir, store: Option<Arc<LsmStore>> },
-}
-
-impl StoreKind {
-    /// An empty one.
-    fn new(plan: &Plan) -> Self {
-        match plan.real_store {
-            true => Self::Real { dir: memory_folder(), store: None },
-            false => Self::Model(Arc::new(ModelStore::new())),
-        }
-    }
-}
-
-struct Syncing {
-    ops: Vec<DiskOp>,
-    ticket: u64,
-    records: Vec<LogRecord>,
-}
-
-struct SimNode {
-    node: Option<Node>,
-    /// What the release knows that it starts with.
-    level: Level,
-    life: u64,
-    paused: bool,
-    parked: Vec<Input>,
-    clock: Clock,
-    disk: Disk,
-    wal: Option<Wal>,
-    store: StoreKind,
-    queue: Vec<Persist>,
-    syncing: Option<Syncing>,
-    flushing: Option<(u64, Box<dyn FlushJob>)>,
-    /// Of planted bugs: a flush that was reported and has not run; applied indexes before the last flush.
-    flushing_late: Option<Box<dyn FlushJob>>,
-    older_meta: MetaRows,
-    /// Outputs after which it crashes.
-    doomed: Option<u64>,
-    trouble: DiskTrouble,
-    /// The shards whose replicas have come up in this life; and those of which its disk had a log. A node learns which shards there are from
-    /// the system keyspace's rows, which may have to be read from its log first.
-    opened: BTreeSet<ShardId>,
-    logs: BTreeSet<ShardId>,
-    twin: Option<Twin>,
-}
-
-impl SimNode {
-    /// A machine that was never started.
-    fn new(plan: &Plan, clock_rng: &mut Rng) -> Self {
-        let mut clock = Clock::draw(clock_rng);
-        if let Some(bound_ms) = plan.clock_bound_ms() {
-            clock.keep_within(bound_ms);
-        }
-        Self {
-            node: None,
-            level: Level::LATEST,
-            life: 0,
-            paused: false,
-            parked: Vec::new(),
-            clock,
-            disk: Disk::default(),
-            wal: None,
-            store: StoreKind::new(plan),
-            queue: Vec::new(),
-            syncing: None,
-            flushing: None,
-            flushing_late: None,
-            older_meta: MetaRows::new(),
-            doomed: None,
-            trouble: DiskTrouble::default(),
-            opened: BTreeSet::new(),
-            logs: BTreeSet::new(),
-            twin: None,
-        }
-    }
-
-    fn remember_meta(&mut self) {
-        if let StoreKind::Model(store) = &self.store {
-            self.older_meta = meta_rows(&store.crash());
-        }
-    }
-}
 
 struct Watcher {
     key: WatcherKey,
@@ -579,56 +341,9 @@ impl World<'_> {
                     self.feed(node, Input::Tick { wall })?;
                 }
             }
-            Event::Deliver { from, to, frame, first } => {
-                let latest = self.latest.entry((from, to)).or_default();
-                let overtaken = first < std::mem::replace(latest, first.max(*latest));
-                if overtaken {
-                    self.mark("message overtaken");
-                }
-                let messages = wire::decode_batch(frame)
-                    .map_err(|e| Violation { rule: "frames can be read", detail: e.to_string() })?;
-                for (message, id) in messages.into_iter().zip(first..) {
-                    let (id, up) = (MessageId(id), self.nodes[to].node.is_some());
-                    self.trace(|| match up {
-                        true => TraceEvent::Deliver { message: id },
-                        false => TraceEvent::Lose { message: id, why: Loss::Down },
-                    });
-                    let delicate = matches!(&message.body, PeerBody::Chunk { chunk, .. } if chunk.next.is_none());
-                    if up
-                        && !self.nodes[to].paused
-                        && let PeerBody::Raft(raft) = &message.body
-                    {
-                        self.seen.hear(to, from, message.shard, raft);
-                    }
-                    self.feed(to, Input::Peer { from: id_of(from), message })?;
-                    if delicate {
-                        self.strike(to);
-                    }
-                }
-            }
+            Event::Deliver { from, to, frame, first } => self.deliver((from, to), frame, first)?,
             Event::Synced { node, life } => self.synced(node, life)?,
-            Event::Flushed { node, life } => {
-                if self.nodes[node].life == life && self.disk_refuses(node, Event::Flushed { node, life }) {
-                    return Ok(());
-                }
-                if self.nodes[node].life == life
-                    && let Some((ticket, job)) = self.nodes[node].flushing.take()
-                {
-                    if self.driver_bug() == Some(DriverBug::FlushEarly) {
-                        self.nodes[node].flushing_late = Some(job);
-                        self.after(300_000, Event::FlushedLate { node, life });
-                        return self.feed(node, Input::Flushed { ticket });
-                    }
-                    if self.driver_bug() == Some(DriverBug::AppliedTooOld) {
-                        self.nodes[node].remember_meta();
-                    }
-                    job.run().map_err(|e| Violation { rule: "the store flushes", detail: e.to_string() })?;
-                    self.mark("store flushed");
-                    self.trace(|| TraceEvent::FlushEnd { node: node_lane(node), ticket });
-                    self.feed(node, Input::Flushed { ticket })?;
-                    job.compact().map_err(|e| Violation { rule: "the store flushes", detail: e.to_string() })?;
-                }
-            }
+            Event::Flushed { node, life } => self.flushed(node, life)?,
             Event::GoOn { node, life } => {
                 if self.nodes[node].life == life {
                     self.feed(node, Input::GoOn)?;
@@ -724,157 +439,6 @@ impl World<'_> {
 
     // ---- nodes
 
-    fn config(&self, node: usize) -> NodeConfig {
-        let members = (0..self.plan.nodes).map(|n| BootMember {
-            id: id_of(n),
-            name: format!("n{}", n + 1),
-            peer_address: String::new(),
-        });
-        NodeConfig {
-            cluster: CLUSTER,
-            node: id_of(node),
-            members: members.collect(),
-            level: self.nodes[node].level,
-            zone: self
-                .plan
-                .bank
-                .and_then(|bank| bank.zones)
-                .map_or_else(String::new, |zones| format!("z{}", node as u64 % zones)),
-            evict_after: quorate_cluster::bounds::EVICT_AFTER,
-            balance_pause: Duration::from_millis(self.plan.balance_pause_ms),
-            clock_bound: self.plan.clock_bound_ms().map(Duration::from_millis),
-            timing: Timing {
-                prefer_ticks: self.plan.prefer_ticks,
-                sleep_ticks: self.plan.sleep_ticks,
-                ..Timing::default()
-            },
-            flush_bytes: self.plan.flush_bytes,
-            unflushed_bytes_max: self.plan.unflushed_bytes_max,
-            log_keep_bytes: self.plan.log_keep_bytes,
-            log_hold_bytes: self.plan.log_hold_bytes,
-            batch_bytes: BATCH_BYTES,
-            apply_bytes: self.plan.apply_bytes,
-            chunk_bytes: self.plan.chunk_bytes,
-            split_bytes: self.plan.split_bytes,
-            split_load: self.plan.split_load,
-            merges: self.plan.merges,
-            early_entries: self
-                .plan
-                .bank
-                .and_then(|bank| bank.early_entries)
-                .unwrap_or(quorate_cluster::bounds::EARLY_ENTRIES_MAX),
-            known: (0..self.nodes.len()).map(id_of).collect(),
-            sabotage: self.sabotage(node),
-        }
-    }
-
-    fn start(&mut self, node: usize) -> Step {
-        self.choose_release(node);
-        let config = self.config(node);
-        let identity = WalIdentity { cluster: CLUSTER, node: id_of(node), incarnation: Incarnation(node as u64) };
-        let failed = |what: &dyn std::fmt::Display| Violation {
-            rule: "a node starts again",
-            detail: format!("{}: {what}", id_of(node)),
-        };
-        let life = self.nodes[node].life + 1;
-        self.trace(|| TraceEvent::Start { node: node_lane(node), life });
-        let this = &mut self.nodes[node];
-        this.life = life;
-        let taken = self.take_twin(node, &identity);
-        let promises_lost = taken == Taken::PromisesLost
-            || (taken == Taken::No && !self.wounds.lacks(node) && self.rot_promises(node, &identity));
-        let mut remains = None;
-        if taken == Taken::No && !promises_lost {
-            self.rot(node, &identity);
-            remains = self.damage(node);
-        }
-        let this = &mut self.nodes[node];
-        let files = this.disk.files();
-        let (wal, recovered, ops) = if files.is_empty() {
-            let (wal, ops) = Wal::create(identity, LIMITS);
-            (wal, Default::default(), ops)
-        } else {
-            match Wal::recover(identity, LIMITS, files) {
-                Ok(found) => found,
-                Err(why) if promises_lost && self.cut_refused(node, &why) => return self.start(node),
-                Err(_) if promises_lost => {
-                    self.come_back_as_another(node);
-                    return Ok(());
-                }
-                Err(e) => return Err(failed(&e)),
-            }
-        };
-        ops.iter().for_each(|op| this.disk.run(op));
-        this.wal = Some(wal);
-        let store: Arc<dyn Store> = match &mut this.store {
-            StoreKind::Model(store) => store.clone(),
-            StoreKind::Real { dir, store } => {
-                let opened = LsmStore::open(dir.path(), LsmOptions { cache_bytes: 1 << 20, ..LsmOptions::default() });
-                let opened = Arc::new(opened.map_err(|e| failed(&e))?);
-                *store = Some(opened.clone());
-                opened
-            }
-        };
-        let this = &mut self.nodes[node];
-        let seed = self.rng.next_u64();
-        let now = this.clock.monotonic(self.now);
-        let booted = match Node::boot(config, store, remains.as_ref(), &recovered, now, seed) {
-            Ok(booted) => booted,
-            Err(BootError::Log(_)) if promises_lost => {
-                self.come_back_as_another(node);
-                return Ok(());
-            }
-            Err(e) => return Err(failed(&e)),
-        };
-        for (shard, log) in &recovered.shards {
-            self.raft.recovered(node, *shard, log)?;
-        }
-        let this = &mut self.nodes[node];
-        let looks = looks(&booted);
-        this.node = Some(booted);
-        this.opened.clear();
-        this.logs = recovered.shards.keys().copied().collect();
-        for (shard, look) in looks {
-            self.came_up(node, shard, &look)?;
-        }
-        self.after(1, Event::Tick { node, life });
-        Ok(())
-    }
-
-    /// A replica is there for the first time in its node's life.
-    fn came_up(&mut self, node: usize, shard: ShardId, look: &Inspection) -> Step {
-        self.nodes[node].opened.insert(shard);
-        if self.splits.mapped.contains(&shard) && look.applied.0 == 0 {
-            self.mark("split-off shard began empty");
-        }
-        if self.places.has_left(node, shard) {
-            self.mark("replica came back");
-        }
-        self.raft.booted(node, shard, look)?;
-        if self.nodes[node].life > 1 && self.raft.was_joint_at(shard, look.applied) {
-            self.mark("crash in a joint configuration");
-        }
-        let lacks = self.wounds.lacks(node) || self.places.has_left(node, shard);
-        demand(look.rotted == 0 || lacks, "nothing is lost without a fault", || {
-            format!("{} of {shard} lacks entries or rows that its disk should hold", id_of(node))
-        })
-    }
-
-    /// What a node has read in the system keyspace.
-    fn look_at_system(&mut self, outputs: &Outputs) -> Step {
-        let (Some(roster), Some(levels)) = (&outputs.roster, &outputs.levels) else { return Ok(()) };
-        let (Some(keyspaces), Some(placements)) = (&outputs.keyspaces, &outputs.placements) else { return Ok(()) };
-        for row in keyspaces.made() {
-            let made = row.keyspace.shards.iter().filter(|(_, shard)| !row.parents.contains_key(shard));
-            made.clone().try_for_each(|(_, shard)| self.raft.made(*shard, &placements.founders(*shard, row)))?;
-            row.parents.keys().for_each(|child| self.raft.expect(*child));
-            self.splits.mapped.extend(row.parents.keys());
-            self.look_at_rests(row)?;
-            self.look_at_merges(row);
-        }
-        self.look_at_levels(levels, roster)
-    }
-
     fn feed(&mut self, node: usize, input: Input) -> Step {
         let this = &mut self.nodes[node];
         if this.paused {
@@ -898,67 +462,7 @@ impl World<'_> {
         }
         demand(!lost, "nothing is lost without a fault", || format!("{:?}", outputs.fatal))?;
         let looks = looks(core);
-        self.look_at_system(&outputs)?;
-        if let Some(why) = outputs.fatal {
-            return Err(Violation { rule: "replicas agree with themselves and each other", detail: why });
-        }
-        if !outputs.too_slow.is_empty() {
-            self.mark("slow leader handed over");
-        }
-        outputs.mended.iter().flat_map(rot::marks).for_each(|mark| self.mark(mark));
-        if let Some(persist) = &outputs.persist {
-            self.raft.wrote(node, &persist.records)?;
-        }
-        self.look_at_births(node)?;
-        self.look_at_the_gone(node)?;
-        self.look_at_the_relieved(node)?;
-        self.look_at_risks(node)?;
-        for (shard, look) in &looks {
-            if !self.nodes[node].opened.contains(shard) {
-                self.came_up(node, *shard, look)?;
-            }
-        }
-        self.look_for_mended(node);
-        self.look_at_sleepers(node, &looks, (ticked, heard))?;
-        let system = looks[0].1;
-        for (shard, look) in looks {
-            if let Some(recorder) = &mut self.recorder {
-                recorder.look(self.now, node, shard, &look);
-            }
-            let committed = self.raft.observe(node, shard, &look)?;
-            if !committed.is_empty() && self.raft.was_joint_at(shard, look.applied) {
-                self.strike(node);
-            }
-            for committed in committed {
-                match shard {
-                    SHARD => self.order.commit(committed.index, &committed.payload)?,
-                    shard if !SHARDS.contains(&shard) => {
-                        self.bank_commits((shard, committed.index), &committed.payload)?;
-                    }
-                    _ => {}
-                }
-            }
-            if look.held_back {
-                self.mark("writes wait for the disk");
-            }
-            if look.waits_for_newcomer {
-                self.mark("writes wait for a newcomer");
-            }
-            if shard == SHARD {
-                let busy = look.role == quorate_consensus::Role::Leader && look.last > look.committed;
-                self.leaders_busy.insert(node, busy);
-            }
-        }
-        if let Some(persist) = &outputs.persist
-            && system.role == quorate_consensus::Role::Leader
-        {
-            self.raft.proposes(node, system.term, &persist.records)?;
-        }
-        for lease in std::mem::take(&mut self.order.model.expired) {
-            self.report.marks.entry("lease expired").and_modify(|n| *n += 1).or_insert(1);
-            self.leases.expired(lease, self.now)?;
-            self.clients.iter_mut().for_each(|client| client.lost(lease));
-        }
+        self.judge_step(node, (&looks, &outputs), (ticked, heard))?;
         self.carry_out(node, outputs)
     }
 
@@ -1029,70 +533,9 @@ impl World<'_> {
     }
 
     // ---- the end
-
-    /// Every shard that some node has a replica of.
-    fn all_shards(&self) -> BTreeSet<ShardId> {
-        self.nodes.iter().filter_map(|node| node.node.as_ref()).flat_map(Node::shards).collect()
-    }
-
-    fn finish(&mut self) -> Step {
-        if self.order.retries > 0 {
-            self.mark("retry recognised");
-        }
-        demand(self.wounds.forgetful.is_none(), "promises are remembered", || {
-            format!("nobody has found out what was forgotten: {:?}", self.wounds.forgetful)
-        })?;
-        demand(self.to_prove.is_empty(), "every node serves again", || {
-            let silent: Vec<String> = self.to_prove.iter().map(|node| id_of(*node).to_string()).collect();
-            format!("not {}", silent.join(", "))
-        })?;
-        let waiting = self
-            .clients
-            .iter()
-            .filter(|c| c.in_flight.as_ref().is_some_and(|(_, f)| self.now > f.began_us + 5_000_000));
-        demand(waiting.count() == 0, "no request hangs", || "a client waits for seconds in the calm".into())?;
-        for client in &self.clients {
-            demand(client.completed > 0, "every client gets served", || format!("{client:?}"))?;
-        }
-        self.churn_ended()?;
-        self.levels_rose()?;
-        self.judge_places()?;
-        self.judge_leaders()?;
-        for shard in self.all_shards() {
-            let homes = self.homes(shard);
-            let nodes = homes.iter().map(|node| &self.nodes[*node]);
-            let looks: Vec<_> = nodes.filter_map(|n| n.node.as_ref()?.inspect(shard)).collect();
-            let most = self.raft.committed(shard) as u64;
-            // The last entries may just be on their way.
-            let behind = looks.iter().any(|look| look.applied.0 + 50 < most);
-            demand(looks.len() == homes.len() && !behind, "replicas catch up", || format!("{shard}: {looks:?}"))?;
-        }
-        self.bank_closes()?;
-        for watcher in &self.watchers {
-            // The last events may just be on their way.
-            watcher.check.finished(&self.order.model, self.order.model.revision.saturating_sub(100))?;
-        }
-        let leases = self.order.model.lease_count();
-        demand(leases == 0, "leases end", || {
-            format!("{leases} leases are left, {} s after the last was renewed", self.plan.calm_us / 1_000_000)
-        })
-    }
-}
-
-/// How all of a node's replicas look.
-fn looks(node: &Node) -> Vec<(ShardId, Inspection)> {
-    let look = |shard| Some((shard, node.inspect(shard)?));
-    node.shards().into_iter().filter_map(look).collect()
 }
 
 /// The id of the node that the driver counts as `node`.
 pub(crate) fn id_of(node: usize) -> NodeId {
     NodeId(node as u64 + 1)
-}
-
-/// A folder in memory, where there is one.
-fn memory_folder() -> tempfile::TempDir {
-    let shm = std::path::Path::new("/dev/shm");
-    let made = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
-    made.or_else(|_| tempfile::tempdir()).expect("a folder can be made")
 }

@@ -2,6 +2,7 @@
 
 use super::{Step, World, id_of};
 use crate::checks::dial::{Version, in_order};
+use crate::clock::Clock;
 use crate::history::{Violation, demand};
 use crate::teller::parse;
 use bytes::Bytes;
@@ -98,7 +99,7 @@ impl World<'_> {
     pub(super) fn now_by_own_clock(&mut self) -> Option<Timestamp> {
         let bound_ms = self.plan.clock_bound_ms()?;
         let rng = self.acks.rng.as_mut()?;
-        let (now, off_ms) = (super::Clock::TRUE.wall(self.now), rng.between(0, 2 * bound_ms));
+        let (now, off_ms) = (Clock::TRUE.wall(self.now), rng.between(0, 2 * bound_ms));
         rng.chance(CLOCKED_PER_MILLE).then(|| Timestamp::of(WallMs(now.0 + off_ms - bound_ms)))
     }
 

@@ -1,6 +1,7 @@
 //! What the nodes' disks are asked to do, and when they have done it.
 
 use super::{Event, Step, Syncing, World};
+use crate::history::Violation;
 use crate::planted::DriverBug;
 use crate::trace::TraceEvent;
 use crate::trace::recorder::node_lane;
@@ -42,6 +43,31 @@ impl DiskTrouble {
 }
 
 impl World<'_> {
+    /// The store's flush is done, if the disk lets it be.
+    pub(super) fn flushed(&mut self, node: usize, life: u64) -> Step {
+        if self.nodes[node].life == life && self.disk_refuses(node, Event::Flushed { node, life }) {
+            return Ok(());
+        }
+        if self.nodes[node].life == life
+            && let Some((ticket, job)) = self.nodes[node].flushing.take()
+        {
+            if self.driver_bug() == Some(DriverBug::FlushEarly) {
+                self.nodes[node].flushing_late = Some(job);
+                self.after(300_000, Event::FlushedLate { node, life });
+                return self.feed(node, Input::Flushed { ticket });
+            }
+            if self.driver_bug() == Some(DriverBug::AppliedTooOld) {
+                self.nodes[node].remember_meta();
+            }
+            job.run().map_err(|e| Violation { rule: "the store flushes", detail: e.to_string() })?;
+            self.mark("store flushed");
+            self.trace(|| TraceEvent::FlushEnd { node: node_lane(node), ticket });
+            self.feed(node, Input::Flushed { ticket })?;
+            job.compact().map_err(|e| Violation { rule: "the store flushes", detail: e.to_string() })?;
+        }
+        Ok(())
+    }
+
     /// Whether an operation that would be done now is not: its node's process ends with the disk error, or it is tried again.
     pub(super) fn disk_refuses(&mut self, node: usize, again: Event) -> bool {
         let DiskTrouble { full, log_full, fails, .. } = self.nodes[node].trouble;

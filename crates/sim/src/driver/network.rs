@@ -1,15 +1,45 @@
 //! Messages on their way between nodes.
 
 use super::{Event, Step, World, id_of};
-use crate::history::demand;
+use crate::history::{Violation, demand};
 use crate::net::Fate;
-use crate::trace::{Loss, TraceEvent};
+use crate::trace::{Loss, MessageId, TraceEvent};
 use bytes::Bytes;
-use quorate_cluster::{PeerBody, wire};
+use quorate_cluster::{Input, PeerBody, wire};
 use quorate_consensus::MessageKind;
 use quorate_env::NodeId;
 
 impl World<'_> {
+    /// A frame arrives: its messages have trace ids from `first` on.
+    pub(super) fn deliver(&mut self, (from, to): (usize, usize), frame: Bytes, first: u64) -> Step {
+        let latest = self.latest.entry((from, to)).or_default();
+        let overtaken = first < std::mem::replace(latest, first.max(*latest));
+        if overtaken {
+            self.mark("message overtaken");
+        }
+        let messages =
+            wire::decode_batch(frame).map_err(|e| Violation { rule: "frames can be read", detail: e.to_string() })?;
+        for (message, id) in messages.into_iter().zip(first..) {
+            let (id, up) = (MessageId(id), self.nodes[to].node.is_some());
+            self.trace(|| match up {
+                true => TraceEvent::Deliver { message: id },
+                false => TraceEvent::Lose { message: id, why: Loss::Down },
+            });
+            let delicate = matches!(&message.body, PeerBody::Chunk { chunk, .. } if chunk.next.is_none());
+            if up
+                && !self.nodes[to].paused
+                && let PeerBody::Raft(raft) = &message.body
+            {
+                self.seen.hear(to, from, message.shard, raft);
+            }
+            self.feed(to, Input::Peer { from: id_of(from), message })?;
+            if delicate {
+                self.strike(to);
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn send(&mut self, from: usize, to: NodeId, messages: &[quorate_cluster::PeerMessage]) -> Step {
         let to_node = to.0 as usize - 1;
         for message in messages {
