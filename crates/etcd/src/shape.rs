@@ -175,4 +175,21 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn what_a_newer_client_adds_is_passed_over_at_its_whole_length() {
+        let known = nested(1);
+        // Field 99 as a varint, as eight bytes, as some bytes and as four bytes: each in two bytes of key.
+        for (wire, value) in [(0, &[0xFF, 0x01][..]), (1, &[0x12; 8]), (2, &[3, 0x12, 0xFF, 0x22]), (5, &[0x22; 4])] {
+            let mut added = Vec::new();
+            prost::encoding::encode_varint(99 << 3 | wire, &mut added);
+            added.extend_from_slice(value);
+            let (before, after) = ([&added[..], &known].concat(), [&known[..], &added].concat());
+            for message in [&before, &after] {
+                assert!(TxnRequest::decode(&message[..]).is_ok(), "the decoder passes over it, too");
+                assert_eq!(judge(message), Ok(()), "wire type {wire}");
+            }
+            assert!(judge(&after[..after.len() - 1]).is_err(), "cut off: wire type {wire}");
+        }
+    }
 }

@@ -65,6 +65,7 @@ async fn grow(yard: &Yard, rng: &mut Rng) -> Result<(), Failure> {
     yard.until(&format!("{name} joins and votes"), PATIENCE, votes).await?;
     yard.nodes().voters.insert(node);
     yard.bit(JOINED, 1);
+    yard.note(node, "votes");
     let has_shards = async || {
         let bank = yard.bank().await;
         bank.is_some_and(|bank| bank.shards.iter().any(|shard| shard.voters.contains(&name)))
@@ -89,6 +90,7 @@ async fn shrink(yard: &Yard, binary: &Path, rng: &mut Rng) -> Result<(), Failure
     };
     yard.until(&format!("shards leave {name}"), PATIENCE, drained).await?;
     yard.bit(DRAINED, 1);
+    yard.note(node, "is drained");
     // From here on the others must do without it.
     yard.until(&format!("nobody is harmed, so that {name} can go"), PATIENCE, async || {
         let mut nodes = yard.nodes();
@@ -114,6 +116,7 @@ async fn shrink(yard: &Yard, binary: &Path, rng: &mut Rng) -> Result<(), Failure
         nodes.cluster.throw_away(node)?;
     }
     yard.bit(REMOVED, 1);
+    yard.note(node, "is removed");
     // A hand may still be at it.
     yard.until(&format!("nobody is at {name}"), PATIENCE, async || !yard.nodes().harmed.contains(&node)).await
 }

@@ -69,6 +69,7 @@ pub async fn hand(yard: &Yard, mut rng: Rng) -> Result<(), Failure> {
         };
         done?;
         comes_back(yard, victim).await?;
+        yard.note(victim, "serves again");
         tokio::time::sleep(CATCHES_UP).await;
         yard.nodes().harmed.remove(&victim);
     }
@@ -95,6 +96,7 @@ async fn kill(yard: &Yard, victim: usize, rng: &mut Rng) -> Result<(), Failure> 
         let mut nodes = yard.nodes();
         yard.bit(KILLED, u64::from(nodes.cluster.runs(victim)));
         nodes.cluster.kill(victim);
+        yard.note(victim, "is killed");
     }
     rest(rng, DOWN_MS).await;
     start(yard, victim)
@@ -105,9 +107,11 @@ async fn pause(yard: &Yard, victim: usize, rng: &mut Rng) -> Result<(), Failure>
         let mut nodes = yard.nodes();
         yard.bit(PAUSED, u64::from(nodes.cluster.runs(victim)));
         nodes.cluster.pause(victim);
+        yard.note(victim, "stands still");
     }
     rest(rng, STILL_MS).await;
     yard.nodes().cluster.resume(victim);
+    yard.note(victim, "goes on");
     Ok(())
 }
 
@@ -116,6 +120,7 @@ async fn stop(yard: &Yard, victim: usize) -> Result<(), Failure> {
         let mut nodes = yard.nodes();
         yard.bit(STOPPED, u64::from(nodes.cluster.runs(victim)));
         nodes.cluster.terminate(victim);
+        yard.note(victim, "is told to stop");
     }
     let deadline = Instant::now() + STOPS;
     while yard.nodes().cluster.runs(victim) {
@@ -126,6 +131,7 @@ async fn stop(yard: &Yard, victim: usize) -> Result<(), Failure> {
         }
         tokio::time::sleep(POLL).await;
     }
+    yard.note(victim, "has stopped");
     start(yard, victim)
 }
 

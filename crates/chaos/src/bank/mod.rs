@@ -119,7 +119,7 @@ async fn campaign(
     let town = Town { endpoints, began: Instant::now(), stop: AtomicBool::new(false), patience };
     let town = Arc::new(town);
     let admin = town.client(0).map_err(stuck("a client"))?;
-    let yard = Yard::new(cluster, FOUNDERS, admin.clone(), seconds, KINDS);
+    let yard = Yard::new((cluster, FOUNDERS), admin.clone(), (town.began, seconds), KINDS);
     // Until then a cluster may not know yet that all its nodes know how to have shards on some of them.
     let registered = async || {
         let members = yard.members().await.unwrap_or_default();
@@ -163,7 +163,7 @@ async fn campaign(
         return Err(Failure::NotAsPromised(format!("{failure}\n{}", Errors(&errors))));
     }
     settle(&yard).await?;
-    let bites = yard.bites();
+    let (bites, diary) = (yard.bites(), yard.diary());
     let mut nodes = yard.into_nodes();
     let present: Vec<usize> = nodes.present.iter().copied().collect();
     nodes.cluster.these_ready(&present).await?;
@@ -176,9 +176,10 @@ async fn campaign(
         return Err(Failure::NoBite(format!("{what}: 0")));
     }
     let gap = report::longest_gap(&history);
+    let around = report::around(gap, diary);
     let (errors_seen, nodes) = (errors.len(), ends.len());
-    let report =
-        Report { seed, seconds: harmed_seconds, bites, judged, gap, errors: errors_seen, slowest, shards, nodes };
+    let seconds = harmed_seconds;
+    let report = Report { seed, seconds, bites, judged, gap, around, errors: errors_seen, slowest, shards, nodes };
     if errors.is_empty() {
         Ok(report)
     } else {

@@ -2,12 +2,16 @@
 
 use super::ledger::{History, Judged, Told};
 use super::money::ACCOUNTS;
+use super::yard::Line;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 /// Errors that are told in full.
 const TOLD_MAX: usize = 20;
+
+/// How long before a gap something may have happened that it came of.
+const BEFORE: Duration = Duration::from_secs(4);
 
 /// One run.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub struct Report {
     pub judged: Judged,
     /// The longest time without an acknowledged transfer, and when it began.
     pub gap: (Duration, Duration),
+    /// What happened to nodes shortly before that and in it.
+    pub around: Vec<Line>,
     /// Errors that clients saw after all their retries.
     pub errors: usize,
     /// The longest that a client waited for something that was done.
@@ -39,6 +45,12 @@ pub fn longest_gap(history: &History) -> (Duration, Duration) {
     times.sort_unstable();
     let (longest, began) = times.windows(2).map(|pair| (pair[1] - pair[0], pair[0])).max().unwrap_or_default();
     (Duration::from_micros(longest), Duration::from_micros(began))
+}
+
+/// What happened to nodes shortly before a gap and in it.
+pub fn around((longest, began): (Duration, Duration), diary: Vec<Line>) -> Vec<Line> {
+    let from = began.saturating_sub(BEFORE);
+    diary.into_iter().filter(|(at, _)| (from..=began + longest).contains(at)).collect()
 }
 
 impl fmt::Display for Report {
@@ -68,6 +80,9 @@ impl fmt::Display for Report {
             self.gap.1.as_secs_f64(),
             self.slowest.as_millis()
         )?;
+        for (at, what) in &self.around {
+            writeln!(f, "                 {:.1} s {what}", at.as_secs_f64())?;
+        }
         writeln!(f, "  errors         {} that a retrying client saw", self.errors)?;
         write!(
             f,

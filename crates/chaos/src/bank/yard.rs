@@ -1,4 +1,4 @@
-//! The nodes, shared by all who do harm: who is a member, who is harmed at the moment, and what was done so far.
+//! The nodes, shared by all who do harm: who is a member, who is harmed at the moment, and what was done so far and when.
 
 use super::money::BANK;
 use crate::client::connect;
@@ -45,10 +45,15 @@ impl Nodes {
     }
 }
 
+/// What happened, and how long after the beginning.
+pub type Line = (Duration, String);
+
 /// The nodes, the clock and the counts.
 pub struct Yard {
     nodes: Mutex<Nodes>,
     bites: Mutex<BTreeMap<&'static str, u64>>,
+    diary: Mutex<Vec<Line>>,
+    began: Instant,
     /// For what is not a client's work. It is patient.
     pub admin: Client,
     pub endpoints: Vec<String>,
@@ -58,13 +63,21 @@ pub struct Yard {
 }
 
 impl Yard {
-    pub fn new(cluster: Cluster, founders: usize, admin: Client, seconds: u64, kinds: &[&'static str]) -> Self {
+    /// `began` is when clients' clocks began.
+    pub fn new(
+        (cluster, founders): (Cluster, usize),
+        admin: Client,
+        (began, seconds): (Instant, u64),
+        kinds: &[&'static str],
+    ) -> Self {
         let endpoints = cluster.endpoints();
         let present: BTreeSet<usize> = (0..founders).collect();
         let nodes = Nodes { cluster, voters: present.clone(), present, harmed: BTreeSet::new(), shards: Vec::new() };
         Self {
             nodes: Mutex::new(nodes),
             bites: Mutex::new(kinds.iter().map(|kind| (*kind, 0)).collect()),
+            diary: Mutex::default(),
+            began,
             admin,
             endpoints,
             over: Instant::now() + Duration::from_secs(seconds),
@@ -84,6 +97,17 @@ impl Yard {
     /// Counts what proves that something happened.
     pub fn bit(&self, what: &'static str, times: u64) {
         *self.bites.lock().unwrap_or_else(PoisonError::into_inner).entry(what).or_default() += times;
+    }
+
+    /// Writes down what happens to a node.
+    pub fn note(&self, node: usize, what: &str) {
+        let line = (self.began.elapsed(), format!("n{} {what}", node + 1));
+        self.diary.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    /// All that was written down, in its order.
+    pub fn diary(&self) -> Vec<Line> {
+        self.diary.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn bites(&self) -> BTreeMap<&'static str, u64> {

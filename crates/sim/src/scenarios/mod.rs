@@ -8,6 +8,7 @@
 //! A finding is what the text claims, both ways round: that the bad thing happens where it must, and that it does not where it must not.
 
 mod agenda;
+mod atomic_commit;
 mod board;
 mod byzantine;
 mod clocks;
@@ -21,8 +22,11 @@ mod power_cut;
 mod quorums;
 mod replica;
 mod split_brain;
+mod topologies;
 mod two_generals;
 mod two_leaders;
+mod undo_and_redo;
+mod write_skew;
 
 use crate::driver::stage::Stage;
 use crate::history::Violation;
@@ -100,6 +104,10 @@ pub const SCENARIOS: &[Scenario] = &[
     quorums::SCENARIO,
     paxos::SCENARIO,
     paxos_and_raft::SCENARIO,
+    atomic_commit::SCENARIO,
+    write_skew::SCENARIO,
+    undo_and_redo::SCENARIO,
+    topologies::SCENARIO,
 ];
 
 /// The one of that name.
