@@ -76,10 +76,11 @@ mod tests {
             assert_eq!(parse(Some(&words(freshness)), Freshness::Strict).expect("its own words"), freshness);
         }
         assert_eq!(parse(None, Freshness::Any).expect("nothing"), Freshness::Any);
-        assert_eq!(
-            parse(Some("within:2s"), Freshness::Strict).expect("two seconds"),
-            Freshness::Within(Duration::from_secs(2))
-        );
+        for (words, seconds) in [("within:2s", 2), ("within:86400s", 24 * 60 * 60), ("within:86400000ms", 24 * 60 * 60)]
+        {
+            let within = Freshness::Within(Duration::from_secs(seconds));
+            assert_eq!(parse(Some(words), Freshness::Strict).expect("an age"), within, "{words}");
+        }
     }
 
     #[test]
@@ -98,7 +99,8 @@ mod tests {
             "within:-5ms",
             "within:1.5s",
             "within:+1s",
-            "within:100000s",
+            "within:86401s",
+            "within:86400001ms",
             "within:99999999999999999999s",
             "soon",
         ];

@@ -231,6 +231,28 @@ fn a_scan_does_not_see_what_is_written_while_it_runs() {
 }
 
 #[test]
+fn memory_is_counted_until_it_is_on_the_disk() {
+    for engine in [&mut Model(ModelStore::new()) as &mut dyn Engine, &mut Lsm::new()] {
+        let store = engine.store();
+        let write = |keys: std::ops::Range<u32>| {
+            let mut batch = WriteBatch::new();
+            keys.for_each(|i| batch.put(i.to_be_bytes().to_vec(), vec![b'v'; 100]));
+            store.write(&mut batch).unwrap();
+            store.memory_bytes()
+        };
+        let before = store.memory_bytes();
+        let first = write(0..100);
+        assert!(first >= before + 10_000, "{first}");
+        let flush = store.seal().unwrap();
+        assert_eq!(store.memory_bytes(), first, "what is being flushed is still there");
+        let both = write(100..200);
+        assert!((first + 10_000..3 * first).contains(&both), "{both} after {first}");
+        flush.run().unwrap();
+        assert!(store.memory_bytes() < first + 10_000 && store.memory_bytes() >= 10_000, "{}", store.memory_bytes());
+    }
+}
+
+#[test]
 fn a_key_that_cannot_be_stored_is_refused_and_nothing_of_its_batch_is_written() {
     for engine in [&mut Model(ModelStore::new()) as &mut dyn Engine, &mut Lsm::new()] {
         let store = engine.store();

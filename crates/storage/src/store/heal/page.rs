@@ -110,7 +110,9 @@ mod tests {
             let other = (bit + 4093) % (PAGE * 8);
             block[bit / 8] ^= 1 << (bit % 8);
             block[other / 8] ^= 1 << (other % 8);
+            let found = block;
             assert_eq!(unseal(&mut block, 7), Found::Bad, "bits {bit} and {other}");
+            assert!(block == found, "what stays bad is not touched: bits {bit} and {other}");
         }
     }
 }

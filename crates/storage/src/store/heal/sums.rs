@@ -262,3 +262,29 @@ pub(super) fn page_of(table: &[u8], number: usize) -> (u64, &[u8]) {
     let begin = number * PAGE;
     ((begin as u64), &table[begin..(begin + PAGE).min(table.len())])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_block_of_a_file_has_a_place_of_its_own() {
+        for pages in (0..3_000).step_by(7) {
+            let shape = Shape::of(pages * PAGE as u64);
+            let copies = (0..=shape.sum_blocks).flat_map(|block| shape.copies(block));
+            let parity = (0..shape.groups).map(|group| shape.parity_begins() + group * PAGE);
+            let places: Vec<usize> = copies.chain(parity).collect();
+            let all: BTreeSet<usize> = (0..shape.blocks()).map(|block| block * PAGE).collect();
+            assert_eq!(places.len(), all.len(), "{pages} pages");
+            assert_eq!(places.into_iter().collect::<BTreeSet<_>>(), all, "{pages} pages");
+        }
+    }
+
+    #[test]
+    fn a_block_in_the_place_of_another_proves_nothing() {
+        let places = (0..4).flat_map(|id| (0..40).map(move |block| (id, block)));
+        let seeds: BTreeSet<u64> = places.map(|(id, block)| seed(id, block)).collect();
+        assert_eq!(seeds.len(), 4 * 40);
+    }
+}

@@ -328,10 +328,11 @@ impl Life {
         files: &[(FileName, Bytes)],
         mut wal: Wal,
         mut model: Model,
-        mut ops: Vec<DiskOp>,
+        ops: Vec<DiskOp>,
     ) -> Result<(), Rule> {
         let mut disk = Disk::holding(files);
         let mut saboteur = self.saboteur.clone();
+        let mut ops = saboteur.repair(ops);
         let mut batch = Vec::new();
         for shard in (0..=SHARDS).map(ShardId) {
             let index = LogIndex(model.last_index(shard).0 + 1);

@@ -20,12 +20,20 @@ pub enum Planted {
     WatermarkTooHigh,
     /// A payload is believed although its checksum fails.
     AcceptBadChecksum,
+    /// What recovery has to do itself before anything is written is not done.
+    ForgetRepair,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: &[Self] =
-        &[Self::SkipSync, Self::SyncBeforeWrite, Self::ForgetSyncDir, Self::WatermarkTooHigh, Self::AcceptBadChecksum];
+    pub const ALL: &[Self] = &[
+        Self::SkipSync,
+        Self::SyncBeforeWrite,
+        Self::ForgetSyncDir,
+        Self::WatermarkTooHigh,
+        Self::AcceptBadChecksum,
+        Self::ForgetRepair,
+    ];
 }
 
 /// Carries a bug, or none.
@@ -57,9 +65,14 @@ impl Saboteur {
                 }
             }
             Some(Planted::WatermarkTooHigh) => ops.iter_mut().for_each(|op| self.raise_watermark(op)),
-            Some(Planted::AcceptBadChecksum) | None => {}
+            Some(Planted::AcceptBadChecksum | Planted::ForgetRepair) | None => {}
         }
         ops
+    }
+
+    /// What is done of what recovery asks for.
+    pub fn repair(&self, ops: Vec<DiskOp>) -> Vec<DiskOp> {
+        if self.bug == Some(Planted::ForgetRepair) { Vec::new() } else { ops }
     }
 
     fn raise_watermark(&mut self, op: &mut DiskOp) {

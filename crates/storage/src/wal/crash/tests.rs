@@ -17,3 +17,10 @@ fn every_planted_bug_is_found() {
         assert!(found.is_err(), "{bug:?} was not found");
     }
 }
+
+#[test]
+fn what_recovery_leaves_undone_is_found_by_going_on() {
+    let found = enumerate(&Options { seed: 1, states: 20_000, planted: Some(Planted::ForgetRepair) });
+    let rule = found.expect_err("it was not found").rule;
+    assert!(matches!(rule, Rule::DoesNotGoOn(_)), "{rule}");
+}
